@@ -1,0 +1,361 @@
+//! A goroutine: its stack, its park word, its place in the queues, and what its handle shows.
+//!
+//! Who may touch what:
+//! * `parker` - see `park`;
+//! * `run_next`, `run_order` - under the lock of the processor whose queue it is in;
+//! * `coroutine`, `vessel` fields, `bound` - the machine that resumes it or has just got it back;
+//! * `yielder`, `parked_at` - the goroutine itself; a machine that wants to move it reads `parked_at` while it is runnable;
+//! * `slot` - under the registry's lock;
+//! * the rest is atomic.
+//!
+//! A goroutine is counted: one reference for being alive (dropped by its machine at its end), one a handle.
+
+use crate::lock::Lock;
+use crate::machine::Machine;
+use crate::park::{Owner, Parker};
+use crate::switch::{Coroutine, Yielder};
+use crate::wait_queue::WaitQueue;
+use std::cell::{Cell, UnsafeCell};
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// What a goroutine is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Status {
+    /// In a run queue.
+    Runnable,
+    /// On a machine.
+    Running,
+    /// Parked until somebody makes it ready.
+    Waiting,
+    /// Over.
+    Dead,
+}
+
+/// Why a goroutine is parked; shown in dumps and in the deadlock error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum WaitReason {
+    None,
+    ChanSend,
+    ChanReceive,
+    ChanSendNil,
+    ChanReceiveNil,
+    Select,
+    SelectNoCases,
+    Sleep,
+    Mutex,
+    RwMutexLock,
+    RwMutexRlock,
+    WaitGroup,
+    Cond,
+    Semaphore,
+    Join,
+    Note,
+    Blocking,
+}
+
+impl WaitReason {
+    const ALL: [(WaitReason, &'static str); 17] = [
+        (WaitReason::None, ""),
+        (WaitReason::ChanSend, "chan send"),
+        (WaitReason::ChanReceive, "chan receive"),
+        (WaitReason::ChanSendNil, "chan send (nil chan)"),
+        (WaitReason::ChanReceiveNil, "chan receive (nil chan)"),
+        (WaitReason::Select, "select"),
+        (WaitReason::SelectNoCases, "select (no cases)"),
+        (WaitReason::Sleep, "sleep"),
+        (WaitReason::Mutex, "sync.Mutex.Lock"),
+        (WaitReason::RwMutexLock, "sync.RWMutex.Lock"),
+        (WaitReason::RwMutexRlock, "sync.RWMutex.RLock"),
+        (WaitReason::WaitGroup, "sync.WaitGroup.Wait"),
+        (WaitReason::Cond, "sync.Cond.Wait"),
+        (WaitReason::Semaphore, "semacquire"),
+        (WaitReason::Join, "join"),
+        (WaitReason::Note, "note"),
+        (WaitReason::Blocking, "blocking call"),
+    ];
+
+    /// Go's words for it; empty for `None`.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+/// See the module.
+pub struct Goroutine {
+    pub(crate) parker: Parker,
+    references: AtomicUsize,
+    id: u64,
+    creator: u64,
+    payload: usize,
+    status: AtomicU8,
+    reason: AtomicU8,
+    /// A cancellation was asked for and not delivered yet.
+    cancel: AtomicBool,
+    /// Goes to the front of the queue when it is next made ready (it comes back from a blocking call).
+    pub(crate) front: AtomicBool,
+    /// `lock_os_thread` minus `unlock_os_thread`.
+    pub(crate) locks: AtomicU32,
+    /// Its place in the registry.
+    slot: Cell<usize>,
+    pub(crate) run_next: Cell<*const Goroutine>,
+    pub(crate) run_order: Cell<u64>,
+    pub(crate) coroutine: UnsafeCell<Option<Coroutine>>,
+    pub(crate) yielder: Cell<*const Yielder>,
+    pub(crate) parked_at: Cell<usize>,
+    /// The stack's base and lowest usable address; 0 while there is none.
+    pub(crate) stack_base: Cell<usize>,
+    identity: AtomicUsize,
+    context: AtomicUsize,
+    /// The binding (see `Machine::binding`) under which it last ran.
+    pub(crate) bound: Cell<u64>,
+    /// Where it started and belongs; null until it starts. Machines are never freed while goroutines call them home.
+    pub(crate) home: AtomicPtr<Machine>,
+    pub(crate) joiners: Lock<Joiners>,
+}
+
+/// Who waits for the end.
+pub(crate) struct Joiners {
+    pub(crate) ended: bool,
+    pub(crate) queue: WaitQueue<()>,
+}
+
+// SAFETY: the fields are shared by the rules at the top of this file.
+unsafe impl Send for Goroutine {}
+// SAFETY: as above.
+unsafe impl Sync for Goroutine {}
+
+impl Goroutine {
+    /// A goroutine that has not started, with one reference for its life and one for a handle.
+    pub(crate) fn allocate(id: u64, creator: u64, payload: usize) -> *const Goroutine {
+        let goroutine = Box::into_raw(Box::new(Goroutine {
+            parker: Parker::new(Owner::Goroutine(null())),
+            references: AtomicUsize::new(2),
+            id,
+            creator,
+            payload,
+            status: AtomicU8::new(Status::Runnable as u8),
+            reason: AtomicU8::new(0),
+            cancel: AtomicBool::new(false),
+            front: AtomicBool::new(false),
+            locks: AtomicU32::new(0),
+            slot: Cell::new(0),
+            run_next: Cell::new(null()),
+            run_order: Cell::new(0),
+            coroutine: UnsafeCell::new(None),
+            yielder: Cell::new(null()),
+            parked_at: Cell::new(0),
+            stack_base: Cell::new(0),
+            identity: AtomicUsize::new(0),
+            context: AtomicUsize::new(0),
+            bound: Cell::new(0),
+            home: AtomicPtr::new(null_mut()),
+            joiners: Lock::new(Joiners { ended: false, queue: WaitQueue::new() }),
+        }));
+        // SAFETY: nobody else knows it yet.
+        unsafe { (*goroutine).parker.owner = Owner::Goroutine(goroutine) };
+        goroutine
+    }
+
+    /// Its number, from 1 upwards, never used twice in a process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The number of the goroutine that created it; 0 when a plain thread did.
+    pub fn creator(&self) -> u64 {
+        self.creator
+    }
+
+    /// What the host gave to `spawn`.
+    pub fn payload(&self) -> usize {
+        self.payload
+    }
+
+    /// What it is doing at the moment.
+    pub fn status(&self) -> Status {
+        match self.status.load(Ordering::Relaxed) {
+            0 => Status::Runnable,
+            1 => Status::Running,
+            2 => Status::Waiting,
+            _ => Status::Dead,
+        }
+    }
+
+    pub(crate) fn set_status(&self, status: Status) {
+        self.status.store(status as u8, Ordering::Relaxed);
+    }
+
+    /// Why it is parked, or `None`.
+    pub fn wait_reason(&self) -> WaitReason {
+        if self.status() != Status::Waiting {
+            return WaitReason::None;
+        }
+        WaitReason::ALL[self.reason.load(Ordering::Relaxed) as usize].0
+    }
+
+    pub(crate) fn set_reason(&self, reason: WaitReason) {
+        self.reason.store(reason as u8, Ordering::Relaxed);
+    }
+
+    /// The lowest usable address of its stack, by which the host knows it; 0 before it starts and after its end.
+    pub fn identity(&self) -> usize {
+        self.identity.load(Ordering::Relaxed)
+    }
+
+    /// The host's context; 0 before it starts and after its end.
+    pub fn context(&self) -> usize {
+        self.context.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_vessel(&self, context: usize, identity: usize, base: usize) {
+        self.context.store(context, Ordering::Relaxed);
+        self.identity.store(identity, Ordering::Relaxed);
+        self.stack_base.set(base);
+    }
+
+    /// Whether a cancellation was asked for and not delivered yet.
+    pub fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// Ends the present wait, if there is one, as cancelled; otherwise notes the wish for the next wait. False when the
+    /// wish was only noted, so that the host may deliver it by other means. `host().take_cancel` decides at the next wait.
+    pub fn cancel(&self) -> bool {
+        self.cancel.store(true, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.interrupt() {
+            self.cancel.store(false, Ordering::Relaxed);
+            return true;
+        }
+        false
+    }
+
+    /// Ends the present wait as cancelled; false if there is none.
+    fn interrupt(&self) -> bool {
+        let Some(ticket) = self.parker.waiting() else { return false };
+        let claim = self.parker.claim(ticket, crate::park::CANCELLED);
+        claim.wake();
+        claim.won()
+    }
+
+    /// Forgets a cancellation that was noted.
+    pub fn forget_cancel(&self) {
+        self.cancel.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it has been on a machine.
+    pub fn started(&self) -> bool {
+        !self.home.load(Ordering::Relaxed).is_null()
+    }
+}
+
+/// A counted reference to a goroutine.
+pub struct Handle(NonNull<Goroutine>);
+
+// SAFETY: a handle only gives shared access to a `Sync` value whose count is atomic.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    /// Takes over one reference.
+    ///
+    /// # Safety
+    /// The caller owns a reference to `goroutine` and gives it away.
+    pub(crate) unsafe fn from_raw(goroutine: *const Goroutine) -> Handle {
+        // SAFETY: a goroutine's address is not null.
+        Handle(unsafe { NonNull::new_unchecked(goroutine.cast_mut()) })
+    }
+
+    /// A further reference to a goroutine that the caller knows to be alive.
+    pub fn new(goroutine: &Goroutine) -> Handle {
+        goroutine.references.fetch_add(1, Ordering::Relaxed);
+        Handle(NonNull::from(goroutine))
+    }
+}
+
+impl std::ops::Deref for Handle {
+    type Target = Goroutine;
+    fn deref(&self) -> &Goroutine {
+        // SAFETY: the reference that we hold keeps it.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Handle {
+        Handle::new(self)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire fence of the last drop: it sees all that was done through other references.
+        if self.references.fetch_sub(1, Ordering::Release) == 1 {
+            std::sync::atomic::fence(Ordering::Acquire);
+            // SAFETY: it was the last reference; the goroutine has ended, so its coroutine is gone.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        }
+    }
+}
+
+/// How many goroutines are alive, and their numbers.
+pub(crate) struct Registry {
+    alive: Lock<Vec<*const Goroutine>>,
+    last_id: AtomicU64,
+}
+
+// SAFETY: the pointers are to goroutines that are alive while listed.
+unsafe impl Send for Registry {}
+// SAFETY: as above; the list is under its lock.
+unsafe impl Sync for Registry {}
+
+impl Registry {
+    pub(crate) fn new(last_id: u64) -> Registry {
+        Registry { alive: Lock::new(Vec::new()), last_id: AtomicU64::new(last_id) }
+    }
+
+    pub(crate) fn last_id(&self) -> u64 {
+        self.last_id.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn add(&self, goroutine: &Goroutine) {
+        let mut alive = self.alive.lock();
+        goroutine.slot.set(alive.len());
+        alive.push(goroutine);
+    }
+
+    /// Unlists one that has ended; gives how many are left.
+    pub(crate) fn remove(&self, goroutine: &Goroutine) -> usize {
+        let mut alive = self.alive.lock();
+        let slot = goroutine.slot.get();
+        alive.swap_remove(slot);
+        if let Some(&moved) = alive.get(slot) {
+            // SAFETY: listed, so alive.
+            unsafe { (*moved).slot.set(slot) };
+        }
+        alive.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.alive.lock().len()
+    }
+
+    /// Handles of all that are alive, by number.
+    pub(crate) fn handles(&self) -> Vec<Handle> {
+        let alive = self.alive.lock();
+        // SAFETY: listed, so alive; the reference is taken before the lock is given back.
+        let mut handles: Vec<_> = alive.iter().map(|&goroutine| Handle::new(unsafe { &*goroutine })).collect();
+        drop(alive);
+        handles.sort_by_key(|handle| handle.id());
+        handles
+    }
+}

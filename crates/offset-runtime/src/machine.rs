@@ -1,0 +1,471 @@
+//! A machine: an OS thread that runs goroutines while it holds a processor.
+//!
+//! Its loop runs no foreign code between goroutines and keeps nothing of theirs on its own stack. A machine whose goroutine
+//! makes no progress loses its processor (see `monitor`) without noticing; it finds out when the goroutine gives the stack
+//! back. A started goroutine belongs to the machine where it started. Another one may run it as a guest while that one is
+//! stuck, or take it over when that one is free, if the host says that its frames may move; otherwise it waits for its
+//! machine, which then asks for the processor.
+//!
+//! `pool` is touched by the machine's own thread only; `mailbox` and `home_queue` have their locks; the rest is atomic.
+//! Machines are never freed: their structs are used again by later threads.
+
+use crate::clock::{self, Instant};
+use crate::goroutine::{Goroutine, Handle, Status};
+use crate::host::host;
+use crate::lock::{Condvar, Lock};
+use crate::processor::{Processor, State};
+use crate::scheduler::{Runtime, runtime};
+use crate::stack::Stack;
+use crate::switch::{CoroutineResult, Coroutine, Switch};
+use std::cell::{Cell, UnsafeCell};
+use std::collections::VecDeque;
+use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How long a machine without a processor waits before its thread ends.
+const IDLE_LIFE: Duration = Duration::from_secs(5);
+/// After that long without work a machine gives back what deep recursion has left in pooled stacks.
+const TIDY_AFTER: Instant = 1_000_000_000;
+/// Stacks and contexts that a machine keeps for the next goroutines; half are let go when there are more.
+const POOL: usize = 16_384;
+
+/// A C stack and the host's context that goes with it.
+struct Vessel {
+    stack: Stack,
+    context: usize,
+    bound: u64,
+}
+
+pub(crate) struct Machine {
+    pub(crate) id: AtomicU32,
+    /// The clock of its thread's processor time.
+    clock: AtomicI32,
+    /// Sleeps on this under the lock of the processor that it holds.
+    pub(crate) sleep: Condvar,
+    mailbox: Lock<Option<&'static Processor>>,
+    mail: Condvar,
+    /// Runnable goroutines that can run nowhere else.
+    home_queue: Lock<VecDeque<*const Goroutine>>,
+    /// Goroutines that started here and have not ended.
+    home_count: AtomicUsize,
+    /// The processor that it holds, or held last.
+    processor: AtomicPtr<Processor>,
+    /// On a goroutine's stack without a processor. Written under the lock of the processor that it held.
+    pub(crate) stuck: AtomicBool,
+    /// Its goroutine waits to attach, which counts as progress.
+    pub(crate) attaching: AtomicBool,
+    /// Names the present relation of the thread to contexts: a context that was bound under another one must be bound anew.
+    binding: AtomicU64,
+    pool: UnsafeCell<Vec<Vessel>>,
+    /// The monitor's: processor time at the last look, and when it last went up.
+    pub(crate) used: AtomicU64,
+    pub(crate) used_at: AtomicU64,
+}
+
+// SAFETY: the fields are shared by the rules at the top of this file.
+unsafe impl Send for Machine {}
+// SAFETY: as above.
+unsafe impl Sync for Machine {}
+
+static BINDINGS: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    static MACHINE: Cell<*const Machine> = const { Cell::new(null()) };
+    static CURRENT: Cell<*const Goroutine> = const { Cell::new(null()) };
+}
+
+/// The goroutine that runs on this OS thread; null when none does. Never inlined: a goroutine may find itself on another
+/// thread after a park, and a thread-local's address must not be kept across it.
+#[inline(never)]
+pub(crate) fn current() -> *const Goroutine {
+    CURRENT.with(Cell::get)
+}
+
+#[inline(never)]
+fn set_current(goroutine: *const Goroutine) {
+    CURRENT.with(|current| current.set(goroutine));
+}
+
+/// The machine whose thread this is; null on other threads. Never inlined, as `current`.
+#[inline(never)]
+pub(crate) fn this() -> *const Machine {
+    MACHINE.with(Cell::get)
+}
+
+/// In a forked child: the calling thread is no machine any more, even if it is on a goroutine's stack.
+pub(crate) fn start_over() {
+    set_current(null());
+    MACHINE.with(|machine| machine.set(null()));
+}
+
+/// What is to be done with a goroutine that gave its stack back.
+enum After {
+    Nothing,
+    Queue(*const Goroutine),
+}
+
+impl Machine {
+    pub(crate) fn new() -> Machine {
+        Machine {
+            id: AtomicU32::new(0),
+            clock: AtomicI32::new(0),
+            sleep: Condvar::new(),
+            mailbox: Lock::new(None),
+            mail: Condvar::new(),
+            home_queue: Lock::new(VecDeque::new()),
+            home_count: AtomicUsize::new(0),
+            processor: AtomicPtr::new(null_mut()),
+            stuck: AtomicBool::new(false),
+            attaching: AtomicBool::new(false),
+            binding: AtomicU64::new(0),
+            pool: UnsafeCell::new(Vec::new()),
+            used: AtomicU64::new(0),
+            used_at: AtomicU64::new(0),
+        }
+    }
+
+    /// The processor that it holds or held last.
+    pub(crate) fn processor(&self) -> Option<&'static Processor> {
+        // SAFETY: processors live as long as the process.
+        unsafe { self.processor.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Processor time that its thread has used, in nanoseconds.
+    pub(crate) fn time_used(&self) -> u64 {
+        clock::thread_time(self.clock.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_processor(&self, processor: &'static Processor) {
+        self.processor.store(std::ptr::from_ref(processor).cast_mut(), Ordering::Release);
+    }
+
+    /// Hands it a processor that has been made its own; false if it has just been handed another one.
+    pub(crate) fn give(&self, processor: &'static Processor) -> bool {
+        let mut mailbox = self.mailbox.lock();
+        if mailbox.is_some() {
+            return false;
+        }
+        *mailbox = Some(processor);
+        self.mail.notify_one();
+        true
+    }
+
+    /// The thread's whole life.
+    pub(crate) fn main(&'static self) {
+        MACHINE.with(|machine| machine.set(self));
+        self.clock.store(clock::this_thread(), Ordering::Relaxed);
+        let runtime = runtime();
+        host().machine_start();
+        while let Some(processor) = self.acquire(runtime) {
+            self.set_processor(processor);
+            self.run(runtime, processor);
+        }
+        self.empty_pool(0);
+        host().machine_stop();
+        runtime.machine_ended(self);
+    }
+
+    /// Waits for a processor; None when the thread is to end.
+    fn acquire(&'static self, runtime: &'static Runtime) -> Option<&'static Processor> {
+        host().unbind();
+        self.binding.store(BINDINGS.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        if let Some(processor) = self.processor() {
+            let mut state = processor.lock();
+            let senior = self.home_count.load(Ordering::Relaxed) > 0
+                // SAFETY: machines are never freed.
+                && !state.holder.is_null()
+                && unsafe { (*state.holder).id.load(Ordering::Relaxed) } > self.id.load(Ordering::Relaxed);
+            let needed = !self.home_queue.lock().is_empty();
+            if (senior || needed) && !runtime.stopping() && state.claim(self, senior) {
+                return Some(processor);
+            }
+        }
+        runtime.machine_idle(self);
+        let mut mailbox = self.mailbox.lock();
+        loop {
+            if let Some(processor) = mailbox.take() {
+                drop(mailbox);
+                runtime.machine_busy(self);
+                if let Some(last) = self.processor() {
+                    last.lock().unclaim(self);
+                }
+                return Some(processor);
+            }
+            let waited = self.mail.wait_for(&mut mailbox, IDLE_LIFE);
+            if waited.timed_out() && mailbox.is_none() && self.home_count.load(Ordering::Relaxed) == 0 {
+                drop(mailbox);
+                if runtime.machine_busy(self) {
+                    return None;
+                }
+                // Somebody took it off the idle list to give it a processor: that comes now.
+                mailbox = self.mailbox.lock();
+            }
+        }
+    }
+
+    /// Runs goroutines until the processor is lost or handed on.
+    fn run(&'static self, runtime: &'static Runtime, processor: &'static Processor) {
+        let mut state = processor.lock();
+        for goroutine in self.home_queue.lock().drain(..).rev() {
+            // SAFETY: runnable goroutines are alive.
+            state.queue.push_front(unsafe { &*goroutine });
+        }
+        loop {
+            if !std::ptr::eq(state.holder, self) {
+                return;
+            }
+            if runtime.stopping() {
+                state.holder = null();
+                state.running = false;
+                return;
+            }
+            if state.claimed()
+                && let Some(next) = state.next_claimant()
+            {
+                // SAFETY: machines are never freed.
+                let next = unsafe { &*next };
+                if next.give(processor) {
+                    state.holder = next;
+                    state.running = false;
+                    state.tick += 1;
+                    return;
+                }
+            }
+            let due = runtime.timers.next();
+            if due != Instant::MAX {
+                let now = clock::now();
+                if now >= due {
+                    drop(state);
+                    runtime.timers.run(now);
+                    state = processor.lock();
+                    continue;
+                }
+            }
+            let goroutine = match state.pick() {
+                Ok(goroutine) => goroutine,
+                Err(retry) => {
+                    drop(state);
+                    if let Some(goroutine) = runtime.steal(processor) {
+                        state = processor.lock();
+                        // SAFETY: runnable goroutines are alive.
+                        state.queue.push_back(unsafe { &*goroutine });
+                        continue;
+                    }
+                    state = self.idle(runtime, processor, retry);
+                    continue;
+                }
+            };
+            // SAFETY: runnable goroutines are alive.
+            if !self.may_run(runtime, &mut state, unsafe { &*goroutine }) {
+                continue;
+            }
+            state.tick += 1;
+            state.running = true;
+            drop(state);
+            let after = self.execute(runtime, goroutine);
+            state = processor.lock();
+            if let After::Queue(goroutine) = after {
+                // SAFETY: it is runnable and in no queue, so alive and ours.
+                let goroutine = unsafe { &*goroutine };
+                if goroutine.front.load(Ordering::Relaxed) {
+                    goroutine.front.store(false, Ordering::Relaxed);
+                    state.queue.push_front(goroutine);
+                } else {
+                    state.queue.push_back(goroutine);
+                }
+            }
+            if std::ptr::eq(state.holder, self) {
+                state.running = false;
+            } else {
+                self.stuck.store(false, Ordering::Relaxed);
+                state.rouse();
+                drop(state);
+                runtime.machine_returned();
+                return;
+            }
+        }
+    }
+
+    /// Sleeps, holding the processor, until there is something to do.
+    fn idle(
+        &'static self,
+        runtime: &'static Runtime,
+        processor: &'static Processor,
+        retry: Option<Instant>,
+    ) -> crate::lock::Guard<'static, State> {
+        let mut state = processor.lock();
+        if state.queue.len() > 0 && retry.is_none() || !std::ptr::eq(state.holder, self) {
+            return state;
+        }
+        state.idle = true;
+        drop(state);
+        runtime.notice_quiet();
+        state = processor.lock();
+        let slept_at = clock::now();
+        let mut tidied = false;
+        while state.idle && !runtime.stopping() && !state.claimed() {
+            let due = runtime.timers.next().min(retry.unwrap_or(Instant::MAX));
+            let tidy_at = if tidied { Instant::MAX } else { slept_at + TIDY_AFTER };
+            let until = due.min(tidy_at);
+            if until == Instant::MAX {
+                self.sleep.wait(&mut state);
+                continue;
+            }
+            let now = clock::now();
+            if now >= due {
+                break;
+            }
+            if now >= tidy_at {
+                tidied = true;
+                // SAFETY: the pool is this thread's own.
+                for vessel in unsafe { (*self.pool.get()).iter() } {
+                    vessel.stack.release_pages();
+                }
+                continue;
+            }
+            self.sleep.wait_for(&mut state, Duration::from_nanos(until - now));
+        }
+        if std::ptr::eq(state.holder, self) {
+            state.idle = false;
+        }
+        state
+    }
+
+    /// Whether `goroutine`, just taken from the queue, may run here. If not, it has been left to the machine where it must.
+    fn may_run(&'static self, runtime: &Runtime, state: &mut State, goroutine: &Goroutine) -> bool {
+        let home = goroutine.home.load(Ordering::Relaxed).cast_const();
+        if home.is_null() || std::ptr::eq(home, self) {
+            return true;
+        }
+        // SAFETY: machines are never freed.
+        let home = unsafe { &*home };
+        let stuck = home.stuck.load(Ordering::Relaxed);
+        let movable = runtime.moves()
+            && goroutine.locks.load(Ordering::Relaxed) == 0
+            && host().may_move(goroutine.parked_at.get(), goroutine.stack_base.get());
+        if movable {
+            if !stuck {
+                home.home_count.fetch_sub(1, Ordering::Relaxed);
+                self.home_count.fetch_add(1, Ordering::Relaxed);
+                goroutine.home.store(std::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
+            }
+            runtime.count_move();
+            return true;
+        }
+        home.home_queue.lock().push_back(goroutine);
+        if !stuck {
+            // It is free: it waits for a processor, and asks for ours.
+            state.claim(home, false);
+        }
+        false
+    }
+
+    /// Runs `goroutine` until it gives its stack back.
+    fn execute(&'static self, runtime: &Runtime, goroutine: *const Goroutine) -> After {
+        // SAFETY: it was taken from a queue, so it is alive, and nobody else resumes it.
+        let it = unsafe { &*goroutine };
+        // SAFETY: the coroutine is ours until it is parked.
+        let coroutine = unsafe { &mut *it.coroutine.get() };
+        if coroutine.is_none() {
+            let vessel = self.vessel();
+            it.set_vessel(vessel.context, vessel.stack.low(), vessel.stack.base_address());
+            it.bound.set(vessel.bound);
+            it.home.store(std::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
+            self.home_count.fetch_add(1, Ordering::Relaxed);
+            let address = goroutine as usize;
+            *coroutine = Some(Coroutine::with_stack(vessel.stack, move |yielder, ()| {
+                // SAFETY: a goroutine is alive while it runs.
+                let it = unsafe { &*(address as *const Goroutine) };
+                it.yielder.set(yielder);
+                host().run(it);
+            }));
+        }
+        let Some(coroutine) = coroutine else { unreachable!("made just now") };
+        let binding = self.binding.load(Ordering::Relaxed);
+        let rebind = it.bound.replace(binding) != binding;
+        it.set_status(Status::Running);
+        self.attaching.store(true, Ordering::Relaxed);
+        host().resume(it.context(), it.identity(), rebind);
+        set_current(goroutine);
+        let result = coroutine.resume(());
+        set_current(null());
+        host().suspended();
+        match result {
+            CoroutineResult::Yield(Switch::Yield) => {
+                it.set_status(Status::Runnable);
+                After::Queue(goroutine)
+            }
+            CoroutineResult::Yield(Switch::Park) => {
+                if it.parker.mark_parked() {
+                    it.set_status(Status::Runnable);
+                    After::Queue(goroutine)
+                } else {
+                    After::Nothing
+                }
+            }
+            CoroutineResult::Return(()) => {
+                self.finish(runtime, it);
+                After::Nothing
+            }
+        }
+    }
+
+    fn finish(&'static self, runtime: &Runtime, goroutine: &Goroutine) {
+        // SAFETY: the coroutine has ended; its stack is ours again.
+        let stack = unsafe { (*goroutine.coroutine.get()).take() }.map(Coroutine::into_stack);
+        let context = goroutine.context();
+        let home = goroutine.home.load(Ordering::Relaxed);
+        // SAFETY: machines are never freed.
+        unsafe { (*home).home_count.fetch_sub(1, Ordering::Relaxed) };
+        if let Some(stack) = stack {
+            // SAFETY: the pool is this thread's own.
+            unsafe { (*self.pool.get()).push(Vessel { stack, context, bound: goroutine.bound.get() }) };
+        }
+        goroutine.set_status(Status::Dead);
+        goroutine.set_vessel(0, 0, 0);
+        let mut joiners = goroutine.joiners.lock();
+        joiners.ended = true;
+        while let Some(claim) = joiners.queue.serve(|waiter| waiter.set_granted(true), |_| {}) {
+            claim.wake();
+        }
+        drop(joiners);
+        runtime.goroutine_ended(goroutine);
+        // SAFETY: the reference for being alive, which nobody uses any more.
+        drop(unsafe { Handle::from_raw(goroutine) });
+        // SAFETY: the pool is this thread's own.
+        if unsafe { (*self.pool.get()).len() } > POOL {
+            self.empty_pool(POOL / 2);
+        }
+    }
+
+    /// A stack with its context, used before or new.
+    fn vessel(&'static self) -> Vessel {
+        loop {
+            // SAFETY: the pool is this thread's own.
+            if let Some(vessel) = unsafe { (*self.pool.get()).pop() } {
+                if vessel.stack.is_current() {
+                    return vessel;
+                }
+                host().contexts_delete(&mut std::iter::once(vessel.context));
+                continue;
+            }
+            if let Some(stack) = Stack::new() {
+                let context = host().context_new(stack.low(), stack.base_address(), stack.top());
+                if context != 0 {
+                    return Vessel { stack, context, bound: 0 };
+                }
+            }
+            crate::dump::fatal("out of memory: no stack for a goroutine");
+        }
+    }
+
+    /// Lets all but `keep` pooled vessels go.
+    fn empty_pool(&self, keep: usize) {
+        // SAFETY: the pool is this thread's own.
+        let spare = unsafe { (*self.pool.get()).split_off(keep.min((*self.pool.get()).len())) };
+        if !spare.is_empty() {
+            host().contexts_delete(&mut spare.iter().map(|vessel| vessel.context));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The monitor: one thread, without the host, that hands a processor on when its machine makes no progress for 10 ms.
+//!
+//! It looks every few milliseconds while any processor runs a goroutine and sleeps when none does. Waiting to attach is
+//! progress. Whether a machine without progress computes or is blocked its thread's clock tells. Computing machines share
+//! one interpreter lock, so they are capped: at the cap, goroutines that have not started wait their turn, and a further
+//! machine that computes loses its processor only every now and then, so that no number of endless loops stops the rest.
+
+use crate::clock::{self, Instant};
+use crate::lock::{Condvar, Lock};
+use crate::machine::Machine;
+use crate::scheduler::{Runtime, runtime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const LOOK: Duration = Duration::from_millis(5);
+/// No progress for so long, and the processor is handed on.
+const PATIENCE: Instant = 10_000_000;
+/// A machine has computed if its thread used so much processor time ...
+const COMPUTED: u64 = 100_000;
+/// ... within so long; among other computing machines it may not have had its turn at the interpreter lock for a while.
+const MEMORY: Instant = 60_000_000;
+/// Computing machines without a processor that there may be before others wait their turn.
+const CAP: usize = 4;
+/// Above the cap a computing machine loses its processor this often.
+const ABOVE_CAP: Instant = 100_000_000;
+/// Looks without any goroutine running before the monitor sleeps.
+const QUIET_LOOKS: u32 = 100;
+
+static ASLEEP: AtomicBool = AtomicBool::new(false);
+static BED: Lock<()> = parking_lot::const_mutex(());
+static ALARM: Condvar = Condvar::new();
+
+/// What was seen of one processor.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    tick: u64,
+    since: Instant,
+    used: u64,
+    next_handoff: Instant,
+}
+
+/// A processor that slept has work: the monitor must watch again.
+#[inline]
+pub(crate) fn busy() {
+    if ASLEEP.load(Ordering::Relaxed) {
+        let _bed = BED.lock();
+        ASLEEP.store(false, Ordering::Relaxed);
+        ALARM.notify_one();
+    }
+}
+
+/// Starts the thread, once a process.
+pub(crate) fn start() {
+    let thread = std::thread::Builder::new().name("offset-monitor".into()).stack_size(128 * 1024);
+    if thread.spawn(|| watch(runtime())).is_err() {
+        crate::dump::fatal("the system refuses a thread for the monitor");
+    }
+}
+
+/// In a forked child there is no monitor yet.
+pub(crate) fn start_over() {
+    ASLEEP.store(false, Ordering::Relaxed);
+    // SAFETY: the child has one thread, so nobody holds or waits for the lock that is overwritten.
+    unsafe { std::ptr::write((&raw const BED).cast_mut(), parking_lot::const_mutex(())) };
+}
+
+fn watch(runtime: &'static Runtime) {
+    let mut seen = vec![Seen::default(); runtime.processors.len()];
+    let mut quiet = 0;
+    while !runtime.stopping() {
+        if quiet >= QUIET_LOOKS {
+            let mut bed = BED.lock();
+            ASLEEP.store(true, Ordering::SeqCst);
+            // Somebody may have become busy before the flag was up.
+            if !any_running(runtime) {
+                // The timeout bounds what a missed wake-up could cost, and costs nothing itself.
+                ALARM.wait_for(&mut bed, Duration::from_secs(10));
+            }
+            ASLEEP.store(false, Ordering::Relaxed);
+            if !any_running(runtime) {
+                continue;
+            }
+            quiet = 0;
+        }
+        std::thread::sleep(LOOK);
+        quiet = if look(runtime, &mut seen) { 0 } else { quiet + 1 };
+    }
+}
+
+fn any_running(runtime: &Runtime) -> bool {
+    runtime.processors.iter().any(|processor| {
+        let state = processor.lock();
+        state.running || state.queue.len() > 0
+    })
+}
+
+/// One look at everything; whether any goroutine runs.
+fn look(runtime: &'static Runtime, seen: &mut [Seen]) -> bool {
+    let now = clock::now();
+    let computing = runtime.machines.lock().stuck.iter().filter(|machine| computes(machine, now)).count();
+    let mut any = false;
+    for (processor, seen) in runtime.processors.iter().zip(seen) {
+        let mut state = processor.lock();
+        let was_full = state.full;
+        state.full = computing >= CAP;
+        if was_full && !state.full {
+            state.rouse();
+        }
+        if !state.running {
+            seen.tick = state.tick;
+            seen.since = now;
+            continue;
+        }
+        any = true;
+        // SAFETY: a running processor has a holder, and machines are never freed.
+        let machine = unsafe { &*state.holder };
+        if state.tick != seen.tick || machine.attaching.load(Ordering::Relaxed) {
+            *seen = Seen { tick: state.tick, since: now, used: machine.time_used(), ..*seen };
+            continue;
+        }
+        if now - seen.since < PATIENCE {
+            continue;
+        }
+        let tick = state.tick;
+        let blocked = machine.time_used() - seen.used < COMPUTED && (computing == 0 || now - seen.since > MEMORY);
+        if !blocked && computing >= CAP {
+            if now < seen.next_handoff {
+                continue;
+            }
+            seen.next_handoff = now + ABOVE_CAP;
+            state.fresh_after = now + ABOVE_CAP;
+        }
+        machine.used.store(machine.time_used(), Ordering::Relaxed);
+        machine.used_at.store(if blocked { 0 } else { now }, Ordering::Relaxed);
+        drop(state);
+        runtime.hand_off(processor, tick);
+    }
+    any
+}
+
+/// Whether a machine without a processor has computed of late. The two fields are the monitor's own.
+fn computes(machine: &Machine, now: Instant) -> bool {
+    let used = machine.time_used();
+    if used.saturating_sub(machine.used.load(Ordering::Relaxed)) >= COMPUTED {
+        machine.used.store(used, Ordering::Relaxed);
+        machine.used_at.store(now, Ordering::Relaxed);
+    }
+    now - machine.used_at.load(Ordering::Relaxed).min(now) < MEMORY
+}

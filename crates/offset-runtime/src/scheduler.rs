@@ -1,0 +1,567 @@
+//! The scheduler: one [`Runtime`] a process, what goroutines call to spawn, yield and park, and the machines' ledger.
+//!
+//! `machines` is locked before any processor. The runtime is made at the first use and never freed; a forked child leaves
+//! the parent's behind and makes its own.
+
+use crate::clock::{Deadline, Instant};
+use crate::goroutine::{Goroutine, Handle, Registry, Status, WaitReason};
+use crate::host::host;
+use crate::lock::Lock;
+use crate::machine::{self, Machine};
+use crate::park::{CANCELLED, Code, Parker, TIMED_OUT, Ticket};
+use crate::processor::Processor;
+use crate::switch::{Switch, here};
+use crate::sync::Note;
+use crate::thread::Loan;
+use crate::timer::{Node, Timers};
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+/// More OS threads than this are never made to run goroutines.
+const MACHINES: usize = 10_000;
+
+/// What the host decides before the first goroutine.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How many goroutines can run the host's code at once.
+    pub processors: usize,
+    /// Whether a started goroutine may be moved to another OS thread at all.
+    pub moves: bool,
+}
+
+/// Counters and gauges, for whoever wants to see what the runtime does.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Stats {
+    pub goroutines: usize,
+    pub spawned: u64,
+    pub processors: usize,
+    pub machines: usize,
+    pub idle_machines: usize,
+    pub stuck_machines: usize,
+    pub runnable: usize,
+    pub switches: u64,
+    pub handoffs: u64,
+    pub moves: u64,
+    pub timers: usize,
+    pub blocking_calls: usize,
+    pub blocking_threads: usize,
+}
+
+pub(crate) struct Machines {
+    /// Waiting for a processor, the latest last.
+    idle: Vec<&'static Machine>,
+    /// Without a thread, to be used again.
+    retired: Vec<&'static Machine>,
+    /// On a goroutine without a processor.
+    pub(crate) stuck: Vec<&'static Machine>,
+    threads: usize,
+    last_id: u32,
+}
+
+/// See the module.
+pub(crate) struct Runtime {
+    pub(crate) processors: Vec<Processor>,
+    pub(crate) timers: Timers,
+    pub(crate) registry: Registry,
+    pub(crate) machines: Lock<Machines>,
+    pub(crate) blocking: crate::blocking::Pool,
+    moves: bool,
+    stopping: AtomicBool,
+    started: AtomicBool,
+    watcher: Lock<Option<Arc<Note>>>,
+    watched: AtomicBool,
+    next_processor: AtomicUsize,
+    handoffs: AtomicU64,
+    moved: AtomicU64,
+}
+
+static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(null_mut());
+static CONFIG: Lock<Config> = parking_lot::const_mutex(Config { processors: 1, moves: true });
+static CREATING: Lock<()> = parking_lot::const_mutex(());
+
+/// Decides how the runtime is made. Has no effect on one that runs.
+pub fn configure(config: Config) {
+    *CONFIG.lock() = config;
+}
+
+#[inline]
+pub(crate) fn runtime() -> &'static Runtime {
+    // SAFETY: set once a process to a leaked box.
+    match unsafe { RUNTIME.load(Ordering::Acquire).as_ref() } {
+        Some(runtime) => runtime,
+        None => create(0),
+    }
+}
+
+#[cold]
+fn create(last_id: u64) -> &'static Runtime {
+    let _creating = CREATING.lock();
+    // SAFETY: as in `runtime`.
+    if let Some(runtime) = unsafe { RUNTIME.load(Ordering::Acquire).as_ref() } {
+        return runtime;
+    }
+    let config = *CONFIG.lock();
+    let runtime: &'static Runtime = Box::leak(Box::new(Runtime {
+        processors: (0..config.processors.max(1)).map(|_| Processor::new()).collect(),
+        timers: Timers::new(),
+        registry: Registry::new(last_id),
+        machines: Lock::new(Machines {
+            idle: Vec::new(),
+            retired: Vec::new(),
+            stuck: Vec::new(),
+            threads: 0,
+            last_id: 0,
+        }),
+        blocking: crate::blocking::Pool::new(),
+        moves: config.moves,
+        stopping: AtomicBool::new(false),
+        started: AtomicBool::new(false),
+        watcher: Lock::new(None),
+        watched: AtomicBool::new(false),
+        next_processor: AtomicUsize::new(0),
+        handoffs: AtomicU64::new(0),
+        moved: AtomicU64::new(0),
+    }));
+    RUNTIME.store(std::ptr::from_ref(runtime).cast_mut(), Ordering::Release);
+    runtime
+}
+
+/// In a forked child.
+pub(crate) fn start_over() {
+    machine::start_over();
+    crate::thread::start_over();
+    crate::monitor::start_over();
+    // SAFETY: as in `runtime`.
+    let last_id = unsafe { RUNTIME.load(Ordering::Acquire).as_ref() }.map_or(0, |old| old.registry.last_id());
+    RUNTIME.store(null_mut(), Ordering::Release);
+    create(last_id);
+}
+
+/// Makes a goroutine for `payload` and queues it. The host's `run` is called with it, once.
+pub fn spawn(payload: usize) -> Handle {
+    let handle = prepare(payload);
+    start(&handle);
+    handle
+}
+
+/// Makes a goroutine that does not run before it is given to [`start`].
+pub fn prepare(payload: usize) -> Handle {
+    let runtime = runtime();
+    let creator = current().map_or(0, Goroutine::id);
+    let goroutine = Goroutine::allocate(runtime.registry.next_id(), creator, payload);
+    // SAFETY: `allocate` gives two references: one is the handle's, the other the goroutine's own.
+    unsafe { Handle::from_raw(goroutine) }
+}
+
+/// Queues a goroutine that was prepared. To be called once for each.
+pub fn start(handle: &Handle) {
+    let runtime = runtime();
+    runtime.registry.add(handle);
+    if !runtime.started.swap(true, Ordering::AcqRel) {
+        crate::monitor::start();
+    }
+    ready(&**handle);
+}
+
+/// Ends a prepared goroutine that will never be started.
+pub fn abandon(handle: Handle) {
+    // SAFETY: the reference that the goroutine held for being alive.
+    drop(unsafe { Handle::from_raw(&*handle) });
+}
+
+/// The goroutine that runs on the calling OS thread.
+pub fn current() -> Option<&'static Goroutine> {
+    // SAFETY: it is alive while it runs, and the answer is only used by itself.
+    unsafe { machine::current().as_ref() }
+}
+
+/// Makes a goroutine runnable whose wait the caller has ended, or that is new.
+pub(crate) fn ready(goroutine: *const Goroutine) {
+    // SAFETY: parked and claimed, or new: it stays where it is until it is queued here.
+    let goroutine = unsafe { &*goroutine };
+    let runtime = runtime();
+    goroutine.set_status(Status::Runnable);
+    let front = goroutine.front.load(Ordering::Relaxed);
+    if front {
+        goroutine.front.store(false, Ordering::Relaxed);
+    }
+    let home = goroutine.home.load(Ordering::Relaxed);
+    // SAFETY: machines are never freed.
+    let machine = unsafe { if home.is_null() { machine::this().as_ref() } else { home.as_ref() } };
+    let processor = match machine.and_then(Machine::processor) {
+        Some(processor) => processor,
+        None => {
+            let next = runtime.next_processor.fetch_add(1, Ordering::Relaxed);
+            &runtime.processors[next % runtime.processors.len()]
+        }
+    };
+    if !processor.push(goroutine, front) {
+        runtime.staff(processor);
+    } else if runtime.processors.len() > 1 && home.is_null() {
+        runtime.find_help(processor);
+    }
+}
+
+/// Lets the other runnable goroutines of this processor run first.
+pub fn gosched() {
+    match current() {
+        Some(goroutine) => leave(goroutine, Switch::Yield),
+        None => std::thread::yield_now(),
+    }
+}
+
+/// To be called by the host as soon as it has attached a goroutine that starts.
+pub fn attached() {
+    // SAFETY: machines are never freed.
+    if let Some(machine) = unsafe { machine::this().as_ref() } {
+        machine.attaching.store(false, Ordering::Relaxed);
+    }
+}
+
+fn leave(goroutine: &Goroutine, switch: Switch) {
+    host().park(goroutine);
+    goroutine.parked_at.set(here());
+    // SAFETY: set when the goroutine started, valid as long as its stack.
+    unsafe { (*goroutine.yielder.get()).suspend(switch) };
+    host().unpark(goroutine);
+    attached();
+}
+
+/// Who waits: the current goroutine, or the calling OS thread.
+pub(crate) struct Party {
+    goroutine: Option<&'static Goroutine>,
+    loan: Option<Loan>,
+}
+
+impl Party {
+    pub(crate) fn new() -> Party {
+        let goroutine = current();
+        Party { goroutine, loan: if goroutine.is_none() { Some(Loan::new()) } else { None } }
+    }
+
+    pub(crate) fn parker(&self) -> &Parker {
+        match (self.goroutine, &self.loan) {
+            (Some(goroutine), _) => &goroutine.parker,
+            (None, Some(loan)) => loan.0,
+            (None, None) => unreachable!("a party is one or the other"),
+        }
+    }
+
+    /// Waits until `ticket` is claimed. No lock may be held; the waiters with the ticket are in their queues.
+    pub(crate) fn block(&self, ticket: Ticket, reason: WaitReason, deadline: Deadline) -> Code {
+        let Some(goroutine) = self.goroutine else {
+            let Some(loan) = &self.loan else { unreachable!("a party is one or the other") };
+            return crate::thread::sleep(loan.0, ticket, deadline);
+        };
+        // Pairs with the fence in `Goroutine::cancel`: either it sees our ticket, or we see its wish.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if goroutine.cancelled() && host().take_cancel(goroutine) {
+            goroutine.forget_cancel();
+            if goroutine.parker.claim(ticket, CANCELLED).won() {
+                return CANCELLED;
+            }
+        }
+        let node = Node::new();
+        if let Some(when) = deadline {
+            let runtime = runtime();
+            // SAFETY: the node lies in this frame, which does not end before `remove` below.
+            if unsafe { runtime.timers.add_deadline(when, &goroutine.parker, ticket, &node) } {
+                runtime.poke();
+            }
+        }
+        goroutine.set_reason(reason);
+        goroutine.set_status(Status::Waiting);
+        leave(goroutine, Switch::Park);
+        let code = goroutine.parker.outcome().unwrap_or_else(|| crate::dump::fatal("a goroutine was resumed unclaimed"));
+        if deadline.is_some() && code != TIMED_OUT {
+            runtime().timers.remove(&node);
+        }
+        code
+    }
+}
+
+/// Sleeps until `deadline`, for ever if there is none. False if it was cancelled.
+pub fn sleep(deadline: Deadline, reason: WaitReason) -> bool {
+    if deadline.is_some_and(|when| when <= crate::clock::now()) {
+        gosched();
+        return true;
+    }
+    let party = Party::new();
+    let ticket = party.parker().arm();
+    party.block(ticket, reason, deadline) == TIMED_OUT
+}
+
+/// Waits for the end of a goroutine.
+pub fn join(goroutine: &Handle, deadline: Deadline) -> Result<(), crate::error::WaitError> {
+    crate::sync::wait(
+        &goroutine.joiners,
+        |joiners| joiners.ended,
+        |joiners| &mut joiners.queue,
+        WaitReason::Join,
+        deadline,
+    )
+}
+
+/// Binds the current goroutine to its OS thread (`add` true) or undoes one such call; false outside goroutines, or when there
+/// is nothing to undo.
+pub fn lock_thread(add: bool) -> bool {
+    let Some(goroutine) = current() else { return false };
+    let locks = goroutine.locks.load(Ordering::Relaxed);
+    if !add && locks == 0 {
+        return false;
+    }
+    goroutine.locks.store(if add { locks + 1 } else { locks - 1 }, Ordering::Relaxed);
+    true
+}
+
+/// How many goroutines are alive.
+pub fn num_goroutine() -> usize {
+    runtime().registry.len()
+}
+
+/// Handles of all goroutines that are alive, by number.
+pub fn goroutines() -> Vec<Handle> {
+    runtime().registry.handles()
+}
+
+/// How many goroutines can run at once.
+pub fn processors() -> usize {
+    runtime().processors.len()
+}
+
+/// Whether a goroutine was ever started in this process.
+pub fn started() -> bool {
+    runtime().started.load(Ordering::Relaxed)
+}
+
+/// Has `note` set whenever nothing can happen any more by the runtime's own doing, and when the last goroutine ends.
+pub fn watch(note: Option<Arc<Note>>) {
+    let runtime = runtime();
+    let mut watcher = runtime.watcher.lock();
+    runtime.watched.store(note.is_some(), Ordering::SeqCst);
+    let before = std::mem::replace(&mut *watcher, note);
+    drop(watcher);
+    drop(before);
+    runtime.notice_quiet();
+}
+
+/// Whether no goroutine runs or is about to, no timer is set and no blocking call is under way.
+pub fn quiescent() -> bool {
+    runtime().quiet()
+}
+
+/// Makes all machines stop at their next chance, for good. What is parked stays parked.
+pub fn shutdown() {
+    let runtime = runtime();
+    runtime.stopping.store(true, Ordering::SeqCst);
+    runtime.poke();
+}
+
+/// What the runtime does at the moment and did so far.
+pub fn stats() -> Stats {
+    let runtime = runtime();
+    let (mut runnable, mut switches) = (0, 0);
+    for processor in &runtime.processors {
+        let state = processor.lock();
+        runnable += state.queue.len();
+        switches += state.tick;
+    }
+    let (calls, threads) = runtime.blocking.counts();
+    let machines = runtime.machines.lock();
+    Stats {
+        goroutines: runtime.registry.len(),
+        spawned: runtime.registry.last_id(),
+        processors: runtime.processors.len(),
+        machines: machines.threads,
+        idle_machines: machines.idle.len(),
+        stuck_machines: machines.stuck.len(),
+        runnable,
+        switches,
+        handoffs: runtime.handoffs.load(Ordering::Relaxed),
+        moves: runtime.moved.load(Ordering::Relaxed),
+        timers: runtime.timers.len(),
+        blocking_calls: calls,
+        blocking_threads: threads,
+    }
+}
+
+impl Runtime {
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn moves(&self) -> bool {
+        self.moves
+    }
+
+    pub(crate) fn count_move(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Wakes machines that sleep with a processor, so that they look at the timers again.
+    pub(crate) fn poke(&self) {
+        for processor in &self.processors {
+            processor.lock().rouse();
+        }
+    }
+
+    /// Gives a processor that nobody holds its first machine.
+    fn staff(&'static self, processor: &'static Processor) {
+        if self.stopping() {
+            return;
+        }
+        let mut machines = self.machines.lock();
+        let mut state = processor.lock();
+        if !state.holder.is_null() {
+            return;
+        }
+        if let Some(machine) = machines.idle.pop().or_else(|| machines.hire()) {
+            state.holder = machine;
+            drop(state);
+            drop(machines);
+            self.send(machine, processor);
+        }
+    }
+
+    /// More goroutines wait to start than `busy` can start at once: wakes another processor to steal some.
+    fn find_help(&'static self, busy: &Processor) {
+        for processor in &self.processors {
+            if std::ptr::eq(processor, busy) {
+                continue;
+            }
+            let mut state = processor.lock();
+            if state.holder.is_null() {
+                drop(state);
+                return self.staff(processor);
+            }
+            if state.idle {
+                return state.rouse();
+            }
+        }
+    }
+
+    /// A goroutine that has not started, from another processor's queue.
+    pub(crate) fn steal(&self, thief: &Processor) -> Option<*const Goroutine> {
+        if self.processors.len() == 1 {
+            return None;
+        }
+        self.processors.iter().filter(|other| !std::ptr::eq(*other, thief)).find_map(|other| other.lock().queue.pop_fresh())
+    }
+
+    /// The monitor takes a processor from a machine that makes no progress and gives it to another. `tick` is the one under
+    /// which no progress was seen.
+    pub(crate) fn hand_off(&'static self, processor: &'static Processor, tick: u64) -> bool {
+        let mut machines = self.machines.lock();
+        let mut state = processor.lock();
+        if !state.running || state.tick != tick || self.stopping() {
+            return false;
+        }
+        let Some(next) = machines.idle.pop().or_else(|| machines.hire()) else { return false };
+        // SAFETY: a running processor has a holder, and machines are never freed.
+        let stuck: &'static Machine = unsafe { &*state.holder };
+        stuck.stuck.store(true, Ordering::Relaxed);
+        machines.stuck.push(stuck);
+        state.holder = next;
+        state.running = false;
+        state.tick += 1;
+        drop(state);
+        drop(machines);
+        self.handoffs.fetch_add(1, Ordering::Relaxed);
+        self.send(next, processor);
+        true
+    }
+
+    fn send(&'static self, machine: &'static Machine, processor: &'static Processor) {
+        if machine.id.load(Ordering::Relaxed) != 0 {
+            // It was taken off the idle list, so nobody else gives it one, but for a holder that heeds a claim: then this
+            // processor goes to the next one.
+            if !machine.give(processor) {
+                let mut state = processor.lock();
+                state.holder = std::ptr::null();
+                drop(state);
+                self.staff(processor);
+            }
+            return;
+        }
+        let id = {
+            let mut machines = self.machines.lock();
+            machines.last_id += 1;
+            machines.last_id
+        };
+        machine.id.store(id, Ordering::Relaxed);
+        let _ = machine.give(processor);
+        let thread = std::thread::Builder::new().name("offset-machine".into()).stack_size(256 * 1024);
+        if thread.spawn(move || machine.main()).is_err() {
+            crate::dump::fatal("the system refuses a thread to run goroutines on");
+        }
+    }
+
+    pub(crate) fn machine_idle(&self, machine: &'static Machine) {
+        self.machines.lock().idle.push(machine);
+        self.notice_quiet();
+    }
+
+    /// Takes `machine` off the idle list; false if somebody else has done so.
+    pub(crate) fn machine_busy(&self, machine: &'static Machine) -> bool {
+        let mut machines = self.machines.lock();
+        let before = machines.idle.len();
+        machines.idle.retain(|idle| !std::ptr::eq(*idle, machine));
+        machines.idle.len() != before
+    }
+
+    pub(crate) fn machine_returned(&self) {
+        self.machines.lock().stuck.retain(|machine| machine.stuck.load(Ordering::Relaxed));
+    }
+
+    pub(crate) fn machine_ended(&self, machine: &'static Machine) {
+        let mut machines = self.machines.lock();
+        machine.id.store(0, Ordering::Relaxed);
+        machines.threads -= 1;
+        machines.retired.push(machine);
+    }
+
+    pub(crate) fn goroutine_ended(&self, goroutine: &Goroutine) {
+        if self.registry.remove(goroutine) == 0 && self.watched.load(Ordering::Relaxed) {
+            self.tell_watcher();
+        }
+    }
+
+    fn tell_watcher(&self) {
+        let watcher = self.watcher.lock().clone();
+        if let Some(note) = watcher {
+            note.set();
+        }
+    }
+
+    /// To be called when something has come to rest.
+    pub(crate) fn notice_quiet(&self) {
+        if self.watched.load(Ordering::SeqCst) && self.quiet() {
+            self.tell_watcher();
+        }
+    }
+
+    fn quiet(&self) -> bool {
+        if self.timers.next() != Instant::MAX || self.blocking.counts().0 > 0 {
+            return false;
+        }
+        let machines = self.machines.lock();
+        machines.stuck.is_empty()
+            && self.processors.iter().all(|processor| {
+                let state = processor.lock();
+                state.queue.len() == 0 && !state.running && !state.claimed()
+            })
+    }
+}
+
+impl Machines {
+    /// A machine without a thread.
+    fn hire(&mut self) -> Option<&'static Machine> {
+        if self.threads >= MACHINES {
+            return None;
+        }
+        self.threads += 1;
+        Some(self.retired.pop().unwrap_or_else(|| Box::leak(Box::new(Machine::new()))))
+    }
+}
