@@ -11,26 +11,31 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// Takes what a fork must not cut in half: no timer fires while it is held.
-pub struct Prepared(#[allow(dead_code)] std::mem::ManuallyDrop<parking_lot::MutexGuard<'static, ()>>);
-
-/// To be called in the parent right before a fork.
+/// To be called in the parent right before a fork: no timer rings until [`parent`] or [`child`].
 #[cfg(not(loom))]
-pub fn prepare() -> Prepared {
-    Prepared(std::mem::ManuallyDrop::new(crate::timer::FIRING.lock()))
+pub fn prepare() {
+    std::mem::forget(crate::timer::FIRING.lock());
 }
 
 /// To be called in the parent right after a fork.
+///
+/// # Safety
+/// The calling thread has called [`prepare`].
 #[cfg(not(loom))]
-pub fn parent(prepared: Prepared) {
-    drop(std::mem::ManuallyDrop::into_inner(prepared.0));
+pub unsafe fn parent() {
+    // SAFETY: `prepare` took the lock on this thread and forgot its guard.
+    unsafe { crate::timer::FIRING.force_unlock() };
 }
 
 /// To be called in the child right after a fork: the runtime is empty again and starts anew with the next goroutine.
 /// The stack that this is called on, a goroutine's perhaps, is from now on that of a plain thread.
+///
+/// # Safety
+/// The calling thread has called [`prepare`] in the parent, and is the only one of the process.
 #[cfg(not(loom))]
-pub fn child(prepared: Prepared) {
-    drop(std::mem::ManuallyDrop::into_inner(prepared.0));
+pub unsafe fn child() {
+    // SAFETY: as in `parent`.
+    unsafe { crate::timer::FIRING.force_unlock() };
     GENERATION.fetch_add(1, Ordering::Relaxed);
     crate::scheduler::start_over();
 }

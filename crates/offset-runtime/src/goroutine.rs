@@ -97,6 +97,8 @@ pub struct Goroutine {
     cancel: AtomicBool,
     /// Goes to the front of the queue when it is next made ready (it comes back from a blocking call).
     pub(crate) front: AtomicBool,
+    /// Its context cannot serve another goroutine.
+    pub(crate) spoiled: AtomicBool,
     /// `lock_os_thread` minus `unlock_os_thread`.
     pub(crate) locks: AtomicU32,
     /// Its place in the registry.
@@ -141,6 +143,7 @@ impl Goroutine {
             reason: AtomicU8::new(0),
             cancel: AtomicBool::new(false),
             front: AtomicBool::new(false),
+            spoiled: AtomicBool::new(false),
             locks: AtomicU32::new(0),
             slot: Cell::new(0),
             run_next: Cell::new(null()),
@@ -185,6 +188,21 @@ impl Goroutine {
         }
     }
 
+    /// To be called by the host before it lets go of the payload: nothing will ask for it any more.
+    pub fn ending(&self) {
+        self.set_status(Status::Dead);
+    }
+
+    /// To be called by the host at its end: what is left in its context must not reach another goroutine.
+    pub fn spoil(&self) {
+        self.spoiled.store(true, Ordering::Relaxed);
+    }
+
+    /// When it is next made ready it goes to the front of its queue (it comes back from a blocking call).
+    pub fn come_back_first(&self) {
+        self.front.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_status(&self, status: Status) {
         self.status.store(status as u8, Ordering::Relaxed);
     }
@@ -209,6 +227,11 @@ impl Goroutine {
     /// The host's context; 0 before it starts and after its end.
     pub fn context(&self) -> usize {
         self.context.load(Ordering::Relaxed)
+    }
+
+    /// Where its C stack starts and the host's memory begins; 0 before it starts and after its end.
+    pub fn stack_base(&self) -> usize {
+        self.stack_base.get()
     }
 
     pub(crate) fn set_vessel(&self, context: usize, identity: usize, base: usize) {

@@ -418,7 +418,9 @@ impl Machine {
         let home = goroutine.home.load(Ordering::Relaxed);
         // SAFETY: machines are never freed.
         unsafe { (*home).home_count.fetch_sub(1, Ordering::Relaxed) };
-        if let Some(stack) = stack {
+        if goroutine.spoiled.load(Ordering::Relaxed) {
+            host().contexts_delete(&mut std::iter::once(context));
+        } else if let Some(stack) = stack {
             // SAFETY: the pool is this thread's own.
             unsafe { (*self.pool.get()).push(Vessel { stack, context, bound: goroutine.bound.get() }) };
         }

@@ -43,6 +43,11 @@ impl Note {
 
     /// Waits until the flag is set.
     pub fn wait(&self, deadline: Deadline) -> Result<(), WaitError> {
-        wait(&self.0, |state| state.set, |state| &mut state.queue, WaitReason::Note, deadline)
+        self.wait_for(WaitReason::Note, deadline)
+    }
+
+    /// As `wait`, for a reason that says more.
+    pub fn wait_for(&self, reason: WaitReason, deadline: Deadline) -> Result<(), WaitError> {
+        wait(&self.0, |state| state.set, |state| &mut state.queue, reason, deadline)
     }
 }

@@ -1,0 +1,145 @@
+# One target a job; continuous integration calls the same ones. `make` lists them.
+#
+# Needed: CPython 3.11 or later with its headers, cargo, a C compiler. Everything else goes into a
+# virtual environment inside the checkout. `make test PYTHON=python3.14` takes another interpreter.
+#
+# Invariants:
+# * .venv belongs to the default interpreter, .venv-VERSION to one that was named; each has a build
+#   directory of its own (target/pyVERSION), so changing interpreters rebuilds nothing.
+# * $(VENV)/.built is newer than every source of the extension; while it is, cargo is not called.
+
+PYTHON ?= python3
+CARGO ?= cargo
+NIGHTLY ?= nightly
+SECONDS ?= 60
+SEED ?= 0
+CASES ?= 20000
+ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# "3.13", "3.14t"; nothing where it is not a CPython of ours. -I -S: no site module, no PYTHON* variable.
+identify := import sys, sysconfig; \
+  assert sys.version_info >= (3, 11) and sys.implementation.name == "cpython"; \
+  print("%d.%d%s" % (*sys.version_info[:2], "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""))
+TAG := $(shell $(PYTHON) -I -S -c '$(identify)' 2>/dev/null)
+
+VENV := $(if $(filter file,$(origin PYTHON)),.venv,.venv-$(TAG))
+VPYTHON := $(VENV)/bin/python
+TARGET_DIR ?= target
+export TARGET_DIR NIGHTLY
+BUILD := $(abspath $(TARGET_DIR))/py$(TAG)
+export PYO3_PYTHON = $(CURDIR)/$(VPYTHON)
+
+SOURCES := Cargo.toml Cargo.lock $(shell find crates -type f \
+  \( -name '*.rs' -o -name '*.c' -o -name '*.h' -o -name '*.S' -o -name Cargo.toml \))
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# ---- the environment and the extension ---------------------------------------------------------
+
+# The marker names the version, so a python3 that has become another one makes a new environment.
+$(VENV)/.python-$(TAG): pyproject.toml
+	@[ -n "$(TAG)" ] || { echo "$(PYTHON) is not CPython 3.11 or later; say PYTHON=/path/to/python3" >&2; exit 1; }
+	@.ci/environment.sh $(PYTHON) $(VENV) build test
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.python-$(TAG)
+	@.ci/environment.sh $(PYTHON) $(VENV) lint
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.python-$(TAG) $(SOURCES)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) CARGO_TARGET_DIR=$(BUILD) $(VENV)/bin/maturin develop --release --quiet --group build
+	@touch $@
+
+.PHONY: build demo test
+build: $(VENV)/.built ## compile the extension and install it, editable, into the environment
+
+demo: build ## run the example programs, one after the other
+	$(VPYTHON) examples/demo.py
+
+test: rust-test python-test ## the tests of the core, then those of the package
+
+# ---- tests -------------------------------------------------------------------------------------
+
+.PHONY: rust-test python-test matrix torture
+rust-test: ## the tests of the core alone
+	$(CARGO) test --package offset-runtime --target-dir $(TARGET_DIR) $(ARGS)
+
+python-test: build ## the tests of the package (ARGS= goes to pytest)
+	$(VPYTHON) -m pytest -q $(ARGS)
+
+matrix: ## the tests of the package on every CPython found
+	.ci/matrix.sh
+
+torture: build ## everything at once for SECONDS=60, from SEED=0
+	$(VPYTHON) tests/torture.py $(SECONDS) $(SEED)
+
+# ---- lints -------------------------------------------------------------------------------------
+
+.PHONY: lint rust-lint python-lint typecheck fmt
+lint: rust-lint python-lint typecheck ## rustfmt, clippy, ruff and mypy; changes nothing
+
+rust-lint: $(VENV)/.python-$(TAG)
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --target-dir $(TARGET_DIR) -- -D warnings
+
+python-lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+
+typecheck: $(VENV)/.lint ## mypy on the package, its stubs and a typing sample
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy tests/typing_sample.py
+
+fmt: $(VENV)/.lint ## format everything
+	$(CARGO) fmt --all
+	$(VENV)/bin/ruff check --fix --select I
+	$(VENV)/bin/ruff format
+
+# ---- the core under instruments ----------------------------------------------------------------
+
+.PHONY: loom miri asan tsan valgrind fuzz
+loom: ## every interleaving of the core's models
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release --package offset-runtime loom $(ARGS)
+
+miri: ## the core under Miri (needs a nightly with the component)
+	.ci/instrument.sh miri $(ARGS)
+
+asan: ## the core under the address sanitizer (nightly), else valgrind
+	.ci/instrument.sh address $(ARGS)
+
+tsan: ## the core under the thread sanitizer (nightly), else valgrind
+	.ci/instrument.sh thread $(ARGS)
+
+valgrind: ## the core under valgrind's memcheck
+	.ci/instrument.sh valgrind $(ARGS)
+
+fuzz: build ## random channel programs against a naive model, CASES=20000 of them
+	PROPTEST_CASES=$(CASES) $(CARGO) test --release --package offset-runtime --target-dir $(TARGET_DIR) --test model
+	OFFSET_MODEL_EXAMPLES=$(CASES) $(VPYTHON) -m pytest -q tests/test_model.py
+
+# ---- figures and packages ----------------------------------------------------------------------
+
+.PHONY: bench wheel sdist clean tag
+bench: build ## offset beside Go, gevent, asyncio and threads: a table and a plot
+	$(VPYTHON) benchmarks/run.py $(ARGS)
+
+wheel: $(VENV)/.python-$(TAG) ## a wheel for PYTHON, in dist/
+	CARGO_TARGET_DIR=$(BUILD) $(VENV)/bin/maturin build --release --out dist --interpreter $(VPYTHON)
+
+sdist: $(VENV)/.python-$(TAG) ## the source distribution, in dist/
+	$(VENV)/bin/maturin sdist --out dist
+
+clean: ## remove what was built, environments included
+	rm -rf $(TARGET_DIR) dist .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f python/offset/_runtime.*.so
+	find python tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+tag:
+	@echo $(TAG)

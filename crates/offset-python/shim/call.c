@@ -1,0 +1,31 @@
+/* Calls into Python from Rust, each in a frame that a forced unwinding does not pass (frame.h): the frames of Rust above it stay. */
+#include <Python.h>
+
+#include "internal.h"
+#include "shim.h"
+
+PyObject *offset_object_call(PyObject *callable, PyObject *args, PyObject *kwargs)
+{
+    ENTER();
+    PyObject *result = args == NULL ? PyObject_CallNoArgs(callable) : PyObject_Call(callable, args, kwargs);
+    LEAVE();
+    return result;
+}
+
+PyObject *offset_call_method(PyObject *object, PyObject *name)
+{
+    ENTER();
+    PyObject *result = PyObject_CallMethodNoArgs(object, name);
+    LEAVE();
+    return result;
+}
+
+PyCodeObject *offset_caller(int *instruction)
+{
+    PyFrameObject *frame = PyEval_GetFrame();
+    if (frame == NULL) {
+        return NULL;
+    }
+    *instruction = PyFrame_GetLasti(frame);
+    return PyFrame_GetCode(frame);
+}

@@ -1,0 +1,83 @@
+/* What the files of the shim share: the versions they know, the frame that no forced unwinding passes, the layout check. */
+#ifndef OFFSET_INTERNAL_H
+#define OFFSET_INTERNAL_H
+
+#include "shim.h"
+
+#include <unistd.h>
+#ifdef __linux__
+#include <link.h> /* dl_iterate_phdr, by the _GNU_SOURCE of Python's own configuration */
+#endif
+
+/* ---- versions ---- */
+
+#if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x03100000
+#error "offset knows CPython 3.11 to 3.15; for any other, each field of a thread state must be looked at again"
+#endif
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX < 0x030E0000
+#error "offset knows free-threaded CPython from 3.14 on"
+#endif
+
+#define OFFSET_3_12 (PY_VERSION_HEX >= 0x030C0000)
+#define OFFSET_3_13 (PY_VERSION_HEX >= 0x030D0000)
+#define OFFSET_3_14 (PY_VERSION_HEX >= 0x030E0000)
+#define OFFSET_3_15 (PY_VERSION_HEX >= 0x030F0000)
+
+/* One fixed place in the thread's block, without a call: the extension is loaded once and never unloaded. */
+#define OFFSET_THREAD_LOCAL static __thread __attribute__((tls_model("initial-exec")))
+
+/* ---- the frame ----
+ *
+ * CPython 3.11-3.13 ends a thread that wants the GIL while the interpreter exits by pthread_exit, which unwinds the thread's
+ * stack. Frames of Rust must not be unwound, and a goroutine's stack has no frame of the thread library below. So each call
+ * that may take the GIL stands in a frame with a cleanup that never returns: the thread stays there until the process ends, as
+ * 3.14 and later arrange by themselves. Needs -fexceptions. test_exit in tests/cases.py fails without it.
+ */
+
+static inline void offset_stay(const int *inside)
+{
+    while (*inside) {
+        pause();
+    }
+}
+
+/* Declares the frame's flag; LEAVE() before every way out. */
+#define ENTER() int offset_inside __attribute__((cleanup(offset_stay))) = 1
+#define LEAVE() (void)(offset_inside = 0)
+
+/* ---- layout ----
+ *
+ * The public PyThreadState of a minor version only ever grows at its end; but the structure around it (_PyThreadStateImpl)
+ * starts there, so an extension that was built with one patch release may find it moved in another.
+ */
+
+/* How many bytes further the fields of _PyThreadStateImpl lie in the running interpreter than the headers say. */
+extern Py_ssize_t offset_impl_shift;
+
+/* Whether interpreter->ceval lies where the headers say; asked for on 3.11 and 3.12 only. */
+extern int offset_ceval_known;
+
+/* Finds the slot of the PyGILState functions. Attached. 0 if it cannot be found. */
+int offset_slot_find(void);
+
+/* Makes the names that offset_apply_tracing looks for. Attached. 0 with an exception set if there is no memory. */
+int offset_tracing_setup(void);
+
+/* ---- loaded objects ---- */
+
+#ifdef __linux__
+
+static inline int object_contains(const struct dl_phdr_info *object, uintptr_t address)
+{
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
+        if (segment->p_type == PT_LOAD && address - object->dlpi_addr - segment->p_vaddr < segment->p_memsz) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+#endif
+
+#endif

@@ -1,0 +1,104 @@
+/* The seam between the runtime and CPython: everything that needs a header of CPython's, a C cleanup or a C thread-local.
+ *
+ * A context is the PyThreadState of one goroutine. It runs on the goroutine's own C stack, on one OS thread at a time, and
+ * between two goroutines of the same stack it is reset, not deleted.
+ *
+ * Invariants:
+ * - Nothing here allocates memory of its own but three interned names. Python code runs only in the functions that say so.
+ * - The root chunk of a context's data stack is the runtime's memory. It is the last chunk of the context's list from
+ *   offset_context_new until offset_context_delete or offset_context_cut, so CPython never frees it.
+ * - The C-stack limits of a context are set before it is first attached, as CPython would ask for those of the OS thread.
+ *
+ * "Attached" means: the calling OS thread has an attached thread state (and, on builds that have it, the GIL).
+ */
+#ifndef OFFSET_SHIM_H
+#define OFFSET_SHIM_H
+
+#include <Python.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- setup.c ---- */
+
+/* Attached, before every other function of this header, once a process: looks up what the others need. NULL, or a sentence
+ * that says why this interpreter cannot be served. */
+const char *offset_setup(void);
+
+/* An address inside the interpreter's code: in libpython or in the executable. */
+uintptr_t offset_interpreter_address(void);
+
+/* ---- attach.c ---- */
+
+/* PyEval_RestoreThread and PyEval_SaveThread. Where CPython 3.11-3.13 ends a thread by pthread_exit as the interpreter exits, the
+ * thread hangs in here for ever, and no frame above is unwound. */
+void offset_attach(PyThreadState *context);
+PyThreadState *offset_detach(void);
+
+/* The base call of a goroutine: `body(argument)`, in such a frame too. Runs Python. */
+PyObject *offset_call(PyObject *(*body)(void *), void *argument);
+
+/* Makes the next attach of `context` on the calling OS thread name it in the thread's slot of the PyGILState functions. Called
+ * with `context` detached, by the one who will attach it. On 3.11, where an attach does not name it, before each attach
+ * (OFFSET_BIND_EVERY_RESUME); on later versions if the context ran elsewhere, or the slot was emptied or written by another means. */
+void offset_bind_thread(PyThreadState *context);
+#if PY_VERSION_HEX < 0x030C0000
+#define OFFSET_BIND_EVERY_RESUME 1
+#else
+#define OFFSET_BIND_EVERY_RESUME 0
+#endif
+
+/* Empties the calling OS thread's slot without a look at the state that it names, which may be gone. With nothing attached. */
+void offset_unbind_thread(void);
+
+/* ---- context.c ---- */
+
+/* A new context whose C stack is [stack_low, stack_low + stack_size) and whose root chunk is `chunk`; writes the first words of
+ * `chunk` and nothing else of either. `identity` becomes its thread id: a readable address (from 3.14 on, faulthandler reads
+ * there). Attached as another state of this OS thread; on free-threaded builds on the OS thread that will run it. NULL with
+ * an exception set. */
+PyThreadState *offset_context_new(PyInterpreterState *interpreter, uintptr_t identity, void *stack_low, size_t stack_size,
+                                  void *chunk, size_t chunk_size);
+
+/* Attached as `context`, at the end of its goroutine, with no Python frame left: drops all that belonged to the goroutine. Runs
+ * Python (finalizers, which may park). 1 if the context may serve another goroutine after offset_context_reset; 0 if something
+ * is left that only offset_context_delete can take away. */
+int offset_context_finish(PyThreadState *context);
+
+/* Detached, after offset_context_finish: makes the counters, flags and ids those of a new thread. Runs no Python. */
+void offset_context_reset(PyThreadState *context);
+
+/* Attached as another state, on the OS thread that ran `context` last: deletes it. No slot of another OS thread may name it
+ * (offset_unbind_thread). Runs Python where the context was not finished. The C stack and the chunk are the caller's again. */
+void offset_context_delete(PyThreadState *context);
+
+/* Takes the chunk `root` out of the context's list, wherever it is in it, so that CPython does not free it. Runs no Python, needs
+ * nothing attached. Only for a context that has no Python frame left, or that will never run again (in a forked child, at
+ * exit). */
+void offset_context_cut(PyThreadState *context, void *root);
+
+/* Attached as `context`: takes and drops a pending asynchronous exception. 1 if there was one. Dropping may run Python. */
+int offset_take_async_exc(PyThreadState *context);
+
+/* Attached: PyThreadState_SetAsyncExc. The number of threads that were found: 0 or 1. */
+int offset_raise_async(unsigned long identity, PyObject *exception);
+
+/* Attached: the number of thread states of the interpreter. */
+Py_ssize_t offset_count_threads(PyInterpreterState *interpreter);
+
+/* ---- tracing.c ---- */
+
+/* Attached as the goroutine, before its function: applies threading.settrace and threading.setprofile as a new thread does.
+ * Imports nothing; runs Python only if one of them is set. */
+void offset_apply_tracing(void);
+
+/* ---- identity.c ---- */
+
+/* The identity of the goroutine that runs on the calling OS thread, 0 for none. Async-signal-safe. */
+void offset_set_identity(uintptr_t identity);
+uintptr_t offset_get_identity(void);
+
+/* Makes the interpreter see the identity instead of pthread_self() wherever it is not 0. The number of import slots that were
+ * redirected, now or by an earlier call; 0 where it is impossible, and then nothing was changed. */
+int offset_identity_install(void);
+
+#endif

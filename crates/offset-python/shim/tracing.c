@@ -1,0 +1,63 @@
+/* threading.settrace and threading.setprofile, for goroutines: a new one applies them as a new thread does.
+ *
+ * The module threading keeps the two functions in its variables _trace_hook and _profile_hook on every version we know (what
+ * its gettrace and getprofile return). It is never imported from here: who set one has imported it.
+ */
+#include "internal.h"
+
+/* Names, made by offset_tracing_setup and kept for ever. */
+static PyObject *threading_name, *trace_hook_name, *profile_hook_name;
+
+int offset_tracing_setup(void)
+{
+    threading_name = PyUnicode_InternFromString("threading");
+    trace_hook_name = PyUnicode_InternFromString("_trace_hook");
+    profile_hook_name = PyUnicode_InternFromString("_profile_hook");
+    return threading_name != NULL && trace_hook_name != NULL && profile_hook_name != NULL;
+}
+
+/* A new reference to dict[name], or NULL without an exception. */
+static PyObject *lookup(PyObject *dict, PyObject *name)
+{
+    PyObject *value;
+#if OFFSET_3_13
+    if (PyDict_GetItemRef(dict, name, &value) < 0) {
+        PyErr_Clear();
+    }
+#else
+    value = Py_XNewRef(PyDict_GetItemWithError(dict, name));
+    if (value == NULL) {
+        PyErr_Clear();
+    }
+#endif
+    return value;
+}
+
+/* sys.settrace or sys.setprofile of the hook in `variables`, if there is one. */
+static void apply(PyObject *variables, PyObject *hook_name, const char *setter_name)
+{
+    PyObject *hook = lookup(variables, hook_name);
+    PyObject *setter = hook != NULL && hook != Py_None ? PySys_GetObject(setter_name) : NULL;
+    if (setter != NULL) {
+        PyObject *result = PyObject_CallOneArg(setter, hook);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(hook);
+        }
+        Py_XDECREF(result);
+    }
+    Py_XDECREF(hook);
+}
+
+void offset_apply_tracing(void)
+{
+    ENTER();
+    PyObject *modules = PyImport_GetModuleDict();
+    PyObject *threading = PyDict_Check(modules) ? lookup(modules, threading_name) : NULL;
+    if (threading != NULL && PyModule_Check(threading)) {
+        PyObject *variables = PyModule_GetDict(threading);
+        apply(variables, trace_hook_name, "settrace");
+        apply(variables, profile_hook_name, "setprofile");
+    }
+    Py_XDECREF(threading);
+    LEAVE();
+}

@@ -1,0 +1,158 @@
+//! `blocking`: a Python call in the pool.
+//!
+//! A call is shared between the goroutine that waits and the thread that works. The thread alone touches the function and its
+//! arguments; the outcome is written before the note is set and read after it. If the goroutine gives the call up, the thread
+//! drops the outcome, attached.
+
+use crate::error::*;
+use crate::host::{STATES, adopt_thread};
+use crate::method::*;
+use crate::shim;
+use offset_runtime::error::WaitError;
+use offset_runtime::goroutine::WaitReason;
+use offset_runtime::sync::Note;
+use offset_runtime::{blocking as pool, scheduler};
+use pyo3_ffi::*;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+struct Call {
+    function: Object,
+    args: Object,
+    kwargs: Object,
+    context: Object,
+    outcome: parking_lot::Mutex<Outcome>,
+    done: Note,
+}
+
+enum Outcome {
+    Pending,
+    Returned(Object),
+    Raised(Object),
+    /// Nobody waits for it any more.
+    Abandoned,
+    Taken,
+}
+
+// SAFETY: by the rules at the top of this file.
+unsafe impl Send for Call {}
+// SAFETY: as above.
+unsafe impl Sync for Call {}
+
+/// Does the call, on a pool thread with a thread state of its own.
+fn work(call: &Call) {
+    let state = adopt_thread();
+    // SAFETY: the state is new and this thread's; the call's references are ours to use and to drop.
+    unsafe {
+        shim::offset_attach(state);
+        PyContext_Enter(call.context);
+        let result = shim::offset_object_call(call.function, call.args, call.kwargs);
+        let outcome = if result.is_null() {
+            let (mut class, mut exception, mut traceback) = (NULL, NULL, NULL);
+            PyErr_Fetch(&raw mut class, &raw mut exception, &raw mut traceback);
+            PyErr_NormalizeException(&raw mut class, &raw mut exception, &raw mut traceback);
+            if !traceback.is_null() {
+                PyException_SetTraceback(exception, traceback);
+            }
+            Py_XDECREF(class);
+            Py_XDECREF(traceback);
+            Outcome::Raised(exception)
+        } else {
+            Outcome::Returned(result)
+        };
+        PyContext_Exit(call.context);
+        for part in [call.function, call.args, call.kwargs, call.context] {
+            Py_XDECREF(part);
+        }
+        let mut place = call.outcome.lock();
+        let unwanted = if matches!(*place, Outcome::Abandoned) {
+            Some(outcome)
+        } else {
+            *place = outcome;
+            None
+        };
+        drop(place);
+        if let Some(Outcome::Returned(object) | Outcome::Raised(object)) = unwanted {
+            Py_XDECREF(object);
+        }
+        PyThreadState_Clear(state);
+        PyThreadState_DeleteCurrent();
+    }
+    STATES.fetch_sub(1, Ordering::Relaxed);
+    call.done.set();
+}
+
+unsafe extern "C" fn blocking(_: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe {
+        let Some((function, tuple, dict)) = crate::goroutine::call_parts("blocking", 0, args, count, keywords) else {
+            return NULL;
+        };
+        if PyCallable_Check(function) == 0 {
+            Py_XDECREF(tuple);
+            Py_XDECREF(dict);
+            return type_error("blocking() needs a function to call");
+        }
+        let Some(goroutine) = scheduler::current() else {
+            // A plain thread may block as it is.
+            let result = shim::offset_object_call(function, tuple, dict);
+            Py_XDECREF(tuple);
+            Py_XDECREF(dict);
+            return result;
+        };
+        let context = PyContext_CopyCurrent();
+        if context.is_null() {
+            Py_XDECREF(tuple);
+            Py_XDECREF(dict);
+            return NULL;
+        }
+        let call = Arc::new(Call {
+            function: Py_NewRef(function),
+            args: tuple,
+            kwargs: dict,
+            context,
+            outcome: parking_lot::Mutex::new(Outcome::Pending),
+            done: Note::default(),
+        });
+        let theirs = call.clone();
+        if pool::submit(Box::new(move || work(&theirs))).is_err() {
+            for part in [call.function, call.args, call.kwargs, call.context] {
+                Py_XDECREF(part);
+            }
+            return runtime_error("the system refuses a thread for a blocking call");
+        }
+        goroutine.come_back_first();
+        let waited = call.done.wait_for(WaitReason::Blocking, None);
+        match waited {
+            Err(WaitError::Cancelled | WaitError::TimedOut) => {
+                let before = std::mem::replace(&mut *call.outcome.lock(), Outcome::Abandoned);
+                if let Outcome::Returned(object) | Outcome::Raised(object) = before {
+                    Py_XDECREF(object);
+                }
+                cancelled()
+            }
+            Ok(()) => {
+                let outcome = std::mem::replace(&mut *call.outcome.lock(), Outcome::Taken);
+                match outcome {
+                    Outcome::Returned(result) => result,
+                    Outcome::Raised(exception) => {
+                        raise_object(exception);
+                        Py_DECREF(exception);
+                        NULL
+                    }
+                    Outcome::Pending | Outcome::Abandoned | Outcome::Taken => {
+                        runtime_error("a blocking call ended without an outcome")
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn functions() -> Vec<PyMethodDef> {
+    vec![fast(
+        c"blocking",
+        blocking,
+        c"blocking(fn, /, *args, **kwargs)\n\nCall fn in the pool for blocking calls, with a copy of the caller's contextvars; the goroutine waits, others go on.",
+    )]
+}

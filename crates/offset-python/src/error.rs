@@ -1,0 +1,121 @@
+//! Exceptions: the package's own, and how the core's errors become Python's.
+//!
+//! Each function here sets the exception of the calling thread and gives null, so that a method can return its answer.
+
+use crate::method::{Object, string};
+use offset_runtime::error::{Misuse, WaitError};
+use pyo3_ffi::*;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// The classes of `offset._errors`, kept for ever.
+pub(crate) static CHANNEL_CLOSED: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
+pub(crate) static WOULD_BLOCK: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
+pub(crate) static GOROUTINE_EXIT: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
+
+/// Imports the classes; false with an exception set if that fails.
+pub(crate) fn load() -> bool {
+    // SAFETY: called while the module is initialised, attached.
+    unsafe {
+        let module = PyImport_ImportModule(c"offset._errors".as_ptr());
+        if module.is_null() {
+            return false;
+        }
+        for (name, place) in
+            [(c"ChannelClosed", &CHANNEL_CLOSED), (c"WouldBlock", &WOULD_BLOCK), (c"GoroutineExit", &GOROUTINE_EXIT)]
+        {
+            let class = PyObject_GetAttrString(module, name.as_ptr());
+            if class.is_null() {
+                return false;
+            }
+            place.store(class, Ordering::Relaxed);
+        }
+        Py_DECREF(module);
+        true
+    }
+}
+
+/// Raises `class(message)`.
+pub(crate) fn raise(class: Object, message: &str) -> Object {
+    let text = string(message);
+    if !text.is_null() {
+        // SAFETY: attached, as all of this crate's Python-facing code is.
+        unsafe {
+            PyErr_SetObject(class, text);
+            Py_DECREF(text);
+        }
+    }
+    null_mut()
+}
+
+pub(crate) fn value_error(message: &str) -> Object {
+    // SAFETY: a constant of the interpreter.
+    raise(unsafe { PyExc_ValueError }, message)
+}
+
+pub(crate) fn type_error(message: &str) -> Object {
+    // SAFETY: a constant of the interpreter.
+    raise(unsafe { PyExc_TypeError }, message)
+}
+
+pub(crate) fn runtime_error(message: &str) -> Object {
+    // SAFETY: a constant of the interpreter.
+    raise(unsafe { PyExc_RuntimeError }, message)
+}
+
+pub(crate) fn timed_out(what: &str) -> Object {
+    // SAFETY: a constant of the interpreter.
+    raise(unsafe { PyExc_TimeoutError }, &format!("{what} timed out"))
+}
+
+pub(crate) fn channel_closed(message: &str) -> Object {
+    raise(CHANNEL_CLOSED.load(Ordering::Relaxed), message)
+}
+
+pub(crate) fn would_block(message: &str) -> Object {
+    raise(WOULD_BLOCK.load(Ordering::Relaxed), message)
+}
+
+/// Raises an exception object or class as it is; an object keeps its traceback.
+///
+/// # Safety
+/// Attached; `exception` is an exception or an exception class.
+pub(crate) unsafe fn raise_object(exception: Object) -> Object {
+    // SAFETY: by contract.
+    unsafe {
+        if PyType_Check(exception) != 0 {
+            PyErr_SetNone(exception);
+        } else {
+            PyErr_SetObject(Py_TYPE(exception).cast(), exception);
+        }
+    }
+    null_mut()
+}
+
+/// A wait ended because the goroutine was cancelled, or a signal handler raised in the waiting thread.
+pub(crate) fn cancelled() -> Object {
+    // SAFETY: attached.
+    if unsafe { PyErr_Occurred() }.is_null() {
+        crate::goroutine::raise_thrown();
+    }
+    null_mut()
+}
+
+/// What `result` means for a method that waits and gives None.
+pub(crate) fn waited(result: Result<(), WaitError>, what: &str) -> Object {
+    match result {
+        Ok(()) => crate::method::none(),
+        Err(WaitError::TimedOut) => timed_out(what),
+        Err(WaitError::Cancelled) => cancelled(),
+    }
+}
+
+/// What a forbidden use of `what` raises.
+pub(crate) fn misuse(error: Misuse, what: &str) -> Object {
+    match error {
+        Misuse::AlreadyClosed => channel_closed(&format!("{what} is closed already; close it once, where the last value is sent")),
+        Misuse::NotLocked => runtime_error(&format!("{what} is not locked; unlock it only after a lock")),
+        Misuse::NegativeCounter => value_error(&format!("{what} would become negative; each done() or release() needs its add() or acquire() before")),
+        Misuse::Overflow => value_error(&format!("{what} would overflow")),
+    }
+}

@@ -1,0 +1,43 @@
+//! Forks: no timer rings while the process forks; the child starts with an empty runtime.
+//!
+//! In the child, before CPython's own clean-up frees the thread states that stayed behind, our chunks are cut out of them:
+//! they are no memory that CPython may free.
+
+use crate::host::STATES;
+use crate::shim;
+use offset_runtime::{fork, scheduler};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+
+unsafe extern "C" fn prepare() {
+    fork::prepare();
+}
+
+unsafe extern "C" fn parent() {
+    // SAFETY: after `prepare`, on the same thread.
+    unsafe { fork::parent() };
+}
+
+unsafe extern "C" fn child() {
+    let here = scheduler::current().map_or(0, |goroutine| goroutine.context());
+    for goroutine in scheduler::goroutines() {
+        let context = goroutine.context();
+        if context != 0 && context != here {
+            // SAFETY: the only thread of the process; the state's goroutine stayed behind.
+            unsafe { shim::offset_context_cut(context as *mut _, goroutine.stack_base() as *mut _) };
+        }
+    }
+    // SAFETY: after `prepare`, on the only thread of the new process.
+    unsafe { fork::child() };
+    STATES.store(0, Ordering::Relaxed);
+    crate::STARTED.store(false, Ordering::Release);
+}
+
+/// Installs the handlers, once a process and its children.
+pub(crate) fn install() {
+    if !INSTALLED.swap(true, Ordering::AcqRel) {
+        // SAFETY: the handlers are functions of this library, which is never unloaded.
+        unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+    }
+}

@@ -1,0 +1,686 @@
+//! `go` and the handle. The handle object is the goroutine's payload: it holds the function until it runs.
+//!
+//! Fields are touched attached only. `function`, `args`, `kwargs` and `context` are written at `go` and taken out by the
+//! goroutine when it starts, so that they die with it and not with the handle.
+
+use crate::error::*;
+use crate::method::*;
+use crate::shim;
+use offset_runtime::error::WaitError;
+use offset_runtime::goroutine::{Goroutine, Handle, Status};
+use offset_runtime::scheduler;
+use pyo3_ffi::*;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+#[repr(C)]
+pub(crate) struct GoroutineObject {
+    head: PyObject,
+    /// Always set but for the moments of birth and death.
+    core: Option<Handle>,
+    function: Object,
+    args: Object,
+    kwargs: Object,
+    context: Object,
+    name: Object,
+    creator_code: *mut PyCodeObject,
+    creator_at: std::ffi::c_int,
+    /// What `throw` wants raised.
+    thrown: Object,
+    weak: Object,
+}
+
+static TYPE: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
+static UNCAUGHT: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
+static STARTED_HOOK: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
+
+/// The core's handle of a goroutine object.
+fn core<'a>(object: Object) -> &'a Handle {
+    // SAFETY: `object` is one of ours, and alive for as long as the caller's argument is.
+    match unsafe { &(*object.cast::<GoroutineObject>()).core } {
+        Some(handle) => handle,
+        None => unreachable!("a goroutine object is given its goroutine at birth"),
+    }
+}
+
+/// The object of a goroutine that is alive, borrowed.
+pub(crate) fn object_of(goroutine: &Goroutine) -> Object {
+    goroutine.payload() as Object
+}
+
+/// The goroutine that runs here, as a new reference, or None.
+unsafe extern "C" fn current(_: Object, _: Object) -> Object {
+    match scheduler::current() {
+        // SAFETY: the payload of a running goroutine is its object, kept by its reference.
+        Some(goroutine) => unsafe { Py_NewRef(object_of(goroutine)) },
+        None => none(),
+    }
+}
+
+/// Makes a handle with a goroutine that has not been started.
+///
+/// # Safety
+/// Attached; `function` is alive, `args` is a new tuple or null, `kwargs` a new dict or null; both are taken over.
+pub(crate) unsafe fn prepare(function: Object, args: Object, kwargs: Object) -> Object {
+    // SAFETY: by contract.
+    unsafe {
+        if PyCallable_Check(function) == 0 {
+            Py_XDECREF(args);
+            Py_XDECREF(kwargs);
+            let kind = std::ffi::CStr::from_ptr((*Py_TYPE(function)).tp_name).to_string_lossy();
+            return type_error(&format!("go needs a function to call, not {kind}"));
+        }
+        if !run_started_hook() {
+            Py_XDECREF(args);
+            Py_XDECREF(kwargs);
+            return null_mut();
+        }
+        let object = allocate::<GoroutineObject>(TYPE.load(Ordering::Relaxed));
+        let context = PyContext_CopyCurrent();
+        if object.is_null() || context.is_null() {
+            Py_XDECREF(object.cast());
+            Py_XDECREF(context);
+            Py_XDECREF(args);
+            Py_XDECREF(kwargs);
+            return null_mut();
+        }
+        std::ptr::write(&raw mut (*object).core, Some(scheduler::prepare(object as usize)));
+        (*object).function = Py_NewRef(function);
+        (*object).args = args;
+        (*object).kwargs = kwargs;
+        (*object).context = context;
+        (*object).creator_code = shim::offset_caller(&raw mut (*object).creator_at);
+        object.cast()
+    }
+}
+
+/// Starts a prepared goroutine, which from now on holds its object.
+///
+/// # Safety
+/// Attached; `object` comes from [`prepare`], once.
+pub(crate) unsafe fn start(object: Object) {
+    // SAFETY: by contract.
+    unsafe { Py_INCREF(object) };
+    scheduler::start(core(object));
+}
+
+/// Splits the arguments of a call `f(fn, /, *args, **kwargs)`, whose first `skip` are not for `fn`. False with a TypeError set
+/// if there is no function.
+///
+/// # Safety
+/// As for `parse`.
+pub(crate) unsafe fn call_parts(
+    name: &str,
+    skip: usize,
+    args: *const Object,
+    count: Py_ssize_t,
+    keywords: Object,
+) -> Option<(Object, Object, Object)> {
+    let count = count as usize;
+    if count <= skip {
+        type_error(&format!("{name}() needs a function to call"));
+        return None;
+    }
+    // SAFETY: by contract: `count` arguments, then the values of the keywords.
+    unsafe {
+        let function = *args.add(skip);
+        let extra = count - skip - 1;
+        let mut tuple = NULL;
+        let mut dict = NULL;
+        if extra > 0 || !keywords.is_null() {
+            tuple = PyTuple_New(extra as Py_ssize_t);
+            if tuple.is_null() {
+                return None;
+            }
+            for index in 0..extra {
+                PyTuple_SET_ITEM(tuple, index as Py_ssize_t, Py_NewRef(*args.add(skip + 1 + index)));
+            }
+        }
+        if !keywords.is_null() {
+            dict = PyDict_New();
+            for index in 0..PyTuple_GET_SIZE(keywords) {
+                if dict.is_null()
+                    || PyDict_SetItem(dict, PyTuple_GET_ITEM(keywords, index), *args.add(count + index as usize)) < 0
+                {
+                    Py_XDECREF(dict);
+                    Py_DECREF(tuple);
+                    return None;
+                }
+            }
+        }
+        Some((function, tuple, dict))
+    }
+}
+
+unsafe extern "C" fn go(_: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe {
+        let Some((function, tuple, dict)) = call_parts("go", 0, args, count, keywords) else { return null_mut() };
+        let object = prepare(function, tuple, dict);
+        if !object.is_null() {
+            start(object);
+        }
+        object
+    }
+}
+
+/// A goroutine's life, on its stack, attached.
+pub(crate) fn main(goroutine: &Goroutine) {
+    let object = object_of(goroutine).cast::<GoroutineObject>();
+    // SAFETY: the goroutine's reference keeps its object; all that is taken out of it is owned here.
+    unsafe {
+        let function = std::mem::replace(&mut (*object).function, NULL);
+        let args = std::mem::replace(&mut (*object).args, NULL);
+        let kwargs = std::mem::replace(&mut (*object).kwargs, NULL);
+        let context = std::mem::replace(&mut (*object).context, NULL);
+        if (*object).name.is_null() {
+            (*object).name = function_name(function);
+        }
+        shim::offset_apply_tracing();
+        let result = if goroutine.cancelled() {
+            goroutine.forget_cancel();
+            raise_thrown()
+        } else if PyContext_Enter(context) < 0 {
+            NULL
+        } else {
+            shim::offset_object_call(function, args, kwargs)
+        };
+        Py_DECREF(function);
+        Py_XDECREF(args);
+        Py_XDECREF(kwargs);
+        if result.is_null() {
+            report_uncaught(object.cast());
+        } else {
+            Py_DECREF(result);
+        }
+        PyContext_Exit(context);
+        PyErr_Clear();
+        Py_DECREF(context);
+    }
+}
+
+unsafe fn report_uncaught(object: Object) {
+    // SAFETY: attached, with an exception set.
+    unsafe {
+        if PyErr_ExceptionMatches(GOROUTINE_EXIT.load(Ordering::Relaxed)) != 0 {
+            PyErr_Clear();
+            return;
+        }
+        let hook = UNCAUGHT.load(Ordering::Relaxed);
+        if hook.is_null() {
+            PyErr_WriteUnraisable(object);
+            return;
+        }
+        let (mut class, mut exception, mut traceback) = (NULL, NULL, NULL);
+        PyErr_Fetch(&mut class, &mut exception, &mut traceback);
+        PyErr_NormalizeException(&mut class, &mut exception, &mut traceback);
+        if !traceback.is_null() {
+            PyException_SetTraceback(exception, traceback);
+        }
+        let args = PyTuple_Pack(2, object, exception);
+        Py_XDECREF(class);
+        Py_XDECREF(exception);
+        Py_XDECREF(traceback);
+        if !args.is_null() {
+            let answer = shim::offset_object_call(hook, args, NULL);
+            Py_DECREF(args);
+            if answer.is_null() {
+                PyErr_WriteUnraisable(hook);
+            } else {
+                Py_DECREF(answer);
+            }
+        }
+    }
+}
+
+/// Raises what `throw` or `cancel` asked for in the current goroutine.
+pub(crate) fn raise_thrown() -> Object {
+    // SAFETY: attached; the payload of the current goroutine is its object.
+    unsafe {
+        let thrown = match scheduler::current() {
+            Some(goroutine) => {
+                let object = object_of(goroutine).cast::<GoroutineObject>();
+                std::mem::replace(&mut (*object).thrown, NULL)
+            }
+            None => NULL,
+        };
+        if thrown.is_null() {
+            PyErr_SetNone(GOROUTINE_EXIT.load(Ordering::Relaxed));
+        } else {
+            raise_object(thrown);
+            Py_DECREF(thrown);
+        }
+        NULL
+    }
+}
+
+unsafe fn function_name(function: Object) -> Object {
+    // SAFETY: attached, the function is alive.
+    unsafe {
+        for name in [c"__qualname__", c"__name__"] {
+            let found = PyObject_GetAttrString(function, name.as_ptr());
+            if !found.is_null() && PyUnicode_Check(found) != 0 {
+                return found;
+            }
+            Py_XDECREF(found);
+            PyErr_Clear();
+        }
+        let text = PyObject_Repr(function);
+        if text.is_null() {
+            PyErr_Clear();
+            return string("?");
+        }
+        text
+    }
+}
+
+unsafe fn throw_into(object: Object, exception: Object) -> Object {
+    let goroutine = core(object);
+    if goroutine.status() == Status::Dead {
+        return none();
+    }
+    // SAFETY: attached; `object` is ours, `exception` is alive.
+    unsafe {
+        let it = object.cast::<GoroutineObject>();
+        let before = std::mem::replace(&mut (*it).thrown, Py_NewRef(exception));
+        Py_XDECREF(before);
+        if !goroutine.cancel() && goroutine.identity() != 0 {
+            let class = if PyType_Check(exception) != 0 { exception } else { Py_TYPE(exception).cast() };
+            shim::offset_raise_async(goroutine.identity() as std::ffi::c_ulong, class);
+        }
+    }
+    none()
+}
+
+unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
+    // SAFETY: the class is kept for ever.
+    unsafe { throw_into(object, GOROUTINE_EXIT.load(Ordering::Relaxed)) }
+}
+
+unsafe extern "C" fn throw(object: Object, exception: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe {
+        let is_class = PyType_Check(exception) != 0 && PyType_IsSubtype(exception.cast(), PyExc_BaseException.cast()) != 0;
+        if !is_class && PyObject_IsInstance(exception, PyExc_BaseException) != 1 {
+            return type_error("throw() takes an exception or an exception class");
+        }
+        throw_into(object, exception)
+    }
+}
+
+unsafe extern "C" fn join(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    // SAFETY: the calling convention.
+    let Some(deadline) = (unsafe { only_timeout("join", args, count, keywords) }) else { return NULL };
+    let goroutine = core(object).clone();
+    if scheduler::current().is_some_and(|current| current.id() == goroutine.id()) {
+        return runtime_error("a goroutine cannot join itself: it would wait for ever");
+    }
+    match scheduler::join(&goroutine, deadline) {
+        Ok(()) => boolean(true),
+        Err(WaitError::TimedOut) => boolean(false),
+        Err(WaitError::Cancelled) => cancelled(),
+    }
+}
+
+unsafe extern "C" fn stats(object: Object, _: Object) -> Object {
+    let goroutine = core(object);
+    let items = [
+        (c"id", int(goroutine.id())),
+        (c"status", string(status_name(goroutine.status()))),
+        (c"wait_reason", string(goroutine.wait_reason().as_str())),
+        (c"creator", int(goroutine.creator())),
+    ];
+    // SAFETY: attached, new references.
+    unsafe { dict(&items) }
+}
+
+unsafe extern "C" fn await_(object: Object, _: Object) -> Object {
+    // SAFETY: attached.
+    unsafe { call_async(c"join", object, NULL, NULL) }
+}
+
+/// Calls `offset._async.NAME(object[, value][, timeout])`.
+pub(crate) unsafe fn call_async(name: &std::ffi::CStr, object: Object, value: Object, timeout: Object) -> Object {
+    // SAFETY: attached; the arguments are alive or null.
+    unsafe {
+        let module = PyImport_ImportModule(c"offset._async".as_ptr());
+        if module.is_null() {
+            return NULL;
+        }
+        let function = PyObject_GetAttrString(module, name.as_ptr());
+        Py_DECREF(module);
+        if function.is_null() {
+            return NULL;
+        }
+        let parts: Vec<Object> = [object, value, timeout].into_iter().filter(|part| !part.is_null()).collect();
+        let args = PyTuple_New(parts.len() as Py_ssize_t);
+        for (index, part) in parts.into_iter().enumerate() {
+            PyTuple_SET_ITEM(args, index as Py_ssize_t, Py_NewRef(part));
+        }
+        let result = shim::offset_object_call(function, args, NULL);
+        Py_DECREF(args);
+        Py_DECREF(function);
+        result
+    }
+}
+
+fn status_name(status: Status) -> &'static str {
+    match status {
+        Status::Runnable => "runnable",
+        Status::Running => "running",
+        Status::Waiting => "waiting",
+        Status::Dead => "dead",
+    }
+}
+
+type Closure = *mut std::ffi::c_void;
+
+unsafe extern "C" fn get_id(object: Object, _: Closure) -> Object {
+    int(core(object).id())
+}
+unsafe extern "C" fn get_status(object: Object, _: Closure) -> Object {
+    string(status_name(core(object).status()))
+}
+unsafe extern "C" fn get_reason(object: Object, _: Closure) -> Object {
+    match core(object).wait_reason().as_str() {
+        "" => none(),
+        reason => string(reason),
+    }
+}
+unsafe extern "C" fn get_creator(object: Object, _: Closure) -> Object {
+    int(core(object).creator())
+}
+unsafe extern "C" fn get_ident(object: Object, _: Closure) -> Object {
+    int(core(object).identity() as u64)
+}
+unsafe extern "C" fn get_started(object: Object, _: Closure) -> Object {
+    boolean(core(object).started())
+}
+unsafe extern "C" fn get_name(object: Object, _: Closure) -> Object {
+    // SAFETY: `object` is ours.
+    unsafe {
+        let it = object.cast::<GoroutineObject>();
+        if (*it).name.is_null() && !(*it).function.is_null() {
+            (*it).name = function_name((*it).function);
+        }
+        if (*it).name.is_null() { string("?") } else { Py_NewRef((*it).name) }
+    }
+}
+unsafe extern "C" fn set_name(object: Object, name: Object, _: Closure) -> std::ffi::c_int {
+    // SAFETY: `object` is ours, `name` alive or null.
+    unsafe {
+        if name.is_null() || PyUnicode_Check(name) == 0 {
+            type_error("a goroutine's name is a string");
+            return -1;
+        }
+        let it = object.cast::<GoroutineObject>();
+        let before = std::mem::replace(&mut (*it).name, Py_NewRef(name));
+        Py_XDECREF(before);
+        0
+    }
+}
+unsafe extern "C" fn get_created_at(object: Object, _: Closure) -> Object {
+    // SAFETY: `object` is ours; the code, if there is one, is held.
+    unsafe {
+        let it = object.cast::<GoroutineObject>();
+        let code = (*it).creator_code;
+        if code.is_null() {
+            return string("outside Python");
+        }
+        let line = PyCode_Addr2Line(code, (*it).creator_at);
+        let mut parts = Vec::new();
+        for name in [c"co_filename", c"co_qualname"] {
+            let part = PyObject_GetAttrString(code.cast(), name.as_ptr());
+            if part.is_null() {
+                return NULL;
+            }
+            parts.push(text(part));
+            Py_DECREF(part);
+        }
+        string(&format!("{}:{line} in {}", parts[0], parts[1]))
+    }
+}
+
+unsafe extern "C" fn repr(object: Object) -> Object {
+    // SAFETY: `object` is ours.
+    unsafe {
+        let name = get_name(object, null_mut());
+        let goroutine = core(object);
+        let result = string(&format!("<goroutine {} [{}] {}>", goroutine.id(), status_name(goroutine.status()), text(name)));
+        Py_XDECREF(name);
+        result
+    }
+}
+
+unsafe extern "C" fn traverse(object: Object, visit: visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
+    // SAFETY: `object` is ours; the collector's calling convention.
+    unsafe {
+        let it = object.cast::<GoroutineObject>();
+        for child in [(*it).function, (*it).args, (*it).kwargs, (*it).context, (*it).thrown, Py_TYPE(object).cast()] {
+            if !child.is_null() {
+                let answer = visit(child, arg);
+                if answer != 0 {
+                    return answer;
+                }
+            }
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn clear(object: Object) -> std::ffi::c_int {
+    // SAFETY: `object` is ours; each field is emptied before its reference goes.
+    unsafe {
+        let it = object.cast::<GoroutineObject>();
+        for field in
+            [&raw mut (*it).function, &raw mut (*it).args, &raw mut (*it).kwargs, &raw mut (*it).context, &raw mut (*it).thrown]
+        {
+            let child = std::ptr::replace(field, NULL);
+            Py_XDECREF(child);
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn dealloc(object: Object) {
+    // SAFETY: the last reference is gone. An object dies before its goroutine started only if it never will: then the goroutine
+    // holds the core's reference for being alive, which goes too.
+    unsafe {
+        PyObject_GC_UnTrack(object.cast());
+        let it = object.cast::<GoroutineObject>();
+        if !(*it).weak.is_null() {
+            PyObject_ClearWeakRefs(object);
+        }
+        let unstarted = !(*it).function.is_null();
+        clear(object);
+        Py_XDECREF((*it).name);
+        Py_XDECREF((*it).creator_code.cast());
+        if let Some(handle) = (*it).core.take()
+            && unstarted
+        {
+            scheduler::abandon(handle.clone());
+        }
+        free(object);
+    }
+}
+
+unsafe extern "C" fn gosched(_: Object, _: Object) -> Object {
+    if scheduler::current().is_none() {
+        // SAFETY: attached; other threads get their chance.
+        unsafe {
+            let state = shim::offset_detach();
+            std::thread::yield_now();
+            shim::offset_attach(state);
+        }
+        return none();
+    }
+    scheduler::gosched();
+    none()
+}
+
+unsafe extern "C" fn sleep(_: Object, seconds: Object) -> Object {
+    // SAFETY: the calling convention.
+    let Some(deadline) = (unsafe { deadline_of(seconds) }) else { return NULL };
+    if scheduler::sleep(deadline, offset_runtime::goroutine::WaitReason::Sleep) { none() } else { cancelled() }
+}
+
+unsafe fn deadline_of(seconds: Object) -> Option<offset_runtime::clock::Deadline> {
+    // SAFETY: by contract.
+    let nanos = unsafe { nanoseconds(seconds) }?;
+    Some(match nanos {
+        i64::MAX => None,
+        nanos if nanos <= 0 => Some(0),
+        nanos => Some(offset_runtime::clock::now() + nanos as u64),
+    })
+}
+
+unsafe extern "C" fn goroutines(_: Object, _: Object) -> Object {
+    // SAFETY: attached; a goroutine that is alive holds its object. On free-threaded builds the handles keep the core, and a
+    // goroutine whose object may be going is left out.
+    unsafe {
+        let list = PyList_New(0);
+        for handle in scheduler::goroutines() {
+            if handle.status() != Status::Dead && PyList_Append(list, object_of(&handle)) < 0 {
+                Py_DECREF(list);
+                return NULL;
+            }
+        }
+        list
+    }
+}
+
+unsafe extern "C" fn num_goroutine(_: Object, _: Object) -> Object {
+    int(scheduler::num_goroutine() as u64)
+}
+
+unsafe extern "C" fn set_uncaught(_: Object, hook: Object) -> Object {
+    // SAFETY: the hook is kept for ever.
+    UNCAUGHT.store(unsafe { Py_NewRef(hook) }, Ordering::Relaxed);
+    none()
+}
+
+unsafe extern "C" fn set_started_hook(_: Object, hook: Object) -> Object {
+    // SAFETY: the hook is kept for ever.
+    STARTED_HOOK.store(unsafe { Py_NewRef(hook) }, Ordering::Relaxed);
+    none()
+}
+
+/// What has to be set up before the first goroutine of this process; false with an exception set if the hook raises.
+pub(crate) unsafe fn run_started_hook() -> bool {
+    if crate::STARTED.load(Ordering::Acquire) {
+        return true;
+    }
+    if crate::STARTED.swap(true, Ordering::AcqRel) {
+        return true;
+    }
+    if let Err(refusal) = crate::set_up() {
+        crate::STARTED.store(false, Ordering::Release);
+        runtime_error(&refusal);
+        return false;
+    }
+    let hook = STARTED_HOOK.load(Ordering::Relaxed);
+    if hook.is_null() {
+        return true;
+    }
+    // SAFETY: attached; the hook is kept.
+    unsafe {
+        let answer = shim::offset_object_call(hook, NULL, NULL);
+        Py_XDECREF(answer);
+        if answer.is_null() {
+            crate::STARTED.store(false, Ordering::Release);
+        }
+        !answer.is_null()
+    }
+}
+
+pub(crate) fn functions() -> Vec<PyMethodDef> {
+    vec![
+        fast(c"go", go, c"go(fn, /, *args, **kwargs) -> Goroutine\n\nStart fn(*args, **kwargs) as a goroutine (Go: the go statement). TypeError if fn is not callable."),
+        no_args(c"gosched", gosched, c"gosched()\n\nLet the other runnable goroutines run first (Go: runtime.Gosched)."),
+        one_arg(c"sleep", sleep, c"sleep(seconds)\n\nPark for a number of seconds (float or timedelta); others go on (Go: time.Sleep)."),
+        no_args(c"current", current, c"current() -> Goroutine | None\n\nThe goroutine that calls; None in a plain thread."),
+        no_args(c"goroutines", goroutines, c"goroutines() -> list[Goroutine]\n\nAll goroutines that have not ended, by id."),
+        no_args(c"num_goroutine", num_goroutine, c"num_goroutine() -> int\n\nHow many goroutines have not ended (Go: runtime.NumGoroutine)."),
+        one_arg(c"set_uncaught", set_uncaught, c"Set the function that is called with a goroutine and the exception that left it."),
+        one_arg(c"set_started_hook", set_started_hook, c"Set the function that is called before the first goroutine of a process starts."),
+    ]
+}
+
+/// Adds the type to the module.
+pub(crate) unsafe fn register(module: Object) -> bool {
+    let mut name = getter(c"name", get_name, c"Its name, the function's qualified name at first. Settable.");
+    name.set = Some(set_name);
+    let spec = TypeSpec {
+        name: c"offset.Goroutine",
+        doc: c"The handle of a goroutine, made by go().",
+        size: size_of::<GoroutineObject>(),
+        flags: u64::from(Py_TPFLAGS_HAVE_GC as u32) | u64::from(Py_TPFLAGS_DISALLOW_INSTANTIATION as u32),
+        methods: vec![
+            fast(c"join", join, c"join(timeout=None) -> bool\n\nWait until it has ended; False when timeout seconds pass before."),
+            no_args(c"cancel", cancel, c"cancel()\n\nRaise GoroutineExit in it, where it waits or at its next chance. Nothing if it has ended."),
+            one_arg(c"throw", throw, c"throw(exc)\n\nLike cancel(), with an exception of your choice."),
+            no_args(c"stats", stats, c"stats() -> dict\n\nId, status, wait reason and creator."),
+        ],
+        getters: vec![
+            getter(c"id", get_id, c"Its number, from 1 upwards."),
+            name,
+            getter(c"status", get_status, c"\"runnable\", \"running\", \"waiting\" or \"dead\"."),
+            getter(c"wait_reason", get_reason, c"Why it waits, in Go's words; None when it does not."),
+            getter(c"creator", get_creator, c"The id of the goroutine that started it; 0 for a plain thread."),
+            getter(c"created_at", get_created_at, c"Where it was started: \"file:line in function\"."),
+            getter(c"ident", get_ident, c"Its thread identity, the key in sys._current_frames(); 0 when it has none."),
+            getter(c"started", get_started, c"Whether it has run at all."),
+        ],
+        slots: vec![
+            slot!(Py_tp_dealloc, dealloc),
+            slot!(Py_tp_traverse, traverse),
+            slot!(Py_tp_clear, clear),
+            slot!(Py_tp_repr, repr),
+            slot!(Py_am_await, await_slot),
+            slot!(Py_tp_members, weak_member(std::mem::offset_of!(GoroutineObject, weak))),
+        ],
+    };
+    // SAFETY: the slots fit the object.
+    let made = unsafe { new_type(module, spec) };
+    TYPE.store(made, Ordering::Relaxed);
+    !made.is_null()
+}
+
+unsafe extern "C" fn await_slot(object: Object) -> Object {
+    // SAFETY: attached.
+    unsafe { await_(object, NULL) }
+}
+
+/// The member table that makes objects weakly referable.
+pub(crate) fn weak_member(offset: usize) -> *mut PyMemberDef {
+    let members = vec![
+        PyMemberDef {
+            name: c"__weaklistoffset__".as_ptr(),
+            type_code: Py_T_PYSSIZET,
+            offset: offset as Py_ssize_t,
+            flags: Py_READONLY,
+            doc: std::ptr::null(),
+        },
+        // SAFETY: all zeroes end the table.
+        unsafe { std::mem::zeroed() },
+    ];
+    members.leak().as_mut_ptr()
+}
+
+/// A further core handle of a goroutine object.
+pub(crate) fn handle(object: Object) -> Handle {
+    core(object).clone()
+}
+
+/// Writes a goroutine's name, as far as it is known without running anything: for a signal handler.
+pub(crate) fn write_name(goroutine: &Goroutine, out: &mut impl std::io::Write) -> std::io::Result<()> {
+    // SAFETY: the object of a running goroutine is alive; an ASCII string's bytes follow its head. Nothing is allocated.
+    unsafe {
+        let name = (*object_of(goroutine).cast::<GoroutineObject>()).name;
+        if !name.is_null() && PyUnicode_IS_COMPACT_ASCII(name) != 0 {
+            let length = PyUnicode_GET_LENGTH(name) as usize;
+            out.write_all(std::slice::from_raw_parts(PyUnicode_1BYTE_DATA(name), length))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! CPython as the host of the runtime: thread states as contexts, attach and detach, moves, signals.
+//!
+//! Each machine has a thread state of its own (`BASE`), attached only to make and delete the contexts of goroutines, because
+//! those calls allocate, and an allocation under tracemalloc asks for the state of the OS thread. Otherwise machines never
+//! touch Python between goroutines.
+
+use crate::shim;
+use offset_runtime::goroutine::Goroutine;
+use offset_runtime::host::Host;
+use pyo3_ffi::*;
+use std::cell::Cell;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+
+/// The host.
+pub(crate) struct Python;
+
+/// Whether virtual thread identity is in force, so that goroutines may be moved.
+pub(crate) static IDENTITY: AtomicBool = AtomicBool::new(false);
+/// Thread states that are ours: contexts, and those of machines and pool threads.
+pub(crate) static STATES: AtomicIsize = AtomicIsize::new(0);
+
+thread_local! {
+    static BASE: Cell<*mut PyThreadState> = const { Cell::new(null_mut()) };
+}
+
+/// Makes a thread state for this OS thread, which has none.
+pub(crate) fn adopt_thread() -> *mut PyThreadState {
+    STATES.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the main interpreter lives until the process ends; the call needs no attached state.
+    unsafe { PyThreadState_New(PyInterpreterState_Main()) }
+}
+
+/// Runs `work` with this machine's own thread state attached.
+fn with_base<R>(work: impl FnOnce() -> R) -> R {
+    let base = BASE.with(Cell::get);
+    // SAFETY: the state is this thread's own; the slot may name a goroutine's, so it is bound anew.
+    unsafe {
+        shim::offset_bind_thread(base);
+        shim::offset_attach(base);
+        let result = work();
+        shim::offset_detach();
+        shim::offset_unbind_thread();
+        result
+    }
+}
+
+// SAFETY: `run` returns when the goroutine's function has; nothing unwinds: exceptions are Python's, and the forced unwinding
+// of an exiting interpreter ends in the shim's frames.
+unsafe impl Host for Python {
+    fn machine_start(&self) {
+        crate::guard::arm_thread();
+        BASE.with(|base| base.set(adopt_thread()));
+    }
+
+    fn machine_stop(&self) {
+        let base = BASE.with(|base| base.replace(null_mut()));
+        // SAFETY: this thread's own state, used for the last time.
+        unsafe {
+            shim::offset_bind_thread(base);
+            shim::offset_attach(base);
+            PyThreadState_Clear(base);
+            PyThreadState_DeleteCurrent();
+        }
+        STATES.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn context_new(&self, low: usize, base: usize, top: usize) -> usize {
+        let chunk = base;
+        let context = with_base(|| {
+            // SAFETY: the ranges are the stack's, made just now.
+            unsafe {
+                shim::offset_context_new(
+                    PyInterpreterState_Main(),
+                    low,
+                    low as *mut _,
+                    base - low,
+                    chunk as *mut _,
+                    top - chunk,
+                )
+            }
+        });
+        if !context.is_null() {
+            STATES.fetch_add(1, Ordering::Relaxed);
+        }
+        context as usize
+    }
+
+    fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>) {
+        with_base(|| {
+            for context in contexts {
+                // SAFETY: its goroutine has ended, and this machine ran it last.
+                unsafe { shim::offset_context_delete(context as *mut _) };
+                STATES.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
+    }
+
+    fn resume(&self, context: usize, identity: usize, rebind: bool) {
+        // SAFETY: the context is about to be attached on this thread and nowhere else.
+        unsafe {
+            if rebind || shim::OFFSET_BIND_EVERY_RESUME {
+                shim::offset_bind_thread(context as *mut _);
+            }
+            shim::offset_set_identity(identity);
+        }
+    }
+
+    fn suspended(&self) {
+        // SAFETY: writes a thread-local word.
+        unsafe { shim::offset_set_identity(0) };
+    }
+
+    fn unbind(&self) {
+        // SAFETY: writes this thread's slot only.
+        unsafe { shim::offset_unbind_thread() };
+    }
+
+    fn run(&self, goroutine: &Goroutine) {
+        let context = goroutine.context() as *mut PyThreadState;
+        // SAFETY: the context is this goroutine's; after `finish` nothing of Python's is on this stack.
+        unsafe {
+            shim::offset_attach(context);
+            offset_runtime::scheduler::attached();
+            crate::goroutine::main(goroutine);
+            if shim::offset_context_finish(context) == 0 {
+                goroutine.spoil();
+            }
+            // Nobody may look for the object of an ended goroutine, which may go right here.
+            goroutine.ending();
+            Py_DECREF(goroutine.payload() as *mut PyObject);
+            shim::offset_detach();
+            shim::offset_context_reset(context);
+        }
+    }
+
+    fn park(&self, _goroutine: &Goroutine) {
+        // SAFETY: attached, as who parks is.
+        unsafe { shim::offset_detach() };
+    }
+
+    fn unpark(&self, goroutine: &Goroutine) {
+        // SAFETY: detached by `park`.
+        unsafe { shim::offset_attach(goroutine.context() as *mut _) };
+    }
+
+    fn may_move(&self, pointer: usize, base: usize) -> bool {
+        crate::scan::may_move(pointer, base)
+    }
+
+    fn take_cancel(&self, goroutine: &Goroutine) -> bool {
+        if !goroutine.started() {
+            return true;
+        }
+        // SAFETY: attached as this very context.
+        let pending = unsafe { shim::offset_take_async_exc(goroutine.context() as *mut _) } != 0;
+        if !pending {
+            goroutine.forget_cancel();
+        }
+        pending
+    }
+
+    fn thread_detach(&self) -> usize {
+        // SAFETY: attached, as who waits is.
+        unsafe { shim::offset_detach() as usize }
+    }
+
+    fn thread_attach(&self, detached: usize) {
+        // SAFETY: what `thread_detach` gave.
+        unsafe { shim::offset_attach(detached as *mut _) };
+    }
+
+    fn handles_signals(&self) -> bool {
+        // SAFETY: plain system calls. The main thread is the one whose number is the process's.
+        unsafe { libc::syscall(libc::SYS_gettid) == libc::c_long::from(libc::getpid()) }
+    }
+
+    fn check_signals(&self) -> bool {
+        // SAFETY: attached.
+        unsafe { PyErr_CheckSignals() < 0 }
+    }
+
+    fn defer_exception(&self) {
+        // SAFETY: attached, with an exception set.
+        unsafe {
+            let raised = PyErr_Occurred();
+            if !raised.is_null() {
+                let class = Py_NewRef(raised);
+                PyErr_Clear();
+                shim::offset_raise_async(PyThread_get_thread_ident(), class);
+                Py_DECREF(class);
+            }
+        }
+    }
+}
+
+unsafe extern "C" {
+    fn PyThread_get_thread_ident() -> std::ffi::c_ulong;
+}

@@ -1,0 +1,105 @@
+//! The extension `offset._runtime`: CPython as the host of `offset-runtime`.
+//!
+//! `host` is what the core calls; `shim` is all that knows CPython's structs; `identity` and `scan` make moves possible; the
+//! rest are types and functions, one file a concept, made by `method`. Importing the module starts nothing and changes
+//! nothing: `set_up` does, at the first `go`.
+
+mod atomic;
+mod blocking;
+mod chan;
+mod error;
+mod fork;
+mod goroutine;
+mod guard;
+mod host;
+mod method;
+mod object;
+mod runtime;
+mod scan;
+mod select;
+mod shim;
+mod sync;
+mod timer;
+
+use method::Object;
+use pyo3_ffi::*;
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether the first goroutine of this process has been asked for.
+pub(crate) static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// What the first `go` of a process sets up.
+pub(crate) fn set_up() -> Result<(), String> {
+    // SAFETY: attached, before anything else of the shim is used; the answer is a constant.
+    unsafe {
+        let refusal = shim::offset_setup();
+        if !refusal.is_null() {
+            return Err(std::ffi::CStr::from_ptr(refusal).to_string_lossy().into_owned());
+        }
+    }
+    // SAFETY: attached, before anything else of the shim is used.
+    let identity = unsafe { shim::offset_identity_install() } > 0 && std::env::var_os("OFFSET_THREAD_IDENTITY").is_none_or(|choice| choice != "os");
+    host::IDENTITY.store(identity, Ordering::Relaxed);
+    let parallel = cfg!(Py_GIL_DISABLED);
+    let processors =
+        if parallel { std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get) } else { 1 };
+    offset_runtime::host::set_host(&host::Python);
+    offset_runtime::scheduler::configure(offset_runtime::scheduler::Config { processors, moves: identity && !parallel });
+    fork::install();
+    guard::install();
+    Ok(())
+}
+
+unsafe extern "C" fn exec(module: Object) -> c_int {
+    // SAFETY: the module's exec slot, attached.
+    let ok = unsafe {
+        error::load()
+            && goroutine::register(module)
+            && chan::register(module)
+            && select::register(module)
+            && sync::register(module)
+            && timer::register(module)
+            && atomic::register(module)
+    };
+    if ok { 0 } else { -1 }
+}
+
+/// The module's entry point.
+///
+/// # Safety
+/// Called by the interpreter's import, attached.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
+    let mut methods: Vec<PyMethodDef> = [
+        goroutine::functions(),
+        select::functions(),
+        sync::functions(),
+        timer::functions(),
+        blocking::functions(),
+        runtime::functions(),
+    ]
+    .concat();
+    // SAFETY: all zeroes end the table.
+    methods.push(unsafe { std::mem::zeroed() });
+    let mut slots = vec![PyModuleDef_Slot { slot: Py_mod_exec, value: exec as *mut c_void }];
+    #[cfg(Py_3_12)]
+    slots.push(PyModuleDef_Slot { slot: Py_mod_multiple_interpreters, value: Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED });
+    #[cfg(Py_3_13)]
+    slots.push(PyModuleDef_Slot { slot: Py_mod_gil, value: Py_MOD_GIL_NOT_USED });
+    slots.push(PyModuleDef_Slot { slot: 0, value: null_mut() });
+    let definition = Box::leak(Box::new(PyModuleDef {
+        m_base: PyModuleDef_HEAD_INIT,
+        m_name: c"_runtime".as_ptr(),
+        m_doc: c"The core of offset. Use the package's own modules.".as_ptr(),
+        m_size: 0,
+        m_methods: methods.leak().as_mut_ptr(),
+        m_slots: slots.leak().as_mut_ptr(),
+        m_traverse: None,
+        m_clear: None,
+        m_free: None,
+    }));
+    // SAFETY: the definition is leaked, as the interpreter keeps it.
+    unsafe { PyModuleDef_Init(definition) }
+}

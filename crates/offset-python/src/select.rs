@@ -1,0 +1,274 @@
+//! `select`, its cases, and `default`.
+//!
+//! A case object holds its channel and, for a send, the value; `select` writes `outcome`, `ok` and `index` of the one that
+//! happened, attached, after the core has decided.
+
+use crate::error::*;
+use crate::method::*;
+use crate::object::Value;
+use offset_runtime::chan::Wait;
+use offset_runtime::select::{Case, INLINE, Selected, select as core_select};
+use pyo3_ffi::*;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+#[repr(C)]
+struct CaseObject {
+    head: PyObject,
+    chan: Object,
+    /// What a send sends; null for a receive.
+    sends: Object,
+    /// What was received.
+    outcome: Object,
+    ok: bool,
+    index: Py_ssize_t,
+}
+
+static CASE: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
+static DEFAULT: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
+
+fn it<'a>(object: Object) -> &'a mut CaseObject {
+    // SAFETY: `object` is a case, alive as the caller's argument.
+    unsafe { &mut *object.cast::<CaseObject>() }
+}
+
+/// The case of receiving from `chan`, or of sending `value` if that is not null.
+///
+/// # Safety
+/// Attached; `chan` is a channel object, `value` alive or null.
+pub(crate) unsafe fn new_case(chan: Object, value: Object) -> Object {
+    // SAFETY: by contract.
+    unsafe {
+        let object = allocate::<CaseObject>(CASE.load(Ordering::Relaxed));
+        if !object.is_null() {
+            (*object).chan = Py_NewRef(chan);
+            (*object).sends = if value.is_null() { NULL } else { Py_NewRef(value) };
+            (*object).index = -1;
+        }
+        object.cast()
+    }
+}
+
+unsafe extern "C" fn select(_: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    let total = count as usize;
+    // SAFETY: the calling convention.
+    unsafe {
+        let mut timeout = NULL;
+        if !keywords.is_null() {
+            for index in 0..PyTuple_GET_SIZE(keywords) {
+                let name = text(PyTuple_GET_ITEM(keywords, index));
+                if name != "timeout" {
+                    return type_error(&format!("select() has no argument '{name}'; it takes cases and timeout"));
+                }
+                timeout = *args.add(total + index as usize);
+            }
+        }
+        let Some(deadline) = deadline(timeout) else { return NULL };
+        let (class, default) = (CASE.load(Ordering::Relaxed), DEFAULT.load(Ordering::Relaxed));
+        let mut wait = Wait::Until(deadline);
+        for index in 0..total {
+            let case = *args.add(index);
+            if case == default {
+                wait = Wait::No;
+            } else if Py_TYPE(case) != class {
+                return type_error("select() takes what ch.if_recv() and ch.if_send(value) give, and default");
+            }
+        }
+        if total > usize::from(u16::MAX) - 8 {
+            return value_error("select() takes up to 65,000 cases");
+        }
+        let make = |index: usize| {
+            let case = *args.add(index);
+            if case == default {
+                return Case::Never;
+            }
+            match crate::chan::core(it(case).chan) {
+                None => Case::Never,
+                Some(core) if it(case).sends.is_null() => Case::Recv(core),
+                Some(core) => Case::Send(core, Some(Value::new(it(case).sends))),
+            }
+        };
+        if total <= INLINE {
+            let mut cases = [const { Case::Never }; INLINE];
+            for (index, case) in cases.iter_mut().enumerate().take(total) {
+                *case = make(index);
+            }
+            finish(core_select(&mut cases[..total], wait), args, wait, default)
+        } else {
+            let mut cases: Vec<_> = (0..total).map(make).collect();
+            finish(core_select(&mut cases, wait), args, wait, default)
+        }
+    }
+}
+
+unsafe fn finish(selected: Selected<Value>, args: *const Object, wait: Wait, default: Object) -> Object {
+    // SAFETY: called by `select` with its own arguments.
+    unsafe {
+        let (index, value, ok) = match selected {
+            Selected::TimedOut if wait == Wait::No => return Py_NewRef(default),
+            Selected::TimedOut => return timed_out("select"),
+            Selected::Cancelled => return cancelled(),
+            Selected::SendClosed(_) => return channel_closed("select: send on closed channel"),
+            Selected::Sent(index) => (index, NULL, true),
+            Selected::Received(index, None) => (index, NULL, false),
+            Selected::Received(index, Some(value)) => {
+                let value = value.receive();
+                if value.is_null() {
+                    return NULL;
+                }
+                (index, value, true)
+            }
+        };
+        let case = *args.add(index);
+        let before = std::mem::replace(&mut it(case).outcome, value);
+        it(case).ok = ok;
+        it(case).index = index as Py_ssize_t;
+        Py_XDECREF(before);
+        Py_NewRef(case)
+    }
+}
+
+type Closure = *mut std::ffi::c_void;
+
+unsafe extern "C" fn get_value(object: Object, _: Closure) -> Object {
+    let value = if it(object).sends.is_null() { it(object).outcome } else { it(object).sends };
+    // SAFETY: the value is held.
+    if value.is_null() { none() } else { unsafe { Py_NewRef(value) } }
+}
+unsafe extern "C" fn get_ok(object: Object, _: Closure) -> Object {
+    boolean(it(object).ok)
+}
+unsafe extern "C" fn get_index(object: Object, _: Closure) -> Object {
+    // SAFETY: attached.
+    unsafe { PyLong_FromSsize_t(it(object).index) }
+}
+
+/// What two cases have in common if they are equal: the channel and the direction.
+fn key(object: Object) -> (usize, bool) {
+    let chan = it(object).chan;
+    (crate::chan::core(chan).map_or(0, |core| std::sync::Arc::as_ptr(core) as usize), it(object).sends.is_null())
+}
+
+unsafe extern "C" fn compare(object: Object, other: Object, operation: std::ffi::c_int) -> Object {
+    // SAFETY: the calling convention.
+    unsafe {
+        if Py_TYPE(other) != CASE.load(Ordering::Relaxed) || !(operation == Py_EQ || operation == Py_NE) {
+            return Py_NewRef(Py_NotImplemented());
+        }
+    }
+    boolean((key(object) == key(other)) == (operation == Py_EQ))
+}
+
+unsafe extern "C" fn hash(object: Object) -> Py_hash_t {
+    let (address, receives) = key(object);
+    ((address >> 4) as Py_hash_t ^ Py_hash_t::from(receives)).max(0)
+}
+
+unsafe extern "C" fn repr(object: Object) -> Object {
+    // SAFETY: `object` is a case and holds its channel.
+    unsafe {
+        let chan = PyObject_Repr(it(object).chan);
+        if chan.is_null() {
+            return NULL;
+        }
+        let what = if it(object).sends.is_null() { "receive from" } else { "send to" };
+        let result = string(&format!("<case {what} {}>", text(chan)));
+        Py_DECREF(chan);
+        result
+    }
+}
+
+unsafe extern "C" fn traverse(object: Object, visit: visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
+    // SAFETY: `object` is a case; the collector's calling convention.
+    unsafe {
+        for child in [it(object).chan, it(object).sends, it(object).outcome, Py_TYPE(object).cast()] {
+            if !child.is_null() {
+                let answer = visit(child, arg);
+                if answer != 0 {
+                    return answer;
+                }
+            }
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn clear(object: Object) -> std::ffi::c_int {
+    // SAFETY: `object` is a case; each field is emptied before its reference goes. The channel stays: a case without one could
+    // not be compared any more, and channels are cleared by themselves.
+    unsafe {
+        for field in [&raw mut it(object).sends, &raw mut it(object).outcome] {
+            let child = std::ptr::replace(field, NULL);
+            Py_XDECREF(child);
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn dealloc(object: Object) {
+    // SAFETY: the last reference is gone.
+    unsafe {
+        PyObject_GC_UnTrack(object.cast());
+        clear(object);
+        Py_XDECREF(it(object).chan);
+        free(object);
+    }
+}
+
+unsafe extern "C" fn default_repr(_: Object) -> Object {
+    string("offset.default")
+}
+
+pub(crate) fn functions() -> Vec<PyMethodDef> {
+    vec![fast(
+        c"select",
+        select,
+        c"select(*cases, timeout=None)\n\nDo one of the cases and return it; wait until one is possible (Go: the select statement). With default among them never wait. TimeoutError after timeout seconds, ChannelClosed if a send is chosen whose channel is closed.",
+    )]
+}
+
+/// Adds the types and `default` to the module.
+pub(crate) unsafe fn register(module: Object) -> bool {
+    let closed_type = u64::from(Py_TPFLAGS_DISALLOW_INSTANTIATION as u32);
+    let case = TypeSpec {
+        name: c"offset.Case",
+        doc: c"One case of a select, made by if_recv() and if_send(). Equal to another of the same channel and direction.",
+        size: size_of::<CaseObject>(),
+        flags: closed_type | u64::from(Py_TPFLAGS_HAVE_GC as u32),
+        methods: vec![class_getitem()],
+        getters: vec![
+            getter(c"value", get_value, c"What was received, or what is to be sent."),
+            getter(c"ok", get_ok, c"False if the channel was closed and drained."),
+            getter(c"index", get_index, c"Its place among the cases of the select in which it happened; -1 before."),
+        ],
+        slots: vec![
+            slot!(Py_tp_dealloc, dealloc),
+            slot!(Py_tp_traverse, traverse),
+            slot!(Py_tp_clear, clear),
+            slot!(Py_tp_repr, repr),
+            slot!(Py_tp_richcompare, compare),
+            slot!(Py_tp_hash, hash),
+        ],
+    };
+    let default = TypeSpec {
+        name: c"offset.Default",
+        doc: c"The type of default.",
+        size: size_of::<PyObject>(),
+        flags: closed_type,
+        methods: vec![],
+        getters: vec![],
+        slots: vec![slot!(Py_tp_repr, default_repr)],
+    };
+    // SAFETY: the slots fit the objects; attached.
+    unsafe {
+        let made = new_type(module, case);
+        let default = new_type(module, default);
+        if made.is_null() || default.is_null() {
+            return false;
+        }
+        CASE.store(made, Ordering::Relaxed);
+        let default: Object = allocate::<PyObject>(default).cast();
+        DEFAULT.store(default, Ordering::Relaxed);
+        !default.is_null() && PyModule_AddObjectRef(module, c"default".as_ptr(), default) == 0
+    }
+}

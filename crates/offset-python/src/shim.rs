@@ -1,0 +1,153 @@
+//! The functions of the C shim: `shim/shim.h` says more about each.
+//!
+//! "Attached" means that the calling OS thread has an attached thread state (and the GIL, on builds that have one). Functions that
+//! may take the GIL, or run Python, are `C-unwind`: on 3.11-3.13 an exiting interpreter unwinds the thread that waits for it.
+//! That unwinding ends in a frame of the shim, and the thread stays there.
+
+use pyo3_ffi::{PyCodeObject, PyInterpreterState, PyObject, PyThreadState, Py_ssize_t};
+use std::ffi::{c_char, c_int, c_ulong, c_void};
+
+/// Whether [`offset_bind_thread`] must come before every attach: an attach of 3.11 does not write the thread's slot.
+pub(crate) const OFFSET_BIND_EVERY_RESUME: bool = cfg!(not(Py_3_12));
+
+unsafe extern "C" {
+    /// Looks up what the other functions need, and compares the running interpreter with the headers. Null, or why it cannot
+    /// be served.
+    ///
+    /// # Safety
+    /// Attached; once a process, before every other function.
+    pub(crate) fn offset_setup() -> *const c_char;
+
+    /// An address inside the interpreter's code.
+    pub(crate) safe fn offset_interpreter_address() -> usize;
+
+    /// Makes the next attach of `context` on this OS thread name it in the thread's slot of the PyGILState functions.
+    ///
+    /// # Safety
+    /// `context` is detached and nobody else attaches it.
+    pub(crate) fn offset_bind_thread(context: *mut PyThreadState);
+
+    /// Empties this OS thread's slot, without a look at the state that it names.
+    ///
+    /// # Safety
+    /// Nothing is attached on this thread, and the state that the slot named is bound anew before it is attached here again.
+    pub(crate) fn offset_unbind_thread();
+
+    /// Makes the counters, flags and ids of a finished context those of a new thread.
+    ///
+    /// # Safety
+    /// After [`offset_context_finish`], detached, by the only one who has the context.
+    pub(crate) fn offset_context_reset(context: *mut PyThreadState);
+
+    /// Takes the chunk `root` out of the context's list, so that CPython does not free it.
+    ///
+    /// # Safety
+    /// The context has no Python frame left, or will never run again; nobody else uses it.
+    pub(crate) fn offset_context_cut(context: *mut PyThreadState, root: *mut c_void);
+
+    /// The number of thread states of the interpreter.
+    ///
+    /// # Safety
+    /// Attached.
+    pub(crate) fn offset_count_threads(interpreter: *mut PyInterpreterState) -> Py_ssize_t;
+
+    /// The identity of the goroutine that runs on this OS thread from now on; 0 for none.
+    pub(crate) safe fn offset_set_identity(identity: usize);
+
+    /// The identity of the goroutine that runs on this OS thread; 0 for none.
+    pub(crate) safe fn offset_get_identity() -> usize;
+
+    /// Makes the interpreter see the identity instead of the OS thread's. The number of import slots that were redirected; 0 where it
+    /// is impossible.
+    ///
+    /// # Safety
+    /// After [`offset_setup`], and by one thread at a time.
+    pub(crate) fn offset_identity_install() -> c_int;
+
+    /// A new reference to the code that calls us, and the offset of its instruction; null without one.
+    ///
+    /// # Safety
+    /// Attached.
+    pub(crate) fn offset_caller(instruction: *mut c_int) -> *mut PyCodeObject;
+}
+
+unsafe extern "C-unwind" {
+    /// `PyEval_RestoreThread`.
+    ///
+    /// # Safety
+    /// Nothing is attached on this thread; `context` is attached nowhere, and bound to this thread.
+    pub(crate) fn offset_attach(context: *mut PyThreadState);
+
+    /// `PyEval_SaveThread`.
+    ///
+    /// # Safety
+    /// Attached.
+    pub(crate) fn offset_detach() -> *mut PyThreadState;
+
+    /// The base call of a goroutine: `body(argument)`, in a frame that no forced unwinding passes.
+    ///
+    /// # Safety
+    /// Attached; `body` is sound with `argument`.
+    pub(crate) fn offset_call(
+        body: unsafe extern "C-unwind" fn(*mut c_void) -> *mut PyObject,
+        argument: *mut c_void,
+    ) -> *mut PyObject;
+
+    /// A new context for the C stack `[stack_low, stack_low + stack_size)`, with `chunk` for its first Python frames. Writes the first
+    /// words of `chunk` and nothing else of either. Null with an exception set.
+    ///
+    /// # Safety
+    /// Attached as another state of this OS thread; on free-threaded builds this thread will run the context. Both ranges are the
+    /// context's until it is deleted or cut, `chunk` is aligned to words; `identity` is a readable address.
+    pub(crate) fn offset_context_new(
+        interpreter: *mut PyInterpreterState,
+        identity: usize,
+        stack_low: *mut c_void,
+        stack_size: usize,
+        chunk: *mut c_void,
+        chunk_size: usize,
+    ) -> *mut PyThreadState;
+
+    /// Drops all that belonged to the goroutine. Runs finalizers, which may park. 1 if the context may serve another one
+    /// after [`offset_context_reset`], 0 if it must be deleted.
+    ///
+    /// # Safety
+    /// Attached as `context`, with no Python frame left.
+    pub(crate) fn offset_context_finish(context: *mut PyThreadState) -> c_int;
+
+    /// Deletes the context. Its C stack and its chunk are the caller's again.
+    ///
+    /// # Safety
+    /// Attached as another state, on the OS thread that ran `context` last; no other thread's slot names it.
+    pub(crate) fn offset_context_delete(context: *mut PyThreadState);
+
+    /// Takes and drops a pending asynchronous exception. 1 if there was one.
+    ///
+    /// # Safety
+    /// Attached as `context`.
+    pub(crate) fn offset_take_async_exc(context: *mut PyThreadState) -> c_int;
+
+    /// `PyThreadState_SetAsyncExc`: the number of threads found, 0 or 1.
+    ///
+    /// # Safety
+    /// Attached; `exception` is an exception, a class of one, or null.
+    pub(crate) fn offset_raise_async(identity: c_ulong, exception: *mut PyObject) -> c_int;
+
+    /// Applies `threading.settrace` and `threading.setprofile`, as a new thread does.
+    ///
+    /// # Safety
+    /// Attached as the goroutine, before its function.
+    pub(crate) fn offset_apply_tracing();
+
+    /// `callable(*args, **kwargs)`; null `args` for none. In a frame that no forced unwinding passes.
+    ///
+    /// # Safety
+    /// Attached; live objects, and `args` a tuple, `kwargs` a dict or null.
+    pub(crate) fn offset_object_call(callable: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> *mut PyObject;
+
+    /// `object.name()`, in such a frame.
+    ///
+    /// # Safety
+    /// Attached; live objects, and `name` a string.
+    pub(crate) fn offset_call_method(object: *mut PyObject, name: *mut PyObject) -> *mut PyObject;
+}

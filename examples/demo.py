@@ -1,0 +1,58 @@
+"""Run all the example programs in turn, each in an interpreter of its own, and show what they print.
+
+Fails when one of them does; the others are run all the same.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+# The programs, in the order of the tour, and what each of them shows.
+PROGRAMS = {
+    "hello.py": "goroutines: two of them say their word in turn",
+    "halves.py": "channels: a list summed in two halves",
+    "buffered.py": "buffered channels: two values wait in one",
+    "fibonacci.py": "select: Fibonacci numbers until told to quit",
+    "boom.py": "select with a default: tick, tick, BOOM!",
+    "sieve.py": "a goroutine for every prime: the sieve",
+    "wordcount.py": "a pipeline: the words of the standard library",
+    "rescue.py": "the rescue: 50 blocked goroutines beside an endless loop",
+    "crawler.py": "a crawler with urllib: 10 pages at once",
+    "workers.py": "a worker pool: limited in rate, cancelled by closing a channel",
+    "chat.py": "a chat server on plain sockets",
+}
+
+
+# Seconds after which a program is taken to hang.
+PATIENCE = 120
+
+
+def finish(program):
+    """Run one program; give an empty string, or what went wrong."""
+    try:
+        status = subprocess.run([sys.executable, program], timeout=PATIENCE, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return f"not done after {PATIENCE} s"
+    return f"status {status}" if status else ""
+
+
+def main():
+    failed = []
+    for name, what in PROGRAMS.items():
+        print(f"\n==== {name}: {what}\n", flush=True)
+        started = time.monotonic()
+        ended = finish(HERE / name)
+        print(f"\n---- {time.monotonic() - started:.1f} s{ended and ', FAILED: '}{ended}", flush=True)
+        if ended:
+            failed.append(name)
+
+    print(f"\n==== {len(PROGRAMS) - len(failed)} of {len(PROGRAMS)} programs did what they should")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Go's concurrency model for Python: goroutines, channels, select and the scheduler under them.
+
+A map of the package:
+
+* this module: `go`, `run`, `Chan`, `select` and what belongs to them;
+* `offset.time`: sleep, timers, tickers, the names of durations;
+* `offset.sync`: locks, wait groups, `Once`, `Pool`, `Map`; `offset.sync.atomic` holds the atomic cells;
+* `offset.runtime`: what the scheduler does and how to steer it;
+* `offset.syscall`: calls that block, run outside the scheduler.
+
+Durations are seconds everywhere, as `float` or `datetime.timedelta`. Every blocking call takes
+`timeout=None` and raises `TimeoutError` when the time is over.
+
+Inside: `_runtime` is the extension (the scheduler, and everything that can park a goroutine); `_run` runs a
+main goroutine, `_failure` reports exceptions nobody caught, `_dump` formats stacks, `_exit` ends
+goroutines, `_async` is the way to asyncio. Importing the package starts no thread; the first `go` does.
+"""
+
+from offset import _exit, _failure
+from offset import runtime as runtime
+from offset import sync as sync
+from offset import syscall as syscall
+from offset import time as time
+from offset._errors import ChannelClosed, ChannelError, DeadlockError, GoroutineExit, PanicError, WouldBlock
+from offset._failure import excepthook
+from offset._run import maintask, run
+from offset._runtime import (
+    Case,
+    Chan,
+    Goroutine,
+    RecvChan,
+    SendChan,
+    current,
+    default,
+    go,
+    gosched,
+    nilchan,
+    select,
+    set_started_hook,
+    set_uncaught,
+    sleep,
+)
+
+__version__ = "0.1.0"
+
+# Without the submodules: a star import must not shadow the standard library's `time`.
+__all__ = [
+    "Case",
+    "Chan",
+    "ChannelClosed",
+    "ChannelError",
+    "DeadlockError",
+    "Goroutine",
+    "GoroutineExit",
+    "PanicError",
+    "RecvChan",
+    "SendChan",
+    "WouldBlock",
+    "current",
+    "default",
+    "excepthook",
+    "go",
+    "goexit",
+    "gosched",
+    "maintask",
+    "makechan",
+    "nilchan",
+    "run",
+    "select",
+    "sleep",
+]
+
+
+def makechan(size=0, label=None):
+    """Make a channel with room for `size` values, as Go's `make(chan T, size)`.
+
+    The same as `Chan(size, label)`. Raises ValueError for a negative size and TypeError for one that is no
+    integer.
+    """
+    return Chan(size, label)
+
+
+def goexit():
+    """End the calling goroutine, as Go's `runtime.Goexit`: its `finally` blocks run, nothing is reported.
+
+    In the main goroutine of `run` the others go on; when they have ended, `run` raises DeadlockError.
+    Raises RuntimeError outside a goroutine.
+    """
+    if current() is None:
+        raise RuntimeError("goexit() was called outside a goroutine")
+    raise GoroutineExit
+
+
+set_uncaught(_failure.uncaught)
+set_started_hook(_exit.started)
+
+del set_started_hook, set_uncaught

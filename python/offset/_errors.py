@@ -1,0 +1,51 @@
+"""The exceptions of the package, in pure Python.
+
+The extension imports this module while it is initialised, so it imports nothing of the package. They name
+`offset` as their module: that is where a program finds them.
+"""
+
+
+class ChannelError(Exception):
+    """The base of the errors that channels raise."""
+
+    __module__ = "offset"
+
+
+class ChannelClosed(ChannelError):
+    """A send on, or a second close of, a closed channel; or a receive from one that is closed and drained.
+
+    The message contains the label of the channel, if it has one.
+    """
+
+    __module__ = "offset"
+
+
+class WouldBlock(ChannelError):
+    """`try_recv` found no sender and nothing in the buffer."""
+
+    __module__ = "offset"
+
+
+class DeadlockError(RuntimeError):
+    """All goroutines are asleep, and nothing can ever wake one of them.
+
+    Its text names every goroutine with its wait reason, its stack and where it was created.
+    """
+
+    __module__ = "offset"
+
+
+class GoroutineExit(BaseException):
+    """Raised inside a goroutine to end it: by `goexit()`, `Goroutine.cancel()`, the end of a run, and exit.
+
+    It is delivered once. `finally` blocks run and may block. It is no error: a goroutine that ends by it is
+    not reported.
+    """
+
+    __module__ = "offset"
+
+
+class PanicError(RuntimeError):
+    """Something that is run only once was ended before it gave a result."""
+
+    __module__ = "offset"

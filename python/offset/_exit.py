@@ -1,0 +1,141 @@
+"""How goroutines end: at the end of a run, and when the interpreter exits.
+
+Invariants:
+
+* `wind_down` is bounded by its grace time, and ends before it when nothing could ever make the rest end.
+* A goroutine that outlived its grace time is in `abandoned` (by id) as long as it lives: nobody waits for
+  it again.
+* `finish` runs once, on the thread that ends the interpreter, after Python has joined the plain threads.
+  They may use goroutines until then.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import time
+from typing import TYPE_CHECKING
+
+from offset import _dump, _failure, _runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from offset._runtime import Goroutine, Note
+
+GRACE = 5.0
+"""How long, in seconds, the `finally` blocks of cancelled goroutines may take by default."""
+
+_LONGEST_PAUSE = 0.05
+
+abandoned: set[int] = set()
+
+
+def alive() -> list[Goroutine]:
+    """Give the goroutines that have not ended and were not abandoned."""
+    living = _runtime.goroutines()
+    if abandoned:
+        abandoned.intersection_update({goroutine.id for goroutine in living})
+        living = [goroutine for goroutine in living if goroutine.id not in abandoned]
+    return living
+
+
+def remaining() -> int:
+    """Count the goroutines that have not ended and were not abandoned."""
+    return len(alive()) if abandoned else _runtime.num_goroutine()
+
+
+def wind_down(
+    note: Note,
+    grace: float,
+    *,
+    spare: Callable[[Goroutine], bool] = lambda goroutine: False,
+    serve: Callable[[], None] = lambda: None,
+    hurry: Callable[[], bool] = lambda: False,
+) -> list[Goroutine]:
+    """Cancel every goroutine and wait up to `grace` seconds for their ends; give those that did not end.
+
+    `spare` tells goroutines that are ending by themselves and must not be cancelled. `serve` is called
+    between waits. The waiting ends early when `hurry` gives True. The note must be the one that the runtime
+    watches. What goroutines start in their `finally` blocks is cancelled only after those that were there
+    before have ended, so that it can serve them.
+    """
+    deadline = time.monotonic() + grace
+    while True:
+        group = alive()
+        if not group:
+            return []
+        for goroutine in group:
+            if goroutine.id not in _failure.reporting and not spare(goroutine):
+                goroutine.cancel()
+        pause = 0.001
+        while True:
+            serve()
+            note.clear()
+            group = [goroutine for goroutine in group if goroutine.status != "dead"]
+            if not group:
+                break
+            left = deadline - time.monotonic()
+            if left <= 0 or hurry() or _stuck(note):
+                left_over = alive()
+                abandoned.update(goroutine.id for goroutine in left_over)
+                return left_over
+            note.wait(min(left, pause))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _stuck(note: Note) -> bool:
+    """Tell whether nothing can ever happen again. Who asks for service sets the note before waiting for it."""
+    return _runtime.quiescent() and _runtime.foreign_threads() == 0 and not note.is_set()
+
+
+def name_left_over(left_over: list[Goroutine], grace: float) -> None:
+    """Name on stderr the goroutines that did not end, with their stacks."""
+    if left_over:
+        opening = f"offset: goroutines were cancelled and did not end (grace time {grace:g} s):\n\n"
+        _dump.write(opening + _dump.stacks(left_over))
+
+
+def started() -> None:
+    """Prepare the exit; the runtime calls it before the first `go` of a process starts threads."""
+    # A forked child inherits the registration of the function that did it.
+    atexit.unregister(finish)
+    atexit.register(finish)
+    _watch_forks()
+
+
+@functools.cache
+def _watch_forks() -> None:
+    # Once in a process and its children: it cannot be taken back.
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    """Forget, in a forked child, the goroutines and the run of its parent."""
+    abandoned.clear()
+    _failure.reporting.clear()
+    run = _failure.active()
+    if run is not None:
+        _failure.release()
+        run.leave()
+
+
+def finish() -> None:
+    """End the goroutines that are left when the interpreter exits, then stop the runtime."""
+    if not _runtime.started():
+        return
+    try:
+        note = _runtime.Note()
+        _runtime.watch(note)
+        try:
+            name_left_over(wind_down(note, GRACE), GRACE)
+        finally:
+            _runtime.watch(None)
+    except KeyboardInterrupt:
+        # The user does not want to wait.
+        pass
+    except BaseException as error:
+        _dump.write("offset: while the goroutines were ended at exit:\n" + _dump.exception(error))
+    finally:
+        _runtime.shutdown()

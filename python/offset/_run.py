@@ -1,0 +1,432 @@
+"""`run`: a program of goroutines with a main goroutine, from its start to the last `finally` block.
+
+The thread that calls `run` runs no goroutine. It waits on a note, and acts when the note is set: it serves
+`call_on_main`, runs signal handlers, looks for a deadlock, and ends the run.
+
+Invariants:
+
+* At most one run is in progress in a process; `_failure.active()` gives it.
+* `Run.errors` holds what `run` will raise, in the order of happening, each exception once.
+* The signal handlers that a run installs do not raise: they act on the run and set its note. They replace
+  only the defaults (SIGINT's `default_int_handler`, SIGQUIT's `SIG_DFL`), only on the main thread, and are
+  taken back at the end.
+* An entry of `calls` is answered by the waiting thread, or taken back by the goroutine that made it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import datetime
+import os
+import signal
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from offset import _dump, _exit, _failure, _runtime
+from offset._errors import DeadlockError, GoroutineExit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from offset._runtime import Goroutine
+
+    Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+F = TypeVar("F")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_SHORTEST_POLL = 0.05
+_LONGEST_POLL = 1.0
+
+# At most one function: the main goroutine of the next run.
+_registered: list[Callable[..., Any]] = []
+
+
+def maintask(fn: F, /) -> F:
+    """Register `fn` as the main goroutine of the next `run()`. A decorator: gives `fn` back.
+
+    It is called without arguments, and once: a later `run()` has no main goroutine unless another one is
+    registered. Raises TypeError if `fn` is not callable.
+    """
+    if not callable(fn):
+        raise TypeError(f"maintask needs something callable, not {type(fn).__name__}")
+    _registered[:] = [fn]
+    return fn
+
+
+@overload
+def run(
+    main: Callable[..., T],
+    /,
+    *args: Any,
+    on_panic: str = "raise",
+    grace: float | datetime.timedelta = _exit.GRACE,
+    **kwargs: Any,
+) -> T: ...
+
+
+@overload
+def run(
+    main: None = None,
+    /,
+    *,
+    on_panic: str = "raise",
+    grace: float | datetime.timedelta = _exit.GRACE,
+) -> Any: ...
+
+
+def run(
+    main: Callable[..., Any] | None = None,
+    /,
+    *args: Any,
+    on_panic: str = "raise",
+    grace: float | datetime.timedelta = _exit.GRACE,
+    **kwargs: Any,
+) -> Any:
+    """Run `main(*args, **kwargs)` as the main goroutine, give its result, and end all goroutines with it.
+
+    As in Go the program is over when main returns: goroutines that are left are cancelled, their `finally`
+    blocks run, for `grace` seconds at most; those that do not end are named on stderr. Without `main` the
+    function registered with `maintask` is run; without that, `run` waits until every goroutine has ended,
+    and gives None.
+
+    An exception that leaves a goroutine is reported at once through `offset.excepthook` and ends the run;
+    `run` raises it, or an ExceptionGroup if there are several. With `on_panic="report"` those of other
+    goroutines than main are only reported. SystemExit in any goroutine ends the run and is raised. Ctrl-C
+    is raised in the main goroutine; a second one that comes before main has seen the first prints the
+    stacks of all goroutines and ends the process with status 130.
+
+    Raises DeadlockError when all goroutines are asleep and nothing can wake one, and RuntimeError when it
+    is called inside a goroutine or while another run is in progress.
+    """
+    if _runtime.current() is not None:
+        raise RuntimeError("run() was called inside a goroutine; use go() there")
+    if on_panic not in ("raise", "report"):
+        raise ValueError(f"on_panic must be 'raise' or 'report', not {on_panic!r}")
+    seconds = grace.total_seconds() if isinstance(grace, datetime.timedelta) else float(grace)
+    if not seconds >= 0:
+        raise ValueError(f"grace must not be negative: {grace!r}")
+    if main is not None and not callable(main):
+        raise TypeError(f"run needs something callable, not {type(main).__name__}")
+    if main is None and (args or kwargs):
+        raise TypeError("run got arguments for a main function, but no main function")
+    program = Run(on_panic, seconds)
+    if not _failure.claim(program):
+        raise RuntimeError("run() is in progress already, on another thread")
+    registered = _registered.pop() if _registered else None
+    return program.execute(main if main is not None else registered, args, kwargs)
+
+
+def call_on_main(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `fn(*args, **kwargs)` on the main thread and give its result, or raise what it raises.
+
+    For what Python allows only there (`signal.signal`) or needs its large stack. The main thread must be
+    the one that waits in `run`, otherwise RuntimeError is raised; on the main thread itself `fn` is simply
+    called. The caller is parked meanwhile and its contextvars apply. A call that is cancelled after it
+    began goes on to its end on the main thread.
+    """
+    if _runtime.current() is None and threading.get_ident() == threading.main_thread().ident:
+        return fn(*args, **kwargs)
+    active = _failure.active()
+    if active is None or not active.on_main_thread:
+        raise RuntimeError("call_on_main needs the main thread to be waiting in run()")
+    call = Call(fn, args, kwargs)
+    active.calls.append(call)
+    if active.closed:
+        try:
+            active.calls.remove(call)
+        except ValueError:
+            pass  # The waiting thread took it before it left.
+        else:
+            raise RuntimeError("call_on_main was called after run() had ended")
+    active.note.set()
+    value: T = call.result()
+    return value
+
+
+class Call:
+    """One use of `call_on_main`, on its way to the main thread and back."""
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.caller = _runtime.current()
+        self.context = contextvars.copy_context()
+        self.answer: _runtime.Chan[tuple[Any, BaseException | None]] = _runtime.Chan(1, "call_on_main")
+
+    def serve(self) -> None:
+        """Run the call; called on the main thread."""
+        try:
+            value = self.context.run(self.fn, *self.args, **self.kwargs)
+        except BaseException as exc:
+            self.answer.send((None, exc))
+        else:
+            self.answer.send((value, None))
+
+    def refuse(self) -> None:
+        """Answer a call that nobody will run."""
+        self.answer.send((None, RuntimeError("run() ended before the call reached the main thread")))
+
+    def result(self) -> Any:
+        """Wait for the answer."""
+        value, exc = self.answer.recv()
+        if exc is None:
+            return value
+        try:
+            raise exc
+        finally:
+            del exc
+
+
+class Run:
+    """One run in progress."""
+
+    def __init__(self, on_panic: str, grace: float) -> None:
+        self.on_panic = on_panic
+        self.grace = grace
+        self.note = _runtime.Note()
+        self.calls: deque[Call] = deque()
+        self.errors: list[BaseException] = []
+        # SystemExit, or an interrupt that no main goroutine was there to take: raised alone.
+        self.end: BaseException | None = None
+        # "returned", "failed" or "exited" once the main function is over.
+        self.outcome: str | None = None
+        self.result: Any = None
+        self.has_main = False
+        self.main: Goroutine | None = None
+        self.main_id = 0
+        # The interrupt that was thrown into main last. It has a traceback once main has seen it.
+        self.thrown: BaseException | None = None
+        self.serving: Call | None = None
+        self.winding_down = False
+        self.hurried = False
+        self.closed = False
+        self.on_main_thread = threading.get_ident() == threading.main_thread().ident
+        self.replaced: list[tuple[int, Handler, Handler]] = []
+
+    # What goroutines call.
+
+    def main_function(self, main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Run the main function: the function of the main goroutine."""
+        goroutine = _runtime.current()
+        assert goroutine is not None
+        self.main_id = goroutine.id
+        goroutine.name = getattr(main, "__qualname__", None) or getattr(main, "__name__", None) or type(main).__name__
+        outcome = "failed"
+        try:
+            self.result = main(*args, **kwargs)
+            outcome = "returned"
+        except GoroutineExit:
+            outcome = "exited"
+            raise
+        finally:
+            # An exception that leaves main must be on record before the run is seen to be over.
+            if outcome != "failed":
+                self.outcome = outcome
+                self.note.set()
+
+    def reports(self, goroutine: Goroutine, exc: BaseException) -> bool:
+        """Tell whether an exception that left `goroutine` is reported, besides being raised by `run`."""
+        if isinstance(exc, SystemExit):
+            return False
+        return not (isinstance(exc, KeyboardInterrupt) and self.is_main(goroutine))
+
+    def record(self, goroutine: Goroutine, exc: BaseException) -> None:
+        """Take note of an exception that left `goroutine`."""
+        if isinstance(exc, SystemExit) or (isinstance(exc, KeyboardInterrupt) and self.is_main(goroutine)):
+            if not isinstance(self.end, SystemExit):
+                self.end = exc
+        elif (self.on_panic == "raise" or self.is_main(goroutine)) and all(exc is not known for known in self.errors):
+            self.errors.append(exc)
+        if self.is_main(goroutine):
+            self.outcome = "failed"
+        self.note.set()
+
+    def is_main(self, goroutine: Goroutine) -> bool:
+        """Tell whether `goroutine` is the main goroutine."""
+        return goroutine.id == (self.main_id or (self.main.id if self.main is not None else 0))
+
+    # What the waiting thread does.
+
+    def execute(self, main: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run to the end and give main's result."""
+        try:
+            _runtime.watch(self.note)
+            self.has_main = main is not None
+            self._install_handlers()
+            if main is not None:
+                self._start(main, args, kwargs)
+            while True:
+                try:
+                    if self._over():
+                        break
+                    self._wait()
+                except BaseException as exc:
+                    self._interrupt(exc)
+            self.winding_down = True
+            self._wind_down()
+        finally:
+            _runtime.watch(None)
+            _failure.release()
+            self.leave()
+            while self.calls:
+                self.calls.popleft().refuse()
+        return self._conclude()
+
+    def leave(self) -> None:
+        """Take no more calls, and give the signals back; in a forked child, with the run of its parent."""
+        self.closed = True
+        for number, ours, previous in self.replaced:
+            if signal.getsignal(number) == ours:
+                signal.signal(number, previous)
+        # They refer to this object, which must go as soon as nobody refers to it.
+        self.replaced.clear()
+
+    def _start(self, main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.main = _runtime.go(self.main_function, main, args, kwargs)
+        if self.thrown is not None:
+            # It came while main was being started.
+            self.main.throw(self.thrown)
+
+    def _over(self) -> bool:
+        if self.end is not None or self.errors:
+            return True
+        if self.main is None:
+            return _exit.remaining() == 0
+        if self.outcome is None and self.main.status == "dead":
+            # Cancelled before it began.
+            self.outcome = "exited"
+        if self.outcome == "exited" and _exit.remaining() == 0:
+            self.errors.append(DeadlockError("no goroutines (the main goroutine called goexit) - deadlock!"))
+            return True
+        return self.outcome in ("returned", "failed")
+
+    def _wait(self) -> None:
+        """Wait until there is something to do, and do it. Comes back when the run may be over."""
+        poll = _SHORTEST_POLL
+        while True:
+            self.note.clear()
+            self._serve()
+            if self._over():
+                return
+            if _runtime.quiescent():
+                if self._deadlocked():
+                    self.errors.append(DeadlockError(deadlock_text()))
+                    return
+                # A plain thread may end, a signal handler may be taken back: nothing would tell.
+                timeout: float | None = poll
+                poll = min(poll * 2, _LONGEST_POLL)
+            else:
+                # An abandoned goroutine may keep the runtime from becoming quiescent.
+                timeout = _SHORTEST_POLL if _exit.abandoned else None
+                poll = _SHORTEST_POLL
+            self.note.wait(timeout)
+
+    def _deadlocked(self) -> bool:
+        if _runtime.foreign_threads() or has_signal_handlers([handler for _, handler, _ in self.replaced]):
+            return False
+        # The last look: a signal handler that ran meanwhile may have woken a goroutine, or asked for a call.
+        return _runtime.quiescent() and not self.calls and not self._over()
+
+    def _serve(self) -> None:
+        while self.calls:
+            self.serving = self.calls.popleft()
+            try:
+                self.serving.serve()
+            finally:
+                self.serving = None
+
+    def _wind_down(self) -> None:
+        left_over: list[Goroutine] = []
+        try:
+            left_over = _exit.wind_down(
+                self.note,
+                self.grace,
+                spare=lambda goroutine: self.outcome is not None and self.is_main(goroutine),
+                serve=self._serve,
+                hurry=lambda: self.hurried,
+            )
+        except BaseException as exc:
+            # What a signal handler of the program raised: nobody is left who could take it.
+            left_over = _exit.alive()
+            _exit.abandoned.update(goroutine.id for goroutine in left_over)
+            if self.end is None:
+                self.end = exc
+        _exit.name_left_over(left_over, self.grace)
+
+    def _conclude(self) -> Any:
+        errors = [self.end] if self.end is not None else self.errors
+        try:
+            if len(errors) == 1:
+                raise errors[0]
+            if errors:
+                raise BaseExceptionGroup("several goroutines failed", errors)
+        finally:
+            # The traceback of what is raised holds this frame, and so this object.
+            del errors
+            self.errors = []
+            self.end = self.thrown = None
+        result, self.result = self.result, None
+        return result
+
+    # Signals.
+
+    def _install_handlers(self) -> None:
+        if not self.on_main_thread:
+            return
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._replace(signal.SIGINT, self._on_interrupt)
+        if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL:
+            self._replace(signal.SIGQUIT, self._on_quit)
+
+    def _replace(self, number: int, handler: Handler) -> None:
+        self.replaced.append((number, handler, signal.signal(number, handler)))
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        serving = self.serving
+        if serving is not None and serving.caller is not None and self.is_main(serving.caller):
+            # The main goroutine is here, in a call on the main thread.
+            signal.default_int_handler(number, frame)
+        self._interrupt(KeyboardInterrupt())
+
+    def _on_quit(self, number: int, frame: FrameType | None) -> None:
+        _dump.write("SIGQUIT: quit\n\n" + _dump.stacks(_runtime.goroutines(), dying=True))
+        os._exit(2)
+
+    def _interrupt(self, exc: BaseException) -> None:
+        """Bring what a signal handler raised to the main goroutine."""
+        if self.winding_down:
+            self.hurried = True
+        elif not self.has_main or self.outcome is not None or (self.main is not None and self.main.status == "dead"):
+            self.end = exc
+        else:
+            thrown = self.thrown
+            if isinstance(exc, KeyboardInterrupt) and thrown is not None and thrown.__traceback__ is None:
+                _dump.write("offset: interrupted twice\n\n" + _dump.stacks(_runtime.goroutines(), dying=True))
+                os._exit(130)
+            self.thrown = exc.with_traceback(None)
+            if self.main is not None:
+                self.main.throw(self.thrown)
+        self.note.set()
+
+
+def deadlock_text() -> str:
+    """Describe a deadlock: what every goroutine waits for, its stack, and where it was created."""
+    return "all goroutines are asleep - deadlock!\n\n" + _dump.stacks(_exit.alive()).rstrip("\n")
+
+
+def has_signal_handlers(ours: list[Handler]) -> bool:
+    """Tell whether the program has a signal handler in Python, besides the default one and `ours`."""
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.default_int_handler and handler not in ours:
+            return True
+    return False
+
+
+_dump.hidden.add(Run.main_function.__code__)
+_dump.starter = Run.execute.__code__.co_filename + ":"

@@ -1,0 +1,609 @@
+"""The extension: goroutines, channels, select, timers, locks, and the scheduler under them.
+
+Durations are seconds, as `float` or `datetime.timedelta`. Every blocking call takes `timeout=None` and
+raises TimeoutError when the time is over; a timeout that is over already tries once. Blocking calls work in
+goroutines and in plain threads alike.
+"""
+
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from datetime import timedelta
+from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeAlias, TypeVar, final, overload
+
+_T = TypeVar("_T")
+_S = TypeVar("_S")
+_P = ParamSpec("_P")
+_SendT = TypeVar("_SendT", contravariant=True)
+_RecvT = TypeVar("_RecvT", covariant=True)
+
+_Seconds: TypeAlias = float | timedelta
+
+# Goroutines.
+
+def go(fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine:
+    """Start a goroutine that calls `fn(*args, **kwargs)`, as Go's `go` statement, and give its handle.
+
+    It gets a copy of the caller's contextvars. The first call of a process starts the runtime's threads.
+    Raises TypeError if `fn` is not callable.
+    """
+
+def gosched() -> None:
+    """Let the other goroutines run first, as Go's `runtime.Gosched`."""
+
+def sleep(seconds: _Seconds) -> None:
+    """Sleep for `seconds`, as Go's `time.Sleep`: other goroutines run meanwhile.
+
+    Zero or less returns at once.
+    """
+
+def current() -> Goroutine | None:
+    """Give the handle of the calling goroutine, or None outside a goroutine."""
+
+def now() -> float:
+    """Give the time of the monotonic clock in seconds."""
+
+@final
+class Goroutine:
+    """The handle of a goroutine, as given by `go`."""
+
+    @property
+    def id(self) -> int:
+        """The number of the goroutine, unique in the process and never used again."""
+    name: str
+    """The name shown in reports; at first the `__qualname__` of the function. It can be set."""
+    @property
+    def status(self) -> Literal["runnable", "running", "waiting", "dead"]:
+        """What the goroutine does at the moment."""
+    @property
+    def wait_reason(self) -> str | None:
+        """What a parked goroutine waits for, in Go's words ("chan receive", "select"); otherwise None."""
+    @property
+    def created_at(self) -> str:
+        """Where `go` was called, as "file:line in function"."""
+    @property
+    def creator(self) -> int:
+        """The id of the goroutine that called `go`; 0 for a plain thread."""
+    @property
+    def ident(self) -> int:
+        """The thread identity inside the goroutine, its key in `sys._current_frames()`.
+
+        0 before its start and after its end.
+        """
+    @property
+    def started(self) -> bool:
+        """Whether the goroutine has begun to run."""
+    def join(self, timeout: _Seconds | None = None) -> bool:
+        """Wait for the end of the goroutine.
+
+        Gives True when it has ended, and False when the time is over.
+        """
+    def cancel(self) -> None:
+        """Raise GoroutineExit inside the goroutine, once, where it is parked or at its next step.
+
+        Its `finally` blocks run and may block. One that has not begun ends without beginning; nothing
+        happens if it has ended.
+        """
+    def throw(self, exc: BaseException | type[BaseException], /) -> None:
+        """Raise `exc` inside the goroutine, where it is parked or at its next step."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the goroutine."""
+    def __await__(self) -> Generator[Any]:
+        """Wait for the end of the goroutine under asyncio; only the task waits."""
+
+def goroutines() -> list[Goroutine]:
+    """Give the handles of the goroutines that have not ended, by id."""
+
+def num_goroutine() -> int:
+    """Count the goroutines that have not ended, as Go's `runtime.NumGoroutine`."""
+
+# Channels.
+
+class Chan(Generic[_T]):
+    """A channel with room for `size` values, as Go's `chan T`; without room, sender and receiver meet.
+
+    Senders and receivers are served in order of arrival. Any object can be sent, None included. The label
+    is shown in errors. Raises ValueError for a negative size and TypeError for one that is no integer.
+    """
+
+    def __init__(self, size: int = 0, label: str | None = None) -> None: ...
+    def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
+    def send(self, value: _T, timeout: _Seconds | None = None) -> None:
+        """Send a value; wait while there is neither room nor a receiver.
+
+        Raises ChannelClosed on a closed channel.
+        """
+    def recv(self, timeout: _Seconds | None = None) -> _T:
+        """Receive a value; wait while there is none.
+
+        Raises ChannelClosed once the channel is closed and drained.
+        """
+    def recv_ok(self, timeout: _Seconds | None = None) -> tuple[_T | None, bool]:
+        """Receive as Go's `v, ok := <-ch`.
+
+        `(value, True)`, or `(None, False)` once the channel is closed and drained.
+        """
+    def try_send(self, value: _T) -> bool:
+        """Send if that is possible without waiting; tell whether it was. Raises ChannelClosed if closed."""
+    def try_recv(self) -> tuple[_T | None, bool]:
+        """Receive without waiting.
+
+        `(value, True)`, or `(None, False)` once closed and drained. Raises WouldBlock if empty.
+        """
+    def send_exception(self, exc: BaseException, timeout: _Seconds | None = None) -> None:
+        """Send an exception that is raised at the receiver, with its traceback."""
+    def close(self) -> None:
+        """Close the channel: no value can be sent any more, those in it can be received.
+
+        A second close raises ChannelClosed.
+        """
+    @property
+    def closed(self) -> bool:
+        """Whether the channel was closed; there may still be values in it."""
+    @property
+    def cap(self) -> int:
+        """How many values the channel has room for."""
+    @property
+    def label(self) -> str | None:
+        """The label given when the channel was made."""
+    def if_recv(self) -> Case[_T]:
+        """Make the case of `select` that receives from this channel."""
+    def if_send(self, value: _T) -> Case[Any]:
+        """Make the case of `select` that sends `value` on this channel."""
+    def sender(self) -> SendChan[_T]:
+        """Give the end of this channel that can only send, as Go's `chan<- T`."""
+    def receiver(self) -> RecvChan[_T]:
+        """Give the end of this channel that can only receive, as Go's `<-chan T`."""
+    def arecv(self, timeout: _Seconds | None = None) -> Coroutine[Any, Any, _T]:
+        """Receive under asyncio.
+
+        `await ch.arecv()`. A value that was received when the task is cancelled is given, not lost.
+        """
+    def asend(self, value: _T, timeout: _Seconds | None = None) -> Coroutine[Any, Any, None]:
+        """Send under asyncio: `await ch.asend(value)`."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the channel: its length, its capacity, and who waits."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> Literal[True]: ...
+    def __iter__(self) -> Iterator[_T]:
+        """Receive until the channel is closed and drained, as Go's `for v := range ch`."""
+    def __next__(self) -> _T: ...
+    def __aiter__(self) -> AsyncIterator[_T]:
+        """Receive under asyncio until the channel is closed and drained."""
+    def __anext__(self) -> Coroutine[Any, Any, _T]: ...
+
+@final
+class SendChan(Generic[_SendT]):
+    """The end of a channel that can only send, as Go's `chan<- T`; made by `Chan.sender()`."""
+
+    def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
+    def send(self, value: _SendT, timeout: _Seconds | None = None) -> None:
+        """Send a value, as `Chan.send`."""
+    def try_send(self, value: _SendT) -> bool:
+        """Send without waiting, as `Chan.try_send`."""
+    def send_exception(self, exc: BaseException, timeout: _Seconds | None = None) -> None:
+        """Send an exception that is raised at the receiver."""
+    def close(self) -> None:
+        """Close the channel."""
+    @property
+    def closed(self) -> bool:
+        """Whether the channel was closed."""
+    @property
+    def cap(self) -> int:
+        """How many values the channel has room for."""
+    @property
+    def label(self) -> str | None:
+        """The label of the channel."""
+    def if_send(self, value: _SendT) -> Case[Any]:
+        """Make the case of `select` that sends `value`."""
+    def asend(self, value: _SendT, timeout: _Seconds | None = None) -> Coroutine[Any, Any, None]:
+        """Send under asyncio."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the channel."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> Literal[True]: ...
+
+@final
+class RecvChan(Generic[_RecvT]):
+    """The end of a channel that can only receive, as Go's `<-chan T`; made by `Chan.receiver()`."""
+
+    def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
+    def recv(self, timeout: _Seconds | None = None) -> _RecvT:
+        """Receive a value, as `Chan.recv`."""
+    def recv_ok(self, timeout: _Seconds | None = None) -> tuple[_RecvT | None, bool]:
+        """Receive with Go's second value, as `Chan.recv_ok`."""
+    def try_recv(self) -> tuple[_RecvT | None, bool]:
+        """Receive without waiting, as `Chan.try_recv`."""
+    @property
+    def closed(self) -> bool:
+        """Whether the channel was closed; there may still be values in it."""
+    @property
+    def cap(self) -> int:
+        """How many values the channel has room for."""
+    @property
+    def label(self) -> str | None:
+        """The label of the channel."""
+    def if_recv(self) -> Case[_RecvT]:
+        """Make the case of `select` that receives."""
+    def arecv(self, timeout: _Seconds | None = None) -> Coroutine[Any, Any, _RecvT]:
+        """Receive under asyncio."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the channel."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> Literal[True]: ...
+    def __iter__(self) -> Iterator[_RecvT]:
+        """Receive until the channel is closed and drained."""
+    def __next__(self) -> _RecvT: ...
+    def __aiter__(self) -> AsyncIterator[_RecvT]:
+        """Receive under asyncio until the channel is closed and drained."""
+    def __anext__(self) -> Coroutine[Any, Any, _RecvT]: ...
+
+@final
+class NilChan:
+    """The type of `nilchan`, Go's nil channel: blocks for ever, is never chosen, cannot be closed."""
+
+    def send(self, value: object, timeout: _Seconds | None = None) -> None:
+        """Block for ever, or until the time is over."""
+    def recv(self, timeout: _Seconds | None = None) -> Any:
+        """Block for ever, or until the time is over."""
+    def recv_ok(self, timeout: _Seconds | None = None) -> tuple[Any, bool]:
+        """Block for ever, or until the time is over."""
+    def try_send(self, value: object) -> bool:
+        """Give False."""
+    def try_recv(self) -> tuple[Any, bool]:
+        """Raise WouldBlock."""
+    def send_exception(self, exc: BaseException, timeout: _Seconds | None = None) -> None:
+        """Block for ever, or until the time is over."""
+    def close(self) -> None:
+        """Raise ChannelClosed: a nil channel cannot be closed."""
+    @property
+    def closed(self) -> bool:
+        """False."""
+    @property
+    def cap(self) -> int:
+        """0."""
+    @property
+    def label(self) -> str | None:
+        """The label shown in errors."""
+    def if_recv(self) -> Case[Any]:
+        """Make a case that is never chosen."""
+    def if_send(self, value: object) -> Case[Any]:
+        """Make a case that is never chosen."""
+    def sender(self) -> SendChan[Any]:
+        """Give the sending end."""
+    def receiver(self) -> RecvChan[Any]:
+        """Give the receiving end."""
+    def arecv(self, timeout: _Seconds | None = None) -> Coroutine[Any, Any, Any]:
+        """Block for ever under asyncio."""
+    def asend(self, value: object, timeout: _Seconds | None = None) -> Coroutine[Any, Any, None]:
+        """Block for ever under asyncio."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the channel."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> Literal[True]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def __next__(self) -> Any: ...
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+    def __anext__(self) -> Coroutine[Any, Any, Any]: ...
+
+nilchan: Final[NilChan]
+"""Go's nil channel: blocks for ever, is never chosen by `select`."""
+
+@final
+class Case(Generic[_RecvT]):
+    """One case of `select`, made by `if_recv` or `if_send`.
+
+    Two cases are equal if channel and direction are.
+    """
+
+    def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
+    @property
+    def value(self) -> _RecvT:
+        """What was received; None if the channel was closed and drained."""
+    @property
+    def ok(self) -> bool:
+        """Whether a value was received: False if the channel was closed and drained."""
+    @property
+    def index(self) -> int:
+        """The position of the case among the arguments of `select`."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Default:
+    """The type of `default`."""
+
+default: Final[Default]
+"""The case of `select` that happens when no other can happen at once, as Go's `default:`."""
+
+@overload
+def select(*, timeout: _Seconds | None = None) -> Any: ...
+@overload
+def select(*cases: Case[_T], timeout: _Seconds | None = None) -> Case[_T]: ...
+@overload
+def select(*cases: Case[_T] | Default, timeout: _Seconds | None = None) -> Case[_T] | Default: ...
+@overload
+def select(*cases: Case[Any] | Default, timeout: _Seconds | None = None) -> Any:
+    """Wait until one of the cases can happen, let it happen, and give that case object, as Go's `select`.
+
+    Among several that can happen one is chosen at random. With `default` among the cases it does not wait,
+    and gives `default` if no other can happen. Without cases it blocks for ever. Sending on a closed
+    channel raises ChannelClosed.
+    """
+
+# Time.
+
+@final
+class Timer:
+    """Sends the time on its channel `c` once, `d` seconds from now, as Go's `time.Timer`."""
+
+    def __init__(self, d: _Seconds) -> None: ...
+    @property
+    def c(self) -> RecvChan[float]:
+        """The channel on which the time arrives. Timers of `after_func` send nothing on it."""
+    def stop(self) -> bool:
+        """Stop the timer and tell whether it was active. No value from before can be received afterwards."""
+    def reset(self, d: _Seconds) -> bool:
+        """Start the timer anew for `d` seconds from now and tell whether it was active."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the timer."""
+
+@final
+class Ticker:
+    """Sends the time on its channel `c` every `d` seconds, as Go's `time.Ticker`.
+
+    Drops ticks for slow receivers.
+
+    Raises ValueError for a period that is not positive.
+    """
+
+    def __init__(self, d: _Seconds) -> None: ...
+    @property
+    def c(self) -> RecvChan[float]:
+        """The channel on which the times arrive."""
+    def stop(self) -> None:
+        """Stop the ticker. The channel is not closed."""
+    def reset(self, d: _Seconds) -> None:
+        """Start the ticker anew with a period of `d` seconds."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the ticker."""
+
+def after(d: _Seconds) -> RecvChan[float]:
+    """Give a channel on which the time arrives once, `d` seconds from now, as Go's `time.After`."""
+
+def after_func(d: _Seconds, fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> Timer:
+    """Call `fn(*args, **kwargs)` in its own goroutine `d` seconds from now, as Go's `time.AfterFunc`."""
+
+# Locks.
+
+@final
+class Mutex:
+    """A lock, as Go's `sync.Mutex`, handed on in order of arrival.
+
+    A context manager. Anybody may unlock it.
+    """
+
+    def lock(self, timeout: _Seconds | None = None) -> None:
+        """Lock; wait while it is locked."""
+    def unlock(self) -> None:
+        """Unlock. Raises RuntimeError if it is not locked."""
+    def try_lock(self) -> bool:
+        """Lock if that is possible without waiting; tell whether it was."""
+    @property
+    def locked(self) -> bool:
+        """Whether it is locked at the moment."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the lock."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: object) -> None: ...
+
+@final
+class RWMutex:
+    """A lock for many readers or one writer, as Go's `sync.RWMutex`.
+
+    A writer that waits holds new readers off.
+
+    As a context manager it locks for writing; `rlocker()` gives one for reading.
+    """
+
+    def lock(self, timeout: _Seconds | None = None) -> None:
+        """Lock for writing; wait for the readers and the writer to leave."""
+    def unlock(self) -> None:
+        """Unlock for writing. Raises RuntimeError if it is not locked for writing."""
+    def try_lock(self) -> bool:
+        """Lock for writing if that is possible without waiting; tell whether it was."""
+    def rlock(self, timeout: _Seconds | None = None) -> None:
+        """Lock for reading; wait for the writer to leave."""
+    def runlock(self) -> None:
+        """Undo one `rlock`. Raises RuntimeError if it is not locked for reading."""
+    def try_rlock(self) -> bool:
+        """Lock for reading if that is possible without waiting; tell whether it was."""
+    def rlocker(self) -> RLocker:
+        """Give a lock whose `lock` and `unlock` are `rlock` and `runlock`."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the lock."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: object) -> None: ...
+
+@final
+class RLocker:
+    """The reading side of an RWMutex, made by `RWMutex.rlocker()`. A context manager."""
+
+    def lock(self, timeout: _Seconds | None = None) -> None:
+        """Lock for reading."""
+    def unlock(self) -> None:
+        """Undo one `lock`."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: object) -> None: ...
+
+@final
+class WaitGroup:
+    """Waits for a number of goroutines, as Go's `sync.WaitGroup`."""
+
+    def add(self, delta: int = 1) -> None:
+        """Add to the counter. Raises ValueError if it would become negative."""
+    def done(self) -> None:
+        """Take one from the counter. Raises ValueError if it is zero."""
+    def wait(self, timeout: _Seconds | None = None) -> None:
+        """Wait until the counter is zero."""
+    def go(self, fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine:
+        """Add one, and start a goroutine that calls `fn(*args, **kwargs)` and is done afterwards."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the group."""
+
+@final
+class Cond:
+    """A condition to wait for, as Go's `sync.Cond`.
+
+    `lock` is a Mutex, an RWMutex or what `rlocker()` gives.
+    """
+
+    def __init__(self, lock: Mutex | RWMutex | RLocker) -> None: ...
+    def wait(self, timeout: _Seconds | None = None) -> None:
+        """Unlock, wait for a signal, lock again. Raises RuntimeError if the lock is not held."""
+    def signal(self) -> None:
+        """Wake the one that has waited longest."""
+    def broadcast(self) -> None:
+        """Wake all that wait."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the condition."""
+
+@final
+class Semaphore:
+    """A number of units to acquire, first come first served. A context manager for one unit."""
+
+    def __init__(self, n: int) -> None: ...
+    def acquire(self, n: int = 1, timeout: _Seconds | None = None) -> None:
+        """Take `n` units; wait until they are free and those who came before have been served."""
+    def try_acquire(self, n: int = 1) -> bool:
+        """Take `n` units if that is possible without waiting; tell whether it was."""
+    def release(self, n: int = 1) -> None:
+        """Give `n` units back. Raises ValueError if more would be free than there are."""
+    def stats(self) -> dict[str, Any]:
+        """Give counters of the semaphore."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: object) -> None: ...
+
+@final
+class Int:
+    """An atomic integer of 64 bits, as Go's `atomic.Int64`."""
+
+    def __init__(self, value: int = 0) -> None: ...
+    def load(self) -> int:
+        """Give the value."""
+    def store(self, value: int, /) -> None:
+        """Set the value."""
+    def add(self, delta: int, /) -> int:
+        """Add to the value and give the new one."""
+    def swap(self, new: int, /) -> int:
+        """Set the value and give the one before."""
+    def compare_and_swap(self, old: int, new: int, /) -> bool:
+        """Set the value to `new` if it is `old`; tell whether that happened."""
+    def and_(self, mask: int, /) -> int:
+        """Keep the bits of `mask` and give the value before."""
+    def or_(self, mask: int, /) -> int:
+        """Set the bits of `mask` and give the value before."""
+    def stats(self) -> dict[str, Any]:
+        """Give the value."""
+
+@final
+class Bool:
+    """An atomic truth value, as Go's `atomic.Bool`."""
+
+    def __init__(self, value: bool = False) -> None: ...
+    def load(self) -> bool:
+        """Give the value."""
+    def store(self, value: bool, /) -> None:
+        """Set the value."""
+    def swap(self, new: bool, /) -> bool:
+        """Set the value and give the one before."""
+    def compare_and_swap(self, old: bool, new: bool, /) -> bool:
+        """Set the value to `new` if it is `old`; tell whether that happened."""
+    def stats(self) -> dict[str, Any]:
+        """Give the value."""
+
+@final
+class Ref(Generic[_S]):
+    """An atomic reference to an object, as Go's `atomic.Pointer`; compared by identity."""
+
+    def __init__(self, value: _S = ...) -> None: ...
+    def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
+    def load(self) -> _S:
+        """Give the object."""
+    def store(self, value: _S, /) -> None:
+        """Set the object."""
+    def swap(self, new: _S, /) -> _S:
+        """Set the object and give the one before."""
+    def compare_and_swap(self, old: _S, new: _S, /) -> bool:
+        """Set the object to `new` if it is the very object `old`; tell whether that happened."""
+    def stats(self) -> dict[str, Any]:
+        """Give the object."""
+
+# The blocking pool, and the runtime.
+
+def blocking(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Call `fn(*args, **kwargs)` on a thread of the blocking pool; give its result, or raise what it raises.
+
+    Only the calling goroutine waits; it comes back at the front of the run queue. The caller's contextvars
+    apply. If the wait is given up (the goroutine is cancelled), the call goes on to its end and its result
+    is dropped.
+    """
+
+def lock_os_thread() -> None:
+    """Keep the calling goroutine on its OS thread, as Go's `runtime.LockOSThread`."""
+
+def unlock_os_thread() -> None:
+    """Undo one `lock_os_thread`."""
+
+def set_max_threads(n: int, /) -> int:
+    """Limit the threads of the blocking pool to `n`, more calls queue; gives the previous limit."""
+
+def gomaxprocs(n: int = 0, /) -> int:
+    """Set how many processors run goroutines and give the previous number; 0 changes nothing.
+
+    On a build of CPython with the GIL there is one processor whatever is asked for.
+    """
+
+def set_stack_size(bytes: int, /) -> int:
+    """Set the size of the C stacks of goroutines made from now on, in bytes; gives the previous size."""
+
+def stats() -> dict[str, Any]:
+    """Give the counters of the runtime."""
+
+# What the package uses.
+
+@final
+class Note:
+    """An event that a thread or a goroutine waits for.
+
+    The main thread's wait runs signal handlers and raises what they raise.
+    """
+
+    def set(self) -> None:
+        """Set the note and wake who waits."""
+    def clear(self) -> None:
+        """Clear the note."""
+    def is_set(self) -> bool:
+        """Tell whether the note is set."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the note is set. Gives False when the time is over."""
+
+def watch(note: Note | None, /) -> None:
+    """Name the note that is set when the runtime becomes quiescent and when the last goroutine ends."""
+
+def quiescent() -> bool:
+    """Tell whether no goroutine can go on by itself: none runs or is ready, no timer, no blocking call."""
+
+def foreign_threads() -> int:
+    """Count the Python threads that are neither the runtime's nor the caller."""
+
+def set_uncaught(fn: Callable[[Goroutine, BaseException], object], /) -> None:
+    """Set what is called, in the failing goroutine, when an exception other than GoroutineExit leaves it."""
+
+def set_started_hook(fn: Callable[[], object], /) -> None:
+    """Set what is called once before the first `go` of a process starts threads."""
+
+def started() -> bool:
+    """Tell whether a first `go` has happened in this process."""
+
+def shutdown() -> None:
+    """Let the runtime's threads take no more goroutines. The last thing that is called at exit."""

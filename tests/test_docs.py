@@ -1,0 +1,283 @@
+"""The documentation and the package say the same.
+
+docs/api.md names every public name and no other; each has a docstring and a typed stub; the programs in README.md and
+docs/ run, and print what the page says they print. A ```text block that follows a ```python block is its output.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import helpers
+import offset
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "python" / "offset"
+
+MODULES = [
+    "offset",
+    "offset.time",
+    "offset.sync",
+    "offset.sync.atomic",
+    "offset.runtime",
+    "offset.syscall",
+]
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# Names that are no functions, classes or modules: they have nothing to hang a docstring on.
+PLAIN_VALUES = (float, int)
+
+
+# ---- what there is ---------------------------------------------------------------------------
+
+
+def public_names(module: str) -> list[str]:
+    return sorted(importlib.import_module(module).__all__)
+
+
+def public_objects() -> list[tuple[str, str]]:
+    return [(module, name) for module in MODULES for name in public_names(module)]
+
+
+def public_members(kind: type) -> set[str]:
+    """The public attributes that a class adds to those of `object` and of exceptions."""
+    inherited = set(dir(BaseException if issubclass(kind, BaseException) else object))
+    return {name for name in dir(kind) if not name.startswith("_") and name not in inherited}
+
+
+def public_classes() -> list[tuple[str, str]]:
+    return [
+        (module, name)
+        for module, name in public_objects()
+        if inspect.isclass(getattr(importlib.import_module(module), name))
+    ]
+
+
+# ---- docs/api.md -----------------------------------------------------------------------------
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """The rows of docs/api.md: by module and name, the text of the row."""
+    rows: dict[str, dict[str, str]] = {}
+    section = None
+    for line in (ROOT / "docs" / "api.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            section = rows.setdefault(line.removeprefix("## "), {})
+        elif section is not None and (row := re.match(r"\| `(\w+)", line)):
+            assert row[1] not in section, f"docs/api.md has {row[1]} twice"
+            section[row[1]] = line
+    return rows
+
+
+def test_the_page_has_every_public_module() -> None:
+    assert sorted(documented()) == sorted(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_page_has_every_public_name_and_no_other(module: str) -> None:
+    assert sorted(documented()[module]) == public_names(module)
+
+
+@pytest.mark.parametrize(("module", "name"), public_classes())
+def test_the_page_has_every_member_of_a_class(module: str, name: str) -> None:
+    kind = getattr(importlib.import_module(module), name)
+    row = documented()[module][name]
+    if row.count("|") and "older name" in row:
+        return
+    missing = {member for member in public_members(kind) if not re.search(rf"\b{member}\b", row)}
+    assert not missing
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_no_other_names(module: str) -> None:
+    """What `__all__` leaves out is private, a module, or something that a public module gave."""
+    found = importlib.import_module(module)
+    loose = {
+        name
+        for name, value in vars(found).items()
+        if not name.startswith("_")
+        and name not in found.__all__
+        and not isinstance(value, ModuleType)
+        and getattr(value, "__module__", "").startswith("offset")
+    }
+    assert not loose
+
+
+# ---- docstrings and stubs --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_a_docstring(module: str) -> None:
+    assert inspect.getdoc(importlib.import_module(module))
+
+
+@pytest.mark.parametrize(("module", "name"), public_objects())
+def test_a_public_name_has_a_docstring(module: str, name: str) -> None:
+    value = getattr(importlib.import_module(module), name)
+    if isinstance(value, PLAIN_VALUES):
+        return
+    described = value if inspect.isclass(value) or callable(value) or inspect.ismodule(value) else type(value)
+    doc = described.__doc__
+    assert doc, f"{module}.{name} has no docstring"
+    assert doc.strip(), f"{module}.{name} has an empty docstring"
+
+
+@pytest.mark.parametrize(("module", "name"), public_classes())
+def test_a_public_member_has_a_docstring(module: str, name: str) -> None:
+    kind = getattr(importlib.import_module(module), name)
+    bare = {
+        member
+        for member in public_members(kind)
+        if not (getattr(kind, member).__doc__ or "").strip() and member not in getattr(kind, "__slots__", ())
+    }
+    assert not bare
+
+
+def source_of(module: str, suffix: str) -> Path:
+    parts = module.split(".")[1:]
+    package = PACKAGE.joinpath(*parts) / f"__init__{suffix}"
+    return package if package.exists() else PACKAGE.joinpath(*parts).with_suffix(suffix)
+
+
+class Stub(NamedTuple):
+    """What a .pyi file or a typed .py file declares at its top level."""
+
+    names: dict[str, ast.stmt]
+    imported: dict[str, tuple[str, str]]
+
+
+def stub_of(module: str) -> Stub:
+    path = source_of(module, ".pyi")
+    if not path.exists():
+        path = source_of(module, ".py")
+    names: dict[str, ast.stmt] = {}
+    imported: dict[str, tuple[str, str]] = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names[node.name] = node
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names[node.target.id] = node
+        elif isinstance(node, ast.Assign):
+            names.update({target.id: node for target in node.targets if isinstance(target, ast.Name)})
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.update({alias.asname or alias.name: (node.module, alias.name) for alias in node.names})
+    return Stub(names, imported)
+
+
+def declaration(module: str, name: str) -> ast.stmt | ModuleType | None:
+    """The node that declares a public name, followed through the stubs that hand it on."""
+    stub = stub_of(module)
+    if name in stub.names:
+        node = stub.names[name]
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):
+            return declaration(module, node.value.id)
+        return node
+    if name in stub.imported:
+        origin, original = stub.imported[name]
+        if f"{origin}.{original}" in MODULES:
+            return importlib.import_module(f"{origin}.{original}")
+        return declaration(origin, original)
+    return None
+
+
+def untyped_arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    every = function.args
+    arguments = [*every.posonlyargs, *every.args, *every.kwonlyargs]
+    arguments += [argument for argument in (every.vararg, every.kwarg) if argument is not None]
+    bare = [argument.arg for argument in arguments if argument.annotation is None]
+    missing = [name for name in bare if name not in ("self", "cls")]
+    return missing if function.returns is not None else [*missing, "return"]
+
+
+@pytest.mark.parametrize(("module", "name"), public_objects())
+def test_a_public_name_has_a_typed_stub(module: str, name: str) -> None:
+    node = declaration(module, name)
+    assert node is not None, f"the stub of {module} does not declare {name}"
+    if isinstance(node, ast.ClassDef):
+        methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
+        untyped = {method.name: untyped_arguments(method) for method in methods}
+        assert not {method: missing for method, missing in untyped.items() if missing}
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        assert not untyped_arguments(node)
+    else:
+        assert isinstance(node, ast.AnnAssign | ModuleType), f"{module}.{name} has no type"
+
+
+@pytest.mark.parametrize(("module", "name"), public_classes())
+def test_a_stub_has_every_member_of_a_class(module: str, name: str) -> None:
+    node = declaration(module, name)
+    assert isinstance(node, ast.ClassDef)
+    declared = set()
+    for item in ast.walk(node):
+        if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef):
+            declared.add(item.name)
+        elif isinstance(item, ast.AnnAssign):
+            declared.add(ast.unparse(item.target).removeprefix("self."))
+        elif isinstance(item, ast.Assign) and any(ast.unparse(target) == "__slots__" for target in item.targets):
+            declared.update(ast.literal_eval(item.value))
+    kind = getattr(importlib.import_module(module), name)
+    assert not public_members(kind) - declared
+
+
+# ---- the programs on the pages ---------------------------------------------------------------
+
+
+class Program(NamedTuple):
+    """A ```python block of a page, and the output that the page shows for it."""
+
+    page: str
+    line: int
+    source: str
+    output: str | None
+
+
+def programs() -> list[Program]:
+    found = []
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        pattern = r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?"
+        for block in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, block.start()) + 1
+            found.append(Program(path.name, line, block[1], block[2]))
+    return found
+
+
+def test_every_text_block_is_the_output_of_a_program() -> None:
+    shown = sum(path.read_text(encoding="utf-8").count("\n```text\n") for path in PAGES)
+    assert shown == sum(program.output is not None for program in programs())
+    assert shown > 10
+
+
+@pytest.mark.parametrize("program", programs(), ids=lambda program: f"{program.page}:{program.line}")
+def test_a_program_on_a_page_does_what_the_page_says(program: Program, tmp_path: Path) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(program.source, encoding="utf-8")
+    status, stdout, stderr = helpers.run_script(file)
+    assert status == 0, stderr
+    if program.output is not None:
+        assert stdout == program.output
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [*PAGES, *ROOT.glob("*.md")]
+    broken = [
+        f"{page.name}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert not broken
+
+
+def test_the_version_of_the_package_is_in_the_changelog_or_unreleased() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (.+)$", changelog, re.MULTILINE)
+    assert sections[0] == "Unreleased" or sections[0].startswith(offset.__version__)

@@ -1,0 +1,169 @@
+"""Each program in examples/ does what its first lines say, run as a user runs it.
+
+Invariants:
+
+* What is asserted does not depend on the speed of the machine: where goroutines race, as they do in
+  the originals, any outcome that the rules of the language allow will do.
+* Every program is tested and is part of the demo.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import socket
+from collections import Counter
+from pathlib import Path
+
+import helpers
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+# Seconds after which a program is taken to hang; also given to those that have a limit of their own.
+HANG = 100.0
+
+PRIMES = [n for n in range(2, 542) if all(n % d for d in range(2, n))]
+
+
+def output(name: str, *args: object) -> list[str]:
+    """The lines that an example prints; it must end well and complain of nothing."""
+    ended = helpers.run_script(EXAMPLES / name, *args, timeout=HANG)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
+    return ended.stdout.splitlines()
+
+
+def test_hello_says_both_words() -> None:
+    lines = output("hello.py")
+    said = Counter(lines)
+    assert said["hello"] == 5
+    assert 1 <= said["world"] <= 5
+    assert set(said) == {"hello", "world"}
+    assert lines[-1] == "hello" or said["world"] == 5
+
+
+def test_halves_add_up() -> None:
+    (line,) = output("halves.py")
+    x, y, total = map(int, line.split())
+    assert {x, y} == {17, -5}
+    assert total == 12
+
+
+def test_buffered_values_keep_their_order() -> None:
+    assert output("buffered.py") == ["1", "2"]
+
+
+def test_fibonacci_sends_ten_numbers_and_quits() -> None:
+    assert output("fibonacci.py") == ["0", "1", "1", "2", "3", "5", "8", "13", "21", "34", "quit"]
+
+
+def test_boom_ticks_and_goes_off_last() -> None:
+    lines = output("boom.py")
+    assert lines[-1] == "BOOM!"
+    assert lines.count("BOOM!") == 1
+    assert 1 <= lines.count("tick.") <= 5
+    assert 1 <= lines.count("    .") <= 10
+    assert set(lines) == {"tick.", "    .", "BOOM!"}
+
+
+def test_sieve_prints_the_primes() -> None:
+    (line,) = output("sieve.py")
+    assert list(map(int, line.split())) == PRIMES
+    assert len(PRIMES) == 100
+
+
+def test_sieve_prints_as_many_as_asked_for() -> None:
+    assert output("sieve.py", 5) == ["2 3 5 7 11 "]
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_wordcount_agrees_with_a_plain_loop(workers: int) -> None:
+    *progress, empty, common, verdict = output("wordcount.py", workers)
+    assert verdict == "a plain loop agrees"
+    assert empty == ""
+    assert re.fullmatch(r"most common: self [\d,]+(, \w+ [\d,]+){4}", common)
+    counted = [re.fullmatch(r" *(\d+) files, +([\d,]+) words", line) for line in progress]
+    assert all(counted)
+    files = [int(match[1]) for match in counted if match]
+    assert files == sorted(files)
+    assert files[-1] > 500
+
+
+@pytest.mark.skipif(helpers.FREE_THREADED, reason="builds without the GIL do not move a goroutine that has started")
+def test_rescue_wakes_every_sleeper_while_the_ticker_ticks() -> None:
+    # The demo holds the program to its 2.5 s; here a slow machine may take longer.
+    *ticks, verdict = output("rescue.py", HANG)
+    match = re.fullmatch(r"50 of 50 sleepers awake after [\d.]+ s, (\d+) ticks meanwhile", verdict)
+    assert match, verdict
+    assert len(ticks) == int(match[1]) >= 2
+    assert all(re.fullmatch(r"tick at [\d.]+ s", tick) for tick in ticks)
+
+
+@pytest.mark.parametrize("pages", [1, 40])
+def test_crawler_visits_every_page_once(pages: int) -> None:
+    *lines, verdict = output("crawler.py", pages)
+    assert re.fullmatch(rf"{pages} pages and 1 dead link in [\d.]+ s, 10 at once", verdict)
+    visited = Counter(re.findall(r"http://127\.0\.0\.1:\d+/(\d+): ", "\n".join(lines)))
+    assert visited == Counter(str(page) for page in range(pages + 1))
+
+
+def test_workers_share_the_jobs_and_stop() -> None:
+    lines = output("workers.py")
+    done = [match for line in lines if (match := re.fullmatch(r"worker ([123]): (\d+) squared is (\d+)", line))]
+    assert len(done) == 12
+    assert all(int(match[3]) == int(match[2]) ** 2 for match in done)
+    assert len({match[2] for match in done}) == 12
+    # On several processors the ends of two lines may trade places, as `print` writes them apart.
+    assert sorted(re.findall(r"worker (\d) stops", "\n".join(lines))) == ["1", "2", "3"]
+    assert re.fullmatch(r"12 results in [\d.]+ s; everybody has stopped", lines[-1])
+
+
+def test_chat_passes_every_message_on() -> None:
+    assert output("chat.py") == [
+        "ann reads: Your name?",
+        "ann reads: ann has come",
+        "bob reads: Your name?",
+        "ann reads: bob has come",
+        "bob reads: bob has come",
+        "ann reads: ann: hello, bob",
+        "bob reads: ann: hello, bob",
+        "ann reads: bob: goodbye",
+        "bob reads: bob: goodbye",
+        "ann reads: bob has gone",
+        "everybody has read what was said",
+    ]
+
+
+def test_chat_serves_clients_of_another_process() -> None:
+    with helpers.start_script(EXAMPLES / "chat.py", "serve", 0) as server:
+        assert server.stdout is not None
+        serving, port = server.stdout.readline().rsplit(maxsplit=1)
+        assert serving == "serving on port"
+        with (
+            socket.create_connection(("127.0.0.1", int(port)), timeout=HANG) as connection,
+            connection.makefile(encoding="utf-8") as lines,
+        ):
+            assert lines.readline() == "Your name?\n"
+            connection.sendall(b"eve\nis anybody here?\n")
+            assert lines.readline() == "eve has come\n"
+            assert lines.readline() == "eve: is anybody here?\n"
+        assert server.poll() is None
+
+
+def test_demo_runs_every_program() -> None:
+    programs = runpy.run_path(str(EXAMPLES / "demo.py"))["PROGRAMS"]
+    assert set(programs) == {path.name for path in EXAMPLES.glob("*.py")} - {"demo.py"}
+    tested = Path(__file__).read_text(encoding="utf-8")
+    assert [name for name in programs if f'"{name}"' not in tested] == []
+
+
+def test_demo_fails_when_a_program_fails(tmp_path: Path) -> None:
+    demo = (EXAMPLES / "demo.py").read_text(encoding="utf-8")
+    (tmp_path / "demo.py").write_text(demo, encoding="utf-8")
+    for name in runpy.run_path(str(EXAMPLES / "demo.py"))["PROGRAMS"]:
+        broken = name in ("boom.py", "chat.py")
+        (tmp_path / name).write_text("raise SystemExit(3)\n" if broken else "", encoding="utf-8")
+    ended = helpers.run_script(tmp_path / "demo.py", timeout=HANG)
+    assert ended.returncode == 1
+    assert ended.stdout.count("FAILED: status 3") == 2
+    assert ended.stderr == "failed: boom.py, chat.py\n"

@@ -1,0 +1,429 @@
+"""The end of the interpreter with goroutines parked, computing and blocked: no crash, no hang.
+
+Invariants: each program is a subprocess; each scenario is repeated, as what can go wrong (a machine that
+wants the GIL of an interpreter that is going away) is a race. What has to be seen on stdout is written
+with `os.write`, since the interpreter's own streams go away, too.
+"""
+
+import os
+import re
+import signal
+import threading
+
+import pytest
+from helpers import FREE_THREADED, PATIENCE, run_script, start_script
+
+REPETITIONS = int(os.environ.get("OFFSET_EXIT_REPETITIONS", "2"))
+
+DEV = ("-X", "dev", "-W", "error")
+
+PREAMBLE = """
+import os, sys, threading, time
+import offset
+from offset import go, makechan, nilchan, run, runtime, sync
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def parked(wait=nilchan.recv):
+    try:
+        wait()
+    finally:
+        say("finally")
+
+def computing():
+    while True:
+        pass
+
+def yielding():
+    while True:
+        offset.gosched()
+
+def blocked_in_c():
+    time.sleep(3600)
+
+def blocked_in_the_pool():
+    offset.syscall.blocking(time.sleep, 3600)
+
+def trading():
+    ch = makechan()
+    go(lambda: [ch.send(None) for _ in iter(int, 1)])
+    for _ in ch:
+        pass
+
+def reading():
+    read, write = os.pipe()
+    os.write(write, b"x" * 1000)
+    while True:
+        os.read(read, 1)
+        os.write(write, b"x")
+
+def begin(*functions):
+    "Start goroutines and wait until they have begun."
+    goroutines = [go(function) for function in functions]
+    while not all(goroutine.started for goroutine in goroutines):
+        offset.gosched() if offset.current() else time.sleep(0.001)
+    return goroutines
+"""
+
+# What goroutines do when the interpreter exits, and how many lines "finally" there are then.
+LEFT = {
+    "nothing": ("", 0),
+    "one that has ended": ("go(int).join()", 0),
+    "parked": ("begin(*[parked] * 20)", 20),
+    "sleeping": ("begin(*[lambda: parked(lambda: offset.sleep(3600))] * 5)", 5),
+    "in a select": ("begin(*[lambda: parked(offset.select)] * 5)", 5),
+    "waiting for a lock": ("mutex = sync.Mutex(); mutex.lock(); begin(*[lambda: parked(mutex.lock)] * 5)", 5),
+    "not started": ("for _ in range(20): go(parked)", None),
+    "yielding": ("begin(parked, yielding, yielding)", 1),
+    "trading": ("begin(parked, trading, trading)", 1),
+    "computing": ("begin(parked, computing)", 1),
+    "many that compute": ("begin(parked, *[computing] * 8)", None if FREE_THREADED else 1),
+    "blocked in C": ("begin(parked, blocked_in_c, blocked_in_c)", None if FREE_THREADED else 1),
+    "blocked in the pool": ("begin(parked, blocked_in_the_pool, blocked_in_the_pool)", 1),
+    "reading and writing": ("begin(parked, reading, reading)", 1),
+    "timers": ("timer = offset.time.after_func(0.001, yielding); offset.time.tick(0.001); begin(parked)", 1),
+    "all of it": ("begin(parked, yielding, trading, computing, blocked_in_c, blocked_in_the_pool, reading)", None),
+}
+
+# How a program comes to its end: the text of the program, its status, what follows on stderr.
+ENDINGS = {
+    "the end of the script": ("{left}", 0, ""),
+    "run": ("def main():\n    {left}\nrun(main, grace=0.2)", 0, ""),
+    "an exception": ("{left}\nraise ValueError('the end')", 1, "ValueError: the end"),
+    "sys.exit": ("{left}\nsys.exit(7)", 7, ""),
+    "os._exit": ("{left}\nos._exit(8)", 8, ""),
+}
+
+
+# Every way to leave with every kind of goroutine would take long; the unusual ways get the kinds that differ.
+SCENARIOS = [
+    (ending, left)
+    for ending in ENDINGS
+    for left in LEFT
+    if ending in ("the end of the script", "run") or left in ("parked", "trading", "computing", "all of it")
+]
+
+
+def finish(program, options=()):
+    """Run a program whose grace time at exit is short, so that endless loops cost no time here."""
+    return run_script(
+        PREAMBLE + "import offset._exit\noffset._exit.GRACE = 0.2\n" + program, interpreter_options=options
+    )
+
+
+@pytest.mark.parametrize(("ending", "left"), SCENARIOS)
+def test_exit_with_goroutines_left(ending, left):
+    statements, finally_lines = LEFT[left]
+    program, status, message = ENDINGS[ending]
+    for repetition in range(REPETITIONS):
+        options = DEV if repetition % 2 else ()
+        ended = finish(program.format(left=statements), options)
+        told = f"repetition {repetition} {options}: {ended}"
+        assert ended.returncode == status, told
+        assert message in ended.stderr, told
+        assert set(ended.stdout.splitlines()) <= {"finally"}, told
+        if ending == "os._exit":
+            assert ended.stdout == "", told
+        elif finally_lines is not None:
+            assert ended.stdout.count("finally") == finally_lines, told
+        for sign in ("Fatal Python error", "panicked", "fatal error", "forced unwind", "core dumped"):
+            assert sign not in ended.stderr, told
+
+
+def test_those_that_do_not_end_are_named():
+    """The grace time is over: each is named on stderr, and the program ends all the same."""
+    ended = finish(
+        """
+def the_endless_loop():
+    while True:
+        try:
+            computing()
+        except offset.GoroutineExit:
+            pass
+def the_one_in_c():
+    time.sleep(3600)
+begin(the_endless_loop, the_one_in_c)
+"""
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "the_endless_loop" in ended.stderr
+    assert "the_one_in_c" in ended.stderr
+    assert len(re.findall(r"goroutine \d+ \[", ended.stderr)) >= 2
+
+
+def test_finally_blocks_may_use_everything_at_exit():
+    """They may park, start goroutines, import, call into the pool, and wait for each other."""
+    ended = finish(
+        """
+import offset._exit
+offset._exit.GRACE = 30
+def careful(number, mine, yours):
+    try:
+        nilchan.recv()
+    finally:
+        offset.sleep(0.001)
+        mine.send(number)
+        other = yours.recv()
+        helped = makechan()
+        go(helped.send, "helped")
+        import colorsys
+        say(other, helped.recv(), offset.syscall.blocking(pow, 2, 5), colorsys.__name__)
+left, right = makechan(1), makechan(1)
+begin(lambda: careful(1, left, right), lambda: careful(2, right, left))
+"""
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(ended.stdout.splitlines()) == ["1 helped 32 colorsys", "2 helped 32 colorsys"]
+
+
+def test_an_exception_at_exit_is_reported():
+    ended = finish(
+        """
+def failing():
+    try:
+        nilchan.recv()
+    finally:
+        raise ValueError("while leaving")
+begin(failing, parked)
+"""
+    )
+    assert (ended.returncode, ended.stdout) == (0, "finally\n"), ended.stderr
+    assert "ValueError: while leaving" in ended.stderr
+    assert "failing" in ended.stderr
+
+
+def test_functions_of_atexit_may_use_goroutines():
+    """Those registered before the first `go` run after the goroutines were ended, the others before."""
+    ended = finish(
+        """
+import atexit
+def last():
+    say("last", runtime.num_goroutine())
+def first():
+    ch = makechan()
+    go(ch.send, "a value")
+    say("first", ch.recv(), run(lambda: "a run"))
+atexit.register(last)
+begin(parked)
+atexit.register(first)
+"""
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == ["first a value a run", "finally", "last 0"]
+
+
+def test_go_after_the_end_fails_cleanly():
+    """When the runtime has been stopped a new goroutine is refused or never runs; nothing hangs."""
+    for _ in range(REPETITIONS):
+        ended = finish(
+            """
+import atexit
+def last():
+    try:
+        go(say, "a late goroutine")
+    except RuntimeError:
+        pass
+    say("last")
+atexit.register(last)
+go(int).join()
+"""
+        )
+        assert ended.returncode == 0, ended
+        assert "last" in ended.stdout.splitlines()
+        assert "Fatal" not in ended.stderr
+
+
+def test_objects_with_finalizers_at_exit():
+    """Finalizers that use channels run while the interpreter clears its modules."""
+    for _ in range(REPETITIONS):
+        ended = finish(
+            """
+class Late:
+    def __init__(self):
+        self.ch = makechan(1)
+    def __del__(self):
+        try:
+            self.ch.send("value")
+            os.write(1, b"finalized\\n")
+        except BaseException:
+            os.write(1, b"refused\\n")
+module_level = Late()
+cycle = [Late()]
+cycle.append(cycle)
+def holding():
+    thing = Late()
+    nilchan.recv()
+begin(holding, holding)
+"""
+        )
+        assert ended.returncode == 0, ended
+        assert 2 <= len(ended.stdout.splitlines()) <= 4, ended
+        assert "Fatal" not in ended.stderr
+
+
+def test_plain_threads_may_use_goroutines_until_they_end():
+    """Python joins plain threads first; goroutines live that long."""
+    ended = finish(
+        """
+ch = makechan()
+def echo():
+    for value in ch:
+        ch.send(value + 1)
+def thread():
+    gate.wait()
+    time.sleep(0.05)
+    ch.send(1)
+    say(ch.recv())
+gate = threading.Event()
+threading.Thread(target=thread).start()
+begin(echo)
+gate.set()
+"""
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "2\n", "")
+
+
+@pytest.mark.parametrize("waits", ["nilchan.recv()", "offset.sleep(3600)", "mutex.lock()", "offset.select()"])
+def test_daemon_threads_blocked_in_the_runtime(waits):
+    """A daemon thread is left where it is; it does not keep the program alive."""
+    for _ in range(REPETITIONS):
+        ended = finish(
+            f"""
+mutex = sync.Mutex()
+mutex.lock()
+def thread():
+    ready.set()
+    {waits}
+ready = threading.Event()
+threading.Thread(target=thread, daemon=True).start()
+ready.wait()
+begin(parked)
+"""
+        )
+        assert (ended.returncode, ended.stdout) == (0, "finally\n"), ended
+        assert "Fatal" not in ended.stderr
+
+
+def test_daemon_threads_that_trade_with_goroutines():
+    for repetition in range(REPETITIONS):
+        ended = finish(
+            """
+ch = makechan()
+def send():
+    while True:
+        ch.send(1)
+def receive():
+    while True:
+        ch.recv()
+for _ in range(2):
+    threading.Thread(target=send, daemon=True).start()
+begin(receive, receive, parked)
+ch.recv()
+""",
+            DEV if repetition % 2 else (),
+        )
+        assert (ended.returncode, ended.stdout) == (0, "finally\n"), ended
+        assert "Fatal" not in ended.stderr
+
+
+def test_sys_exit_in_a_goroutine_without_run():
+    """There is no run that could raise it: the program goes on, or ends with the code, and nothing else."""
+    ended = finish(
+        """
+goroutine = go(sys.exit, 3)
+goroutine.join()
+say("goes on")
+"""
+    )
+    assert (ended.returncode, ended.stdout) in ((0, "goes on\n"), (3, "")), ended
+
+
+@pytest.mark.parametrize("left", ["begin(parked)", "begin(parked, computing)", "begin(parked, trading)"])
+@pytest.mark.parametrize("ending", ["the end of the script", "run"])
+def test_exit_by_ctrl_c(left, ending):
+    """Unwound as Python does: finally blocks, then death by SIGINT."""
+    program = {
+        "the end of the script": "{left}\nsay('ready')\nmakechan().recv()\n",
+        "run": "def main():\n    {left}\n    say('ready')\n    makechan().recv()\nrun(main, grace=0.2)\n",
+    }[ending].format(left=left)
+    shortened = PREAMBLE + "import offset._exit\noffset._exit.GRACE = 0.2\n" + program
+    with start_script(shortened) as process:
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate()
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+    assert (process.returncode, stdout) == (-signal.SIGINT, "finally\n"), stderr
+    assert "KeyboardInterrupt" in stderr
+
+
+def test_ctrl_c_during_the_grace_time_ends_it():
+    program = (
+        PREAMBLE
+        + """
+import offset._exit
+offset._exit.GRACE = 3600
+def slow():
+    try:
+        nilchan.recv()
+    finally:
+        say("ready")
+        nilchan.recv(timeout=3600)
+begin(slow)
+"""
+    )
+    with start_script(program) as process:
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate()
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+    assert process.returncode in (0, 130, -signal.SIGINT), (process.returncode, stderr)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="needs POSIX signals")
+def test_sigterm_kills_as_usual():
+    with start_script(PREAMBLE + "begin(parked, computing)\nsay('ready')\nmakechan().recv()\n") as process:
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(timeout=PATIENCE) == -signal.SIGTERM
+
+
+def test_the_traceback_of_the_program_comes_whole():
+    """What a goroutine printed just before the end is not lost, nor cut into by the end."""
+    ended = finish(
+        """
+def main():
+    go(print, "from a goroutine").join()
+    raise ValueError("the end of main")
+run(main)
+"""
+    )
+    assert (ended.returncode, ended.stdout) == (1, "from a goroutine\n")
+    assert ended.stderr.rstrip().endswith("ValueError: the end of main")
+
+
+@pytest.mark.parametrize("options", [("-X", "tracemalloc"), ("-X", "importtime"), ("-X", "faulthandler"), ("-E", "-s")])
+def test_exit_under_options_of_the_interpreter(options):
+    for _ in range(REPETITIONS):
+        ended = finish(LEFT["all of it"][0] + "\n", options)
+        assert ended.returncode == 0, ended
+        assert "Fatal" not in ended.stderr
+
+
+def test_exit_with_the_debug_allocator():
+    for _ in range(REPETITIONS):
+        ended = run_script(
+            PREAMBLE + "import offset._exit\noffset._exit.GRACE = 0.2\n" + LEFT["all of it"][0],
+            env={"PYTHONMALLOC": "debug"},
+        )
+        assert ended.returncode == 0, ended

@@ -1,0 +1,752 @@
+"""Hazards 13 to 28: machines, frames of C, memory, the collector, dumps, tracing, fork, memory hooks.
+
+Each docstring says which rule of the runtime keeps the hazard away; without that rule the test fails (or,
+for races, fails soon). See `hazards.py`.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sysconfig
+
+import pytest
+import test_hazards
+from hazards import GIL_ONLY, LINUX, PREAMBLE, succeed
+from helpers import FREE_THREADED, run_script
+
+# ---- machines --------------------------------------------------------------------------------
+
+# Counts the OS threads of the process while `busy` goroutines or threads run.
+WATCHED = """
+def watch(over):
+    most = 0
+    while not over():
+        offset.gosched()
+        most = max(most, len(os.listdir("/proc/self/task")))
+    return most
+"""
+
+
+@GIL_ONLY
+@LINUX
+def test_hazard_13_machines_that_compute_are_capped():
+    """Rule: at most four machines compute; without it a hundred hogs make up to a hundred."""
+    succeed(
+        WATCHED
+        + """
+def short_hog():
+    end = time.thread_time() + 0.05
+    while time.thread_time() < end:
+        pass
+
+def main():
+    goroutines = [go(short_hog) for _ in range(100)]
+    most = watch(lambda: all(goroutine.status == "dead" for goroutine in goroutines))
+    print("fine" if most <= 12 else most)
+run(main)
+"""
+    )
+
+
+@GIL_ONLY
+@LINUX
+def test_hazard_14_waiting_for_the_gil_makes_no_machines():
+    """Rule: a goroutine that waits to attach makes progress; plain threads that compute cause no rescue storm."""
+    succeed(
+        WATCHED
+        + """
+def main():
+    threads = [threading.Thread(target=hog) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    before = len(os.listdir("/proc/self/task"))
+    count = sync.atomic.Int()
+    def yielding():
+        for _ in range(100):
+            offset.gosched()
+            count.add(1)
+    goroutines = [go(yielding) for _ in range(20)]
+    most = watch(lambda: count.load() == 2000)
+    stop.append(True)
+    join(*goroutines)
+    print("fine" if most <= before + 8 else (before, most))
+run(main)
+"""
+    )
+
+
+# ---- frames of C -----------------------------------------------------------------------------
+
+EXTENSION = r"""
+#define _GNU_SOURCE
+#include <Python.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* As C++ bindings do: a list of frames in thread-local memory, whose address is kept across a call. */
+static __thread long depth;
+
+static PyObject *call(PyObject *module, PyObject *function)
+{
+    long *here = &depth;
+    long before = syscall(SYS_gettid);
+    ++*here;
+    PyObject *result = PyObject_CallNoArgs(function);
+    --*here;
+    if (result == NULL)
+        return NULL;
+    Py_DECREF(result);
+    return Py_BuildValue("llO", before, (long)syscall(SYS_gettid), here == &depth ? Py_True : Py_False);
+}
+
+static PyMethodDef methods[] = {{"call", call, METH_O, NULL}, {NULL, NULL, 0, NULL}};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "foreign_frames", NULL, -1, methods};
+
+PyMODINIT_FUNC PyInit_foreign_frames(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+#ifdef Py_GIL_DISABLED
+    if (module != NULL)
+        PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED);
+#endif
+    return module;
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def extension(tmp_path_factory):
+    """The directory with an extension whose frames keep the address of thread-local memory."""
+    directory = tmp_path_factory.mktemp("foreign_frames")
+    source = directory / "foreign_frames.c"
+    source.write_text(EXTENSION)
+    target = directory / f"foreign_frames{sysconfig.get_config_var('EXT_SUFFIX')}"
+    compiler = os.environ.get("CC", "cc")
+    include = sysconfig.get_path("include")
+    command = [*shlex.split(compiler), "-shared", "-fPIC", "-O1", f"-I{include}", str(source), "-o", str(target)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no C compiler")
+    except subprocess.CalledProcessError as error:
+        if "Python.h" in error.stderr:
+            pytest.skip("the headers of this Python are not installed")
+        raise AssertionError(error.stderr) from error
+    return directory
+
+
+# Goroutines that wait in calls of the extension, beside hogs that make the runtime move whom it may move; one
+# without frames of C shows that it does. Arguments: the directory of the extension, and whether anybody moves.
+UNMOVED = """
+sys.path.insert(0, sys.argv[1])
+import foreign_frames, functools, itertools
+
+moved = []
+
+def movable():
+    native = threading.get_native_id()
+    while not stop:
+        offset.gosched()
+        if threading.get_native_id() != native:
+            moved.append(True)
+
+def loop():
+    while not stop:
+        offset.gosched()
+
+def in_foreign_frames(function, answer):
+    begun.send(None)
+    answer.send(foreign_frames.call(function))
+
+begun, gate = makechan(), makechan()
+
+def main():
+    answer = makechan(10)
+    functions = FUNCTIONS
+    goroutines = [go(in_foreign_frames, function, answer) for function in functions]
+    for _ in goroutines:
+        begun.recv()
+    free = go(movable)
+    hogs = [go(hog) for _ in range(2)]
+    end = time.monotonic() + (30 if sys.argv[2] == "moves" else 0.3)
+    while not moved and time.monotonic() < end:
+        offset.gosched()
+    # What they wait for comes while everybody is being moved about.
+    gate.close()
+    for _ in range(20):
+        offset.gosched()
+    stop.append(True)
+    join(*goroutines, *hogs, free)
+    for _ in goroutines:
+        before, after, same_memory = answer.recv()
+        assert (before, same_memory) == (after, True)
+    print("fine", bool(moved))
+run(main)
+"""
+
+
+def assert_unmoved(extension, functions):
+    moves = "stays" if FREE_THREADED else "moves"
+    program = UNMOVED.replace("FUNCTIONS", functions)
+    succeed(program, args=(extension, moves), expected=f"fine {not FREE_THREADED}\n")
+
+
+@LINUX
+def test_hazard_15_a_call_without_a_second_frame_of_python_counts(extension):
+    """Rule: whether a goroutine may move is read from its C stack, not from its frames of Python.
+
+    Those show nothing when an extension calls a method of a channel directly.
+    """
+    assert_unmoved(
+        extension,
+        """[
+        functools.partial(gate.recv_ok),
+        gate.recv_ok,
+        lambda: foreign_frames.call(gate.recv_ok),
+        functools.partial(list, itertools.starmap(gate.recv_ok, [(), ()])),
+    ]""",
+    )
+
+
+@GIL_ONLY
+@LINUX
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "next(generator())",
+        "Thing().attribute",
+        "cached()",
+        "Thing().missing",
+        "sorted([1], key=lambda _: park())",
+        "Thing(True)",
+        "Thing().__enter__()",
+        "list(map(lambda _: park(), [1]))",
+        "max([1], key=lambda _: park())",
+        "park(*(), **{})",
+    ],
+)
+def test_hazard_16_harmless_frames_of_c_may_move(inside):
+    """Rule: frames of CPython itself do not keep a goroutine on its machine.
+
+    Otherwise a plain lock held in such a place and wanted by a neighbour is never released.
+    """
+    succeed(
+        f"""
+import functools
+lock = threading.Lock()
+
+def park():
+    with lock:
+        inside.send(None)
+        for _ in range(20):
+            offset.sleep(0.002)
+
+def generator():
+    yield park()
+
+@functools.lru_cache
+def cached():
+    return park()
+
+class Thing:
+    def __init__(self, parks=False):
+        if parks:
+            park()
+    def __getattr__(self, name):
+        return park()
+    def __enter__(self):
+        return park()
+    @property
+    def attribute(self):
+        return park()
+
+inside = makechan()
+
+def holder():
+    {inside}
+
+def wanting():
+    with lock:
+        pass
+
+def main():
+    goroutine = go(holder)
+    inside.recv()
+    join(go(wanting), go(wanting), goroutine)
+    print("fine")
+run(main)
+"""
+    )
+
+
+@LINUX
+def test_hazard_17_without_the_gil_started_goroutines_stay():
+    """Rule: on a free-threaded build a started goroutine never moves; those that have not started go on.
+
+    Its objects live in memory of the thread that allocated them. With the GIL the others go on wholly.
+    """
+    succeed(
+        """
+free_threaded = not getattr(sys, "_is_gil_enabled", lambda: True)()
+
+def restless():
+    native = threading.get_native_id()
+    while not stop:
+        offset.sleep(0.001)
+        if free_threaded:
+            assert threading.get_native_id() == native
+
+def main():
+    goroutines = [go(restless) for _ in range(8)]
+    blocked = [go(time.sleep, 0.3) for _ in range(4)]
+    ch = makechan(20)
+    fresh = [go(ch.send, n) for n in range(20)]
+    join(*fresh, *blocked)
+    stop.append(True)
+    join(*goroutines)
+    assert sorted(ch.recv() for _ in range(20)) == list(range(20))
+    print("fine")
+run(main)
+"""
+    )
+
+
+def test_hazard_18_thread_states_are_born_where_they_run():
+    """Rule: on a free-threaded build a thread state is made on the machine that will run it.
+
+    Its memory is bound to the OS thread that makes it; here those that call `go` are gone before the
+    goroutine begins, and what it allocates is freed elsewhere.
+    """
+    succeed(
+        """
+def allocate(ch):
+    ch.send([[bytearray(100) for _ in range(100)] for _ in range(10)])
+
+def spawn(ch):
+    for _ in range(10):
+        go(allocate, ch)
+
+def main():
+    for _ in range(5):
+        ch = makechan(5)
+        threads = [threading.Thread(target=spawn, args=(ch,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            offset.syscall.blocking(thread.join)
+        for _ in range(40):
+            values = ch.recv()
+            assert sum(len(part) for part in values) == 1000
+        del values
+        gc.collect()
+    print("fine")
+run(main)
+""",
+        env={"PYTHONMALLOC": "debug"},
+    )
+
+
+@LINUX
+def test_hazard_19_memory_of_a_goroutine():
+    """Rule: stacks and thread states are pooled a machine; a parked goroutine costs a page where there is a GIL.
+
+    On a free-threaded build it costs more, which the documentation says; it must not grow without end.
+    """
+    succeed(
+        f"""
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def park(gate):
+    gate.recv_ok()
+
+def work(ch):
+    ch.send(len({{n: [n] * 10 for n in range(1000)}}))
+
+def crowd(count):
+    gate = makechan()
+    before = resident()
+    goroutines = [go(park, gate) for _ in range(count)]
+    wait_parked(*goroutines)
+    each = (resident() - before) / count
+    gate.close()
+    join(*goroutines)
+    return each
+
+def main():
+    crowd(100)
+    each = crowd(10_000 if not {FREE_THREADED} else 1_000)
+    assert each < (8_000 if not {FREE_THREADED} else 100_000), each
+    after = []
+    for _ in range(8):
+        ch = makechan(50)
+        join(*[go(work, ch) for _ in range(50)])
+        after.append(resident())
+    assert after[-1] - after[2] < 8_000_000, after
+    print("fine")
+run(main)
+"""
+    )
+
+
+# ---- the collector, dumps and tracing --------------------------------------------------------
+
+
+def test_hazard_20_a_finalizer_that_parks_delays_the_collector_and_no_more():
+    """Rule: a collection that parks stops other collections, but no goroutine, and it goes on afterwards."""
+    succeed(
+        """
+finalized = []
+gate = makechan()
+
+class Cyclic:
+    def __init__(self, parks):
+        self.me, self.parks = self, parks
+    def __del__(self):
+        if self.parks:
+            gate.recv()
+        finalized.append(self.parks)
+
+def main():
+    gc.collect()
+    gc.disable()
+    Cyclic(True)
+    collecting = go(gc.collect)
+    wait_parked(collecting)
+    Cyclic(False)
+    # Whether it waits, does nothing or collects differs between versions; it must return.
+    other = go(gc.collect)
+    ch = makechan()
+    go(ch.send, "others go on")
+    assert ch.recv() == "others go on"
+    gate.send(None)
+    join(collecting, other)
+    gc.collect()
+    assert sorted(finalized) == [False, True], finalized
+    print("fine")
+run(main)
+"""
+        if not FREE_THREADED
+        else """
+# The collector of a free-threaded build is one at a time, too; the second waits or gives up.
+finalized = []
+gate = makechan()
+
+class Cyclic:
+    def __init__(self):
+        self.me = self
+    def __del__(self):
+        gate.recv()
+        finalized.append(True)
+
+def main():
+    gc.collect()
+    gc.disable()
+    Cyclic()
+    collecting = go(gc.collect)
+    wait_parked(collecting)
+    ch = makechan()
+    go(ch.send, "others go on")
+    assert ch.recv() == "others go on"
+    gate.send(None)
+    join(collecting)
+    gc.collect()
+    assert finalized == [True], finalized
+    print("fine")
+run(main)
+"""
+    )
+
+
+def test_hazard_21_dumps_show_everybody():
+    """Rule: the runtime formats its own dumps; those of faulthandler end after a hundred threads."""
+    ended = run_script(
+        PREAMBLE
+        + """
+def waiting():
+    nilchan.recv()
+
+def the_overflowing_one():
+    thing = ()
+    for _ in range(200_000):
+        thing = (thing,)
+    hash(thing)
+
+def main():
+    waiters = [go(waiting) for _ in range(250)]
+    wait_parked(*waiters)
+    text = runtime.stack(all=True)
+    assert text.count("in waiting") == 250, text.count("in waiting")
+    assert "in main" in text
+    print("fine")
+    join(go(the_overflowing_one))
+run(main)
+"""
+    )
+    assert ended.stdout == "fine\n", ended.stderr
+    assert ended.returncode != 0
+    assert "the_overflowing_one" in ended.stderr
+
+
+def test_hazard_22_tracing_of_threads_reaches_goroutines():
+    """Rule: `go` applies what was set with `threading.settrace` and `threading.setprofile`."""
+    succeed(
+        """
+traced, profiled = set(), set()
+
+def tracer(frame, event, argument):
+    traced.add((frame.f_code.co_name, offset.current() is not None))
+    return tracer
+
+def profiler(frame, event, argument):
+    profiled.add((frame.f_code.co_name, offset.current() is not None))
+
+def work():
+    offset.gosched()
+    return further()
+
+def further():
+    return sys.gettrace() is tracer, sys.getprofile() is profiler
+
+def main():
+    answers = makechan(1)
+    threading.settrace(tracer)
+    threading.setprofile(profiler)
+    join(go(lambda: answers.send(work())))
+    threading.settrace(None)
+    threading.setprofile(None)
+    assert answers.recv() == (True, True)
+    for names in (traced, profiled):
+        assert {("work", True), ("further", True)} <= names, names
+    traced.clear()
+    join(go(work))
+    assert not traced
+    print("fine")
+run(main)
+"""
+    )
+
+
+def test_hazard_23_a_used_thread_state_carries_nothing_over():
+    """Rule: everything that belonged to a goroutine is reset before its thread state is used again."""
+    succeed(
+        """
+import asyncio, contextvars
+
+variable = contextvars.ContextVar("variable", default="default")
+local = threading.local()
+base = 0
+
+def depth():
+    frame, count = sys._getframe(), 0
+    while frame is not None:
+        frame, count = frame.f_back, count + 1
+    return count
+
+def recursion(n=0):
+    try:
+        return recursion(n + 1)
+    except RecursionError:
+        return n
+
+def look():
+    try:
+        loop = asyncio._get_running_loop()
+    except RuntimeError:
+        loop = None
+    return {
+        "variable": variable.get(), "context": len(contextvars.copy_context()),
+        "local": vars(local), "exception": sys.exc_info(), "trace": sys.gettrace(),
+        "profile": sys.getprofile(), "hooks": tuple(sys.get_asyncgen_hooks()), "loop": loop,
+        "origin": sys.get_coroutine_origin_tracking_depth(), "depth": depth(),
+    }
+
+def spoil(n):
+    variable.set("spoilt")
+    assert variable.get() == "spoilt"
+    local.value = "spoilt"
+    sys.set_asyncgen_hooks(firstiter=print, finalizer=print)
+    sys.set_coroutine_origin_tracking_depth(5)
+    asyncio._set_running_loop(object())
+    sys.settrace(lambda *args: None)
+    sys.setprofile(lambda *args: None)
+    recursion()
+    try:
+        raise ValueError("spoilt")
+    except ValueError:
+        offset.gosched()
+        if n % 2:
+            offset.goexit()
+        if n % 3 == 0:
+            raise SystemError("spoilt")
+
+def main():
+    offset.excepthook = lambda goroutine, error: None
+    ch = makechan()
+    go(lambda: ch.send((look(), recursion())))
+    fresh, limit = ch.recv()
+    assert fresh["variable"] == "default" and fresh["exception"] == (None, None, None), fresh
+    for n in range(60):
+        join(go(spoil, n))
+        go(lambda: ch.send((look(), recursion())))
+        found, reached = ch.recv()
+        assert found == fresh, (n, found, fresh)
+        assert reached == limit, (n, reached, limit)
+    assert variable.get() == "default" and not vars(local)
+    print("fine")
+run(main, on_panic="report")
+"""
+    )
+
+
+@GIL_ONLY
+def test_hazard_24_a_computing_thread_slows_goroutines_and_no_more():
+    """Rule: none can help, since each switch gives the GIL away; the documentation says by how much.
+
+    Here: everything gets done all the same, in either order of taking and giving.
+    """
+    succeed(
+        """
+def main():
+    thread = threading.Thread(target=hog)
+    thread.start()
+    sys.setswitchinterval(0.0005)
+    requests, answers = makechan(), makechan()
+    def echo():
+        for value in requests:
+            answers.send(value)
+    server = go(echo)
+    for n in range(200):
+        requests.send(n)
+        assert answers.recv() == n
+    requests.close()
+    stop.append(True)
+    join(server)
+    print("fine")
+run(main)
+"""
+    )
+
+
+# ---- fork, limits, memory hooks --------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_hazard_25_a_forked_child_frees_no_memory_of_goroutines():
+    """Rule: in the child the chunks of goroutines are taken away from CPython, which would unmap them.
+
+    And the goroutine that forked is the child's only thread: its end ends the process, with its status.
+    """
+    succeed(
+        """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+
+def deep(n, function):
+    return deep(n - 1, function) if n else function()
+
+def forked():
+    child = os.fork()
+    if child == 0:
+        deep(500, gc.collect)
+        ch = makechan()
+        go(lambda: ch.send(deep(300, int)))
+        assert ch.recv() == 0
+        assert run(lambda: deep(300, int)) == 0
+        sys.exit(11)
+    return child
+
+def main():
+    waiters = [go(deep, n * 20, nilchan.recv) for n in range(20)]
+    wait_parked(*waiters)
+    for n in (0, 100, 400):
+        child = deep(n, forked)
+        status = os.waitstatus_to_exitcode(offset.syscall.blocking(os.waitpid, child, 0)[1])
+        assert status == 11, status
+    print("fine")
+run(main)
+"""
+    )
+
+
+def test_hazard_26_a_raised_recursion_limit_ends_by_name():
+    """Rule: what a raised limit lets through runs into the guard, whose message names the goroutine."""
+    ended = run_script(
+        PREAMBLE
+        + """
+sys.setrecursionlimit(20_000)
+
+def the_recursive_one():
+    return sorted([1, 2], key=lambda _: the_recursive_one())
+
+def main():
+    goroutine = go(the_recursive_one)
+    join(goroutine)
+    print("fine")
+offset.excepthook = lambda goroutine, error: print(type(error).__name__)
+run(main, on_panic="report")
+"""
+    )
+    if ended.returncode == 0:
+        assert ended.stdout in ("RecursionError\nfine\n", "MemoryError\nfine\n")
+    else:
+        assert re.search(r"goroutine \d+", ended.stderr), ended.stderr
+        assert "the_recursive_one" in ended.stderr
+        assert "set_stack_size" in ended.stderr
+
+
+@pytest.mark.parametrize("options", [("-X", "tracemalloc=5"), ("-X", "dev")], ids=["tracemalloc", "dev"])
+def test_hazard_27_machines_do_not_touch_python(options):
+    """Rule: no call into Python between two goroutines.
+
+    Under `tracemalloc` even raw allocations take the GIL, with whatever thread state is known last.
+    """
+    succeed(
+        """
+import tracemalloc
+def worker(n, ch):
+    for _ in range(20):
+        data = [bytes(100) for _ in range(20)]
+        offset.gosched()
+        if n % 10 == 0:
+            time.sleep(0.001)
+        offset.syscall.blocking(bytes, 100)
+    ch.send(len(data))
+
+def main():
+    for _ in range(3):
+        ch = makechan()
+        for n in range(50):
+            go(worker, n, ch)
+        timers = [offset.time.after_func(0.001, bytes, 100) for _ in range(20)]
+        assert sum(ch.recv() for _ in range(50)) == 1000
+        for timer in timers:
+            timer.stop()
+    if tracemalloc.is_tracing():
+        assert tracemalloc.take_snapshot().traces
+    print("fine")
+run(main)
+""",
+        *options,
+    )
+
+
+# ---- thread-local frames ---------------------------------------------------------------------
+
+
+@LINUX
+def test_hazard_28_thread_local_frames_stay_on_their_thread(extension):
+    """Rule: a scan of the parked C stack finds code of other extensions, and the goroutine is not moved.
+
+    Bindings of C++ keep a list of their frames in thread-local memory, whose address they hold in a call.
+    """
+    assert_unmoved(extension, "[loop, lambda: foreign_frames.call(loop), lambda: sorted([1], key=lambda _: loop())]")
+
+
+def test_every_hazard_has_a_test():
+    """28 of them are known; a number that is missing here was lost."""
+    names = [*globals(), *vars(test_hazards)]
+    numbers = {int(match[1]) for name in names if (match := re.match(r"test_hazard_([0-9]{2})_", name))}
+    assert numbers == set(range(1, 29))

@@ -1,0 +1,85 @@
+"""What a type checker must infer about the package. Checked by `make typecheck`; never run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import assert_type
+
+import offset
+from offset import Case, Chan, Goroutine, RecvChan, SendChan, runtime, sync, syscall, time
+from offset.sync import atomic
+
+
+def channels(numbers: Chan[int]) -> None:
+    assert_type(numbers.recv(), int)
+    assert_type(numbers.recv(timeout=timedelta(seconds=1)), int)
+    assert_type(numbers.recv_ok(), tuple[int | None, bool])
+    assert_type(numbers.try_send(1), bool)
+    assert_type(numbers.sender(), SendChan[int])
+    assert_type(numbers.receiver(), RecvChan[int])
+    assert_type(numbers.if_recv(), Case[int])
+    for number in numbers.receiver():
+        assert_type(number, int)
+    numbers.send("one")  # type: ignore[arg-type]
+    numbers.receiver().send(1)  # type: ignore[attr-defined]
+    numbers.sender().recv()  # type: ignore[attr-defined]
+
+
+def selecting(numbers: Chan[int], others: Chan[int], words: Chan[str]) -> None:
+    assert_type(offset.select(numbers.if_recv(), others.if_recv()).value, int)
+    either = offset.select(numbers.if_recv(), offset.default)
+    if either is not offset.default:
+        offset.select(numbers.if_recv(), words.if_send("one"), timeout=0.5)
+
+
+async def tasks(numbers: Chan[int], goroutine: Goroutine) -> None:
+    assert_type(await numbers.arecv(), int)
+    await numbers.asend(1)
+    async for number in numbers:
+        assert_type(number, int)
+    await goroutine
+
+
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+@syscall.syscall
+def size(path: str) -> int:
+    return len(path)
+
+
+def calls() -> None:
+    assert_type(offset.go(add, 1, 2), Goroutine)
+    assert_type(offset.go(add, 1, right=2).join(timeout=1), bool)
+    offset.go(add, 1)  # type: ignore[call-arg]
+    offset.go(add, "one", 2)  # type: ignore[arg-type]
+    assert_type(offset.current(), Goroutine | None)
+    assert_type(size("path"), int)
+    size(1)  # type: ignore[arg-type]
+    assert_type(syscall.blocking(add, 1, 2), int)
+
+
+def times() -> None:
+    offset.sleep(timedelta(seconds=1))
+    assert_type(time.after(3 * time.SECOND).recv(), float)
+    assert_type(time.Timer(1).stop(), bool)
+    assert_type(time.after_func(1, add, 1, 2), time.Timer)
+
+
+def locks() -> None:
+    with sync.Mutex(), sync.RWMutex().rlocker(), sync.Semaphore(2):
+        pass
+    names: sync.Map[str, int] = sync.Map()
+    assert_type(names.load("ann"), tuple[int | None, bool])
+    assert_type(names.load_or_store("ann", 1), tuple[int, bool])
+    assert_type(sync.once_value(lambda: 1)(), int)
+    assert_type(sync.Pool(lambda: "new").get(), str)
+    assert_type(atomic.Int().add(1), int)
+    assert_type(atomic.Ref("one").load(), str)
+
+
+def looking() -> None:
+    assert_type(runtime.goroutines(), list[Goroutine])
+    assert_type(runtime.stack(all=True), str)
+    assert_type(runtime.gomaxprocs(), int)
