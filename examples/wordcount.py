@@ -66,7 +66,7 @@ def main(workers):
             show(files, total.total())
         elif chosen.ok:
             files += 1
-            total += chosen.value
+            total.update(chosen.value)
         else:
             break
     progress.stop()

@@ -18,8 +18,9 @@ from helpers import (
     main_goroutine,
     wait_ended,
     wait_parked,
+    wait_until,
 )
-from offset import PanicError, go, goexit, gosched, makechan
+from offset import PanicError, go, goexit, gosched, makechan, select
 from offset.sync import Map, Once, Pool, once_func, once_value
 
 
@@ -422,16 +423,13 @@ def test_range_may_park():
         seen.append((key, channel.recv()))
         return True
 
-    goroutine = go_parked(items.range, visit)
+    finished = makechan()
+    goroutine = go_parked(lambda: (items.range(visit), finished.close()))
     # Nobody is locked out meanwhile.
     items.store("more", 1)
     assert items.load("more") == (1, True)
-    for _ in range(3):
-        channel.send("go on")
-        if len(seen) < 2:
-            wait_parked(goroutine)
-    if not goroutine.join(timeout=0.01):
-        channel.send("the new key was visited too")
+    while select(channel.if_send("go on"), finished.if_recv()).index == 0:
+        wait_until(lambda: goroutine.wait_reason or finished.closed, "the next visit or the end")
     wait_ended(goroutine)
     assert [key for key, _ in seen[:3]] == [0, 1, 2]
 

@@ -49,3 +49,8 @@ class PanicError(RuntimeError):
     """Something that is run only once was ended before it gave a result."""
 
     __module__ = "offset"
+
+
+def carrier(exc: BaseException) -> type[BaseException]:
+    """Give a class whose only instance is ``exc``: CPython raises a class in another thread, never an instance."""
+    return type(type(exc).__name__, (type(exc),), {"__new__": lambda cls: exc})

@@ -48,15 +48,7 @@ fn work(call: &Call) {
         PyContext_Enter(call.context);
         let result = shim::offset_object_call(call.function, call.args, call.kwargs);
         let outcome = if result.is_null() {
-            let (mut class, mut exception, mut traceback) = (NULL, NULL, NULL);
-            PyErr_Fetch(&raw mut class, &raw mut exception, &raw mut traceback);
-            PyErr_NormalizeException(&raw mut class, &raw mut exception, &raw mut traceback);
-            if !traceback.is_null() {
-                PyException_SetTraceback(exception, traceback);
-            }
-            Py_XDECREF(class);
-            Py_XDECREF(traceback);
-            Outcome::Raised(exception)
+            Outcome::Raised(take_raised())
         } else {
             Outcome::Returned(result)
         };

@@ -262,11 +262,60 @@ unsafe extern "C" fn try_recv(object: Object, _: Object) -> Object {
     }
 }
 
+/// What iterates over a channel. A channel is not its own iterator: `yield from` would pass a generator's `close` and `send` on
+/// to it.
+#[repr(C)]
+struct IterObject {
+    head: PyObject,
+    chan: Object,
+}
+
+static ITER: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
+
+fn iterated(object: Object) -> Object {
+    // SAFETY: `object` is an iterator, alive as the caller's argument.
+    unsafe { (*object.cast::<IterObject>()).chan }
+}
+
+unsafe extern "C" fn iterate(object: Object) -> Object {
+    // SAFETY: attached; the new object is ours.
+    unsafe {
+        let iterator = allocate::<IterObject>(ITER.load(Ordering::Relaxed));
+        if !iterator.is_null() {
+            (*iterator).chan = Py_NewRef(object);
+        }
+        iterator.cast()
+    }
+}
+
 unsafe extern "C" fn next(object: Object) -> Object {
-    match recv_on(object, Wait::Until(None)) {
+    match recv_on(iterated(object), Wait::Until(None)) {
         Ok(value) => value,
         Err(RecvError::Closed) => NULL,
-        Err(error) => recv_error(object, error),
+        Err(error) => recv_error(iterated(object), error),
+    }
+}
+
+unsafe extern "C" fn anext(object: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { crate::goroutine::call_async(c"anext", iterated(object), NULL, NULL) }
+}
+
+unsafe extern "C" fn iter_traverse(object: Object, visit: visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
+    // SAFETY: the collector's calling convention.
+    unsafe {
+        let chan = iterated(object);
+        let answer = if chan.is_null() { 0 } else { visit(chan, arg) };
+        if answer != 0 { answer } else { visit(Py_TYPE(object).cast(), arg) }
+    }
+}
+
+unsafe extern "C" fn iter_dealloc(object: Object) {
+    // SAFETY: the last reference is gone.
+    unsafe {
+        PyObject_GC_UnTrack(object.cast());
+        Py_XDECREF(iterated(object));
+        free(object);
     }
 }
 
@@ -338,11 +387,6 @@ unsafe extern "C" fn asend(object: Object, args: *const Object, count: Py_ssize_
         }
         crate::goroutine::call_async(c"asend", object, out[0], out[1])
     }
-}
-
-unsafe extern "C" fn anext(object: Object) -> Object {
-    // SAFETY: the calling convention.
-    unsafe { crate::goroutine::call_async(c"anext", object, NULL, NULL) }
 }
 
 unsafe extern "C" fn stats(object: Object, _: Object) -> Object {
@@ -490,10 +534,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         ];
         if receives {
             slots.extend([
-                slot!(Py_tp_iter, itself),
-                slot!(Py_tp_iternext, next),
-                slot!(Py_am_aiter, itself),
-                slot!(Py_am_anext, anext),
+                slot!(Py_tp_iter, iterate),
+                slot!(Py_am_aiter, iterate),
             ]);
         }
         slots
@@ -536,6 +578,27 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             return false;
         }
         place.store(made, Ordering::Relaxed);
+    }
+    let iterator = TypeSpec {
+        name: c"offset._runtime.ChanIterator",
+        doc: c"Receives until the channel is closed and drained.",
+        size: size_of::<IterObject>(),
+        flags: closed_type | collected,
+        methods: vec![],
+        getters: vec![],
+        slots: vec![
+            slot!(Py_tp_iter, itself),
+            slot!(Py_tp_iternext, next),
+            slot!(Py_am_aiter, itself),
+            slot!(Py_am_anext, anext),
+            slot!(Py_tp_dealloc, iter_dealloc),
+            slot!(Py_tp_traverse, iter_traverse),
+        ],
+    };
+    // SAFETY: the slots fit the object.
+    ITER.store(unsafe { new_type(module, iterator) }, Ordering::Relaxed);
+    if ITER.load(Ordering::Relaxed).is_null() {
+        return false;
     }
     // SAFETY: attached; the module takes a reference.
     unsafe {

@@ -13,6 +13,9 @@ pub(crate) static CHANNEL_CLOSED: AtomicPtr<PyObject> = AtomicPtr::new(null_mut(
 pub(crate) static WOULD_BLOCK: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 pub(crate) static GOROUTINE_EXIT: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 
+/// `offset._errors.carrier`.
+pub(crate) static CARRIER: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
+
 /// Imports the classes; false with an exception set if that fails.
 pub(crate) fn load() -> bool {
     // SAFETY: called while the module is initialised, attached.
@@ -22,7 +25,7 @@ pub(crate) fn load() -> bool {
             return false;
         }
         for (name, place) in
-            [(c"ChannelClosed", &CHANNEL_CLOSED), (c"WouldBlock", &WOULD_BLOCK), (c"GoroutineExit", &GOROUTINE_EXIT)]
+            [(c"carrier", &CARRIER), (c"ChannelClosed", &CHANNEL_CLOSED), (c"WouldBlock", &WOULD_BLOCK), (c"GoroutineExit", &GOROUTINE_EXIT)]
         {
             let class = PyObject_GetAttrString(module, name.as_ptr());
             if class.is_null() {
@@ -90,6 +93,34 @@ pub(crate) unsafe fn raise_object(exception: Object) -> Object {
         }
     }
     null_mut()
+}
+
+/// Takes the exception that is set, with its traceback; null if none is. The caller owns it.
+///
+/// # Safety
+/// Attached.
+pub(crate) unsafe fn take_raised() -> Object {
+    // SAFETY: by contract.
+    #[cfg(Py_3_12)]
+    unsafe {
+        PyErr_GetRaisedException()
+    }
+    // SAFETY: by contract.
+    #[cfg(not(Py_3_12))]
+    unsafe {
+        let (mut class, mut exception, mut traceback) = (null_mut(), null_mut(), null_mut());
+        PyErr_Fetch(&raw mut class, &raw mut exception, &raw mut traceback);
+        if class.is_null() {
+            return null_mut();
+        }
+        PyErr_NormalizeException(&raw mut class, &raw mut exception, &raw mut traceback);
+        if !traceback.is_null() {
+            PyException_SetTraceback(exception, traceback);
+        }
+        Py_XDECREF(class);
+        Py_XDECREF(traceback);
+        exception
+    }
 }
 
 /// A wait ended because the goroutine was cancelled, or a signal handler raised in the waiting thread.

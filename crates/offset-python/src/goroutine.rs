@@ -176,6 +176,9 @@ pub(crate) fn main(goroutine: &Goroutine) {
         if (*object).name.is_null() {
             (*object).name = function_name(function);
         }
+        // Makes the bytes that `write_name` needs.
+        let mut size = 0;
+        PyUnicode_AsUTF8AndSize((*object).name, &raw mut size);
         shim::offset_apply_tracing();
         let result = if goroutine.cancelled() {
             goroutine.forget_cancel();
@@ -211,16 +214,9 @@ unsafe fn report_uncaught(object: Object) {
             PyErr_WriteUnraisable(object);
             return;
         }
-        let (mut class, mut exception, mut traceback) = (NULL, NULL, NULL);
-        PyErr_Fetch(&mut class, &mut exception, &mut traceback);
-        PyErr_NormalizeException(&mut class, &mut exception, &mut traceback);
-        if !traceback.is_null() {
-            PyException_SetTraceback(exception, traceback);
-        }
+        let exception = take_raised();
         let args = PyTuple_Pack(2, object, exception);
-        Py_XDECREF(class);
         Py_XDECREF(exception);
-        Py_XDECREF(traceback);
         if !args.is_null() {
             let answer = shim::offset_object_call(hook, args, NULL);
             Py_DECREF(args);
@@ -285,8 +281,14 @@ unsafe fn throw_into(object: Object, exception: Object) -> Object {
         let before = std::mem::replace(&mut (*it).thrown, Py_NewRef(exception));
         Py_XDECREF(before);
         if !goroutine.cancel() && goroutine.identity() != 0 {
-            let class = if PyType_Check(exception) != 0 { exception } else { Py_TYPE(exception).cast() };
+            // CPython takes a class only: an instance travels in a class whose instance it is.
+            let carrier = CARRIER.load(Ordering::Relaxed);
+            let class = if PyType_Check(exception) != 0 { Py_NewRef(exception) } else { PyObject_CallOneArg(carrier, exception) };
+            if class.is_null() {
+                return NULL;
+            }
             shim::offset_raise_async(goroutine.identity() as std::ffi::c_ulong, class);
+            Py_DECREF(class);
         }
     }
     none()
@@ -667,20 +669,28 @@ pub(crate) fn weak_member(offset: usize) -> *mut PyMemberDef {
     members.leak().as_mut_ptr()
 }
 
+/// Writes a goroutine's name, as far as it is known without running anything: for a signal handler.
+pub(crate) fn write_name(goroutine: &Goroutine, out: &mut impl std::io::Write) -> std::io::Result<()> {
+    // SAFETY: the object of a running goroutine is alive. The name's bytes were asked for when it started (`main`), so that
+    // this call finds them and allocates nothing.
+    unsafe {
+        let name = (*object_of(goroutine).cast::<GoroutineObject>()).name;
+        let mut size = 0;
+        let bytes = if name.is_null() { std::ptr::null() } else { PyUnicode_AsUTF8AndSize(name, &raw mut size) };
+        if bytes.is_null() { Ok(()) } else { out.write_all(std::slice::from_raw_parts(bytes.cast(), size as usize)) }
+    }
+}
+
+/// Forgets what `throw` wanted raised: it has been raised by other means.
+pub(crate) fn forget_thrown(goroutine: &Goroutine) {
+    // SAFETY: attached, in this very goroutine.
+    unsafe {
+        let before = std::mem::replace(&mut (*object_of(goroutine).cast::<GoroutineObject>()).thrown, NULL);
+        Py_XDECREF(before);
+    }
+}
+
 /// A further core handle of a goroutine object.
 pub(crate) fn handle(object: Object) -> Handle {
     core(object).clone()
-}
-
-/// Writes a goroutine's name, as far as it is known without running anything: for a signal handler.
-pub(crate) fn write_name(goroutine: &Goroutine, out: &mut impl std::io::Write) -> std::io::Result<()> {
-    // SAFETY: the object of a running goroutine is alive; an ASCII string's bytes follow its head. Nothing is allocated.
-    unsafe {
-        let name = (*object_of(goroutine).cast::<GoroutineObject>()).name;
-        if !name.is_null() && PyUnicode_IS_COMPACT_ASCII(name) != 0 {
-            let length = PyUnicode_GET_LENGTH(name) as usize;
-            out.write_all(std::slice::from_raw_parts(PyUnicode_1BYTE_DATA(name), length))?;
-        }
-    }
-    Ok(())
 }

@@ -10,13 +10,11 @@ use offset_runtime::host::Host;
 use pyo3_ffi::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 /// The host.
 pub(crate) struct Python;
 
-/// Whether virtual thread identity is in force, so that goroutines may be moved.
-pub(crate) static IDENTITY: AtomicBool = AtomicBool::new(false);
 /// Thread states that are ours: contexts, and those of machines and pool threads.
 pub(crate) static STATES: AtomicIsize = AtomicIsize::new(0);
 
@@ -107,8 +105,7 @@ unsafe impl Host for Python {
     }
 
     fn suspended(&self) {
-        // SAFETY: writes a thread-local word.
-        unsafe { shim::offset_set_identity(0) };
+        shim::offset_set_identity(0);
     }
 
     fn unbind(&self) {
@@ -156,6 +153,7 @@ unsafe impl Host for Python {
         let pending = unsafe { shim::offset_take_async_exc(goroutine.context() as *mut _) } != 0;
         if !pending {
             goroutine.forget_cancel();
+            crate::goroutine::forget_thrown(goroutine);
         }
         pending
     }

@@ -12,6 +12,7 @@ mod fork;
 mod goroutine;
 mod guard;
 mod host;
+mod identity;
 mod method;
 mod object;
 mod runtime;
@@ -25,7 +26,7 @@ use method::Object;
 use pyo3_ffi::*;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Whether the first goroutine of this process has been asked for.
 pub(crate) static STARTED: AtomicBool = AtomicBool::new(false);
@@ -39,9 +40,8 @@ pub(crate) fn set_up() -> Result<(), String> {
             return Err(std::ffi::CStr::from_ptr(refusal).to_string_lossy().into_owned());
         }
     }
-    // SAFETY: attached, before anything else of the shim is used.
-    let identity = unsafe { shim::offset_identity_install() } > 0 && std::env::var_os("OFFSET_THREAD_IDENTITY").is_none_or(|choice| choice != "os");
-    host::IDENTITY.store(identity, Ordering::Relaxed);
+    // SAFETY: attached, after the shim's own setup.
+    let identity = unsafe { identity::install() } == identity::Identity::Virtual;
     let parallel = cfg!(Py_GIL_DISABLED);
     let processors =
         if parallel { std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get) } else { 1 };

@@ -7,7 +7,7 @@ use crate::error::{raise, value_error};
 use offset_runtime::clock::{self, Deadline};
 use pyo3_ffi::*;
 use std::ffi::CStr;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 
 pub(crate) type Object = *mut PyObject;
 
@@ -326,4 +326,4 @@ pub(crate) use slot;
 
 /// No object.
 pub(crate) const NULL: Object = null_mut();
-const _: *const u8 = null();
+

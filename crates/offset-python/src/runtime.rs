@@ -1,7 +1,7 @@
 //! Functions of `offset.runtime`.
 
 use crate::error::*;
-use crate::host::{IDENTITY, STATES};
+use crate::host::STATES;
 use crate::method::*;
 use crate::shim;
 use offset_runtime::{blocking, scheduler, stack};
@@ -90,7 +90,7 @@ unsafe extern "C" fn stats(_: Object, _: Object) -> Object {
         (c"blocking_calls", count(stats.blocking_calls)),
         (c"blocking_threads", count(stats.blocking_threads)),
         (c"stack_size", count(stack::stack_size())),
-        (c"thread_identity", string(if IDENTITY.load(Ordering::Relaxed) { "goroutine" } else { "os" })),
+        (c"thread_identity", string(crate::identity::decided().map_or("undecided", crate::identity::Identity::name))),
     ];
     // SAFETY: attached, new references.
     unsafe { dict(&items) }

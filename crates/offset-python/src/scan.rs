@@ -1,2 +1,170 @@
-//! tmp
-pub(crate) fn may_move(_a: usize, _b: usize) -> bool { true }
+//! May a parked goroutine go on on another OS thread? A conservative scan of its C stack for frames that must not.
+//!
+//! CPython's own C frames keep no thread-local address across the calls that can park. Frames of other objects may: PyO3
+//! counts attachments per thread, pybind11 keeps per-thread lists, a C++ handler has thread-local state, sqlite's mutexes have
+//! owners. Such a frame shows on the stack as a return address into the object that it belongs to, so a stack on which no word
+//! points into the code of such an object has none of them. The converse does not hold: a word that only looks like an address,
+//! or is left over from a call that has returned, forbids a move that would have been harmless.
+//!
+//! Code that may move: the interpreter, the extension modules of its standard library, the C library and its loader, and this
+//! extension. Anonymous memory is not looked for: the trampolines that live there (libffi's, perf's) are entered from objects
+//! that are.
+//!
+//! Invariants: the table holds the code of foreign objects, sorted, disjoint, as of the loader's counts beside it. It is never
+//! written, or allocated for, while the loader's lock is held. The table's lock is only tried, never waited for: a forked child
+//! may find it locked by a thread that it does not have, and then moves nothing.
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::may_move;
+
+/// Whether no word of `[stack_pointer, stack_base)` points into foreign code. Nothing is known of the objects of other systems.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn may_move(_stack_pointer: usize, _stack_base: usize) -> bool {
+    false
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::ffi::{CStr, c_int, c_void};
+    use std::ops::Range;
+    use std::sync::{Mutex, TryLockError};
+
+    /// How often the loader has added and removed objects: the table is good as long as they stay.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    struct Counts {
+        adds: u64,
+        removals: u64,
+    }
+
+    struct Table {
+        counts: Counts,
+        foreign: Vec<Range<usize>>,
+    }
+
+    static TABLE: Mutex<Table> = Mutex::new(Table { counts: Counts { adds: 0, removals: 0 }, foreign: Vec::new() });
+
+    /// Whether no word of `[stack_pointer, stack_base)` points into foreign code. Call it without Python's locks or the GIL, or with
+    /// them: it takes none that Python could wait for.
+    ///
+    /// The words must be readable and nobody may be running on that stack: the stack of a parked goroutine.
+    pub(crate) fn may_move(stack_pointer: usize, stack_base: usize) -> bool {
+        let mut table = match TABLE.try_lock() {
+            Ok(table) => table,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        if table.counts != counts() {
+            refresh(&mut table);
+        }
+        !any_foreign(&table.foreign, stack_pointer, stack_base)
+    }
+
+    fn any_foreign(foreign: &[Range<usize>], stack_pointer: usize, stack_base: usize) -> bool {
+        let (Some(first), Some(last)) = (foreign.first(), foreign.last()) else {
+            return false;
+        };
+        let (low, span) = (first.start, last.end - first.start);
+        let aligned = stack_pointer.next_multiple_of(size_of::<usize>());
+        (aligned..stack_base & !(size_of::<usize>() - 1)).step_by(size_of::<usize>()).any(|address| {
+            // SAFETY: an aligned word of a parked stack, which the caller promises is readable. Volatile, as what is there
+            // are other functions' variables.
+            let word = unsafe { (address as *const usize).read_volatile() };
+            word.wrapping_sub(low) < span && {
+                let after = foreign.partition_point(|range| range.start <= word);
+                after > 0 && word < foreign[after - 1].end
+            }
+        })
+    }
+
+    /// Reads the loader's counts off the first object that it shows.
+    fn counts() -> Counts {
+        unsafe extern "C" fn first(object: *mut libc::dl_phdr_info, _size: usize, counts: *mut c_void) -> c_int {
+            // SAFETY: the loader's argument, and the address of the `Counts` below.
+            unsafe { *counts.cast::<Counts>() = counts_of(&*object) };
+            1
+        }
+        let mut counts = Counts { adds: 0, removals: 0 };
+        // SAFETY: the callback has the type that the function wants and writes to `counts` only.
+        unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut counts).cast()) };
+        counts
+    }
+
+    fn counts_of(object: &libc::dl_phdr_info) -> Counts {
+        Counts { adds: object.dlpi_adds, removals: object.dlpi_subs }
+    }
+
+    /// What a walk over the objects collects; `found` never grows past its capacity.
+    struct Walk {
+        counts: Counts,
+        found: Vec<Range<usize>>,
+        wanted: usize,
+    }
+
+    fn refresh(table: &mut Table) {
+        let mut room = 256;
+        let mut walk = loop {
+            let mut walk = Walk { counts: table.counts, found: Vec::with_capacity(room), wanted: 0 };
+            // SAFETY: the callback has the type that the function wants and writes to `walk` only.
+            unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut walk).cast()) };
+            if walk.wanted <= room {
+                break walk;
+            }
+            room = 2 * walk.wanted;
+        };
+        walk.found.sort_unstable_by_key(|range| range.start);
+        *table = Table { counts: walk.counts, foreign: walk.found };
+    }
+
+    unsafe extern "C" fn collect(object: *mut libc::dl_phdr_info, _size: usize, walk: *mut c_void) -> c_int {
+        // SAFETY: the loader's argument, and the address of the `Walk` of `refresh`.
+        let (object, walk) = unsafe { (&*object, &mut *walk.cast::<Walk>()) };
+        walk.counts = counts_of(object);
+        if !is_trusted(object) {
+            for range in code(object) {
+                walk.wanted += 1;
+                if walk.found.len() < walk.found.capacity() {
+                    walk.found.push(range);
+                }
+            }
+        }
+        0
+    }
+
+    fn segments(object: &libc::dl_phdr_info) -> &[libc::Elf64_Phdr] {
+        // SAFETY: the loader describes its own table; it outlives the callback.
+        unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) }
+    }
+
+    /// The executable segments of an object.
+    fn code(object: &libc::dl_phdr_info) -> impl Iterator<Item = Range<usize>> {
+        let base = object.dlpi_addr as usize;
+        let executable = |segment: &&libc::Elf64_Phdr| segment.p_type == libc::PT_LOAD && segment.p_flags & libc::PF_X != 0;
+        segments(object).iter().filter(executable).map(move |segment| {
+            let start = base + segment.p_vaddr as usize;
+            start..start + segment.p_memsz as usize
+        })
+    }
+
+    fn is_trusted(object: &libc::dl_phdr_info) -> bool {
+        let ours = may_move as fn(usize, usize) -> bool as usize;
+        let interpreter = crate::shim::offset_interpreter_address();
+        if code(object).any(|range| range.contains(&ours) || range.contains(&interpreter)) {
+            return true;
+        }
+        // SAFETY: a string of the loader's, or null.
+        let name = if object.dlpi_name.is_null() { c"" } else { unsafe { CStr::from_ptr(object.dlpi_name) } };
+        is_trusted_name(name.to_bytes())
+    }
+
+    /// Files of the C library that goroutines' frames may come from: name, up to the version.
+    const SYSTEM: [&[u8]; 11] = [
+        b"libc.so", b"libc-2", b"libm.so", b"libm-2", b"libpthread", b"libdl.so", b"librt.so", b"libgcc_s.so", b"ld-linux",
+        b"ld-2", b"linux-vdso",
+    ];
+
+    fn is_trusted_name(path: &[u8]) -> bool {
+        let mut parts = path.rsplit(|&byte| byte == b'/');
+        let file = parts.next().unwrap_or_default();
+        SYSTEM.iter().any(|prefix| file.starts_with(prefix)) || parts.next() == Some(b"lib-dynload")
+    }
+}

@@ -282,10 +282,9 @@ unsafe extern "C" fn cond_wait(object: Object, args: *const Object, count: Py_ss
         let result = cond.wait(ticket, deadline);
         // A cancellation is raised once the lock is held again, as the caller's `with` block expects.
         let answer = waited(result, "wait of a Cond");
-        let (mut class, mut exception, mut traceback) = (NULL, NULL, NULL);
-        PyErr_Fetch(&raw mut class, &raw mut exception, &raw mut traceback);
+        let exception = take_raised();
         let locked = call_lock(lock, c"lock");
-        if class.is_null() {
+        if exception.is_null() {
             if !locked {
                 Py_XDECREF(answer);
                 return NULL;
@@ -295,7 +294,8 @@ unsafe extern "C" fn cond_wait(object: Object, args: *const Object, count: Py_ss
         if !locked {
             PyErr_Clear();
         }
-        PyErr_Restore(class, exception, traceback);
+        raise_object(exception);
+        Py_DECREF(exception);
         NULL
     }
 }
