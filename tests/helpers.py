@@ -287,27 +287,27 @@ def _kill_and_read(process: subprocess.Popen[str]) -> tuple[str, str]:
 def live_objects(prefix: str = "") -> Counter[str]:
     """How many objects of each type the collector tracks, for types whose full name begins so."""
     counts: Counter[str] = Counter()
-    for thing in gc.get_objects():
-        kind = type(thing)
+    for kind, count in Counter(map(type, gc.get_objects())).items():
         name = f"{kind.__module__}.{kind.__qualname__}"
         if name.startswith(prefix):
-            counts[name] += 1
+            counts[name] += count
     return counts
 
 
 def assert_no_growth(
     function: Callable[[], object],
-    repeats: int = 200,
+    repeats: int = 100,
     probes: Iterable[object] = (),
     warm_up: int = 20,
 ) -> None:
-    """Run `function` again and again and fail if the interpreter holds more afterwards.
+    """Run `function` again and again and fail if the interpreter holds more each time.
 
     Three things are compared, none of which depends on the size of the process: the exact
     reference counts of `probes` (objects that `function` uses and is expected to let go), the
     number of objects of each type, and the number of memory blocks, which shows leaks of objects
-    that the collector does not track. A leak grows by `repeats` or more; half of that is allowed
-    to the caches of the interpreter and of the runtime. Runs in a goroutine and outside.
+    that the collector does not track. A leak grows by `repeats` or more in every round; growth by
+    half of that in three rounds out of three is a failure, so caches of the interpreter and of the
+    runtime may fill. Runs in a goroutine and outside.
     """
     watched = list(probes)
     for _ in range(warm_up):
@@ -316,31 +316,29 @@ def assert_no_growth(
     beside = _holdings(watched)
     before = _holdings(watched)
     del beside
-    for _ in range(repeats):
-        function()
-
-    def grown() -> dict[str, str]:
+    for _ in range(3):
+        for _ in range(repeats):
+            function()
         after = _holdings(watched)
-        report = {
-            f"references to probe {index} ({type(watched[index]).__qualname__})": f"{old} -> {new}"
-            for index, (old, new) in enumerate(zip(before.references, after.references, strict=True))
-            if new != old
-        }
-        for name, count in (after.objects - before.objects).items():
-            if count >= repeats / 2:
-                report[f"objects of {name}"] = f"+{count}"
-        if after.blocks - before.blocks >= repeats / 2:
-            report["memory blocks"] = f"+{after.blocks - before.blocks}"
-        return report
+        report = _growth(before, after, repeats)
+        if not report:
+            return
+        before = after
+    raise AssertionError(f"every {repeats} runs leave something behind:\n" + "\n".join(report))
 
-    # An ended goroutine gives back the last of its things on its own machine, a moment later.
-    deadline = time.monotonic() + PATIENCE / 3
-    pause = time.sleep if offset.current() is None else offset.sleep
-    while report := grown():
-        if time.monotonic() > deadline:
-            lines = "\n".join(f"  {name}: {change}" for name, change in sorted(report.items()))
-            raise AssertionError(f"{repeats} runs left something behind:\n{lines}")
-        pause(0.01)
+
+def _growth(before: _Holdings, after: _Holdings, repeats: int) -> list[str]:
+    """A line for each thing that there is markedly more of."""
+    lines = [
+        f"  references to probe {index}: {old} -> {new}"
+        for index, (old, new) in enumerate(zip(before.references, after.references, strict=True))
+        if new > old
+    ]
+    grown = (after.objects - before.objects).items()
+    lines += [f"  objects of {name}: +{count}" for name, count in grown if count >= repeats / 2]
+    if after.blocks - before.blocks >= repeats / 2:
+        lines.append(f"  memory blocks: +{after.blocks - before.blocks}")
+    return lines
 
 
 class _Holdings(NamedTuple):

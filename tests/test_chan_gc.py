@@ -362,7 +362,7 @@ def test_operations_that_wait_leave_no_references():
         closed.close()
         wait_ended(refused_sender)
 
-    assert_no_growth(lambda: offset.run(program), probes=[probe], repeats=60)
+    assert_no_growth(lambda: offset.run(program), probes=[probe])
 
 
 def test_threads_that_wait_leave_no_references():
@@ -377,7 +377,7 @@ def test_threads_that_wait_leave_no_references():
         assert channel.recv() is probe
         sender.result()
 
-    assert_no_growth(program, probes=[probe], repeats=60)
+    assert_no_growth(program, probes=[probe])
 
 
 # ---- the collector at work in the middle of things -------------------------------------------

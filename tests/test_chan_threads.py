@@ -511,13 +511,24 @@ def test_a_plain_script_with_threads_only():
 def test_ctrl_c_ends_the_wait_of_the_main_thread(wait):
     """And what it waited on is usable afterwards: the waiter is gone from the queue."""
     program = f"""
-    from offset import WouldBlock, go, makechan, nilchan, select
+    import sys, threading
+    from offset import WouldBlock, go, makechan, nilchan, select, sleep
 
     channel, other = makechan(), makechan()
-    go(int).join()
-    print("ready", flush=True)
-    try:
+    main = threading.get_ident()
+
+    def wait():
         {wait}
+
+    def announce():
+        # From here a signal finds the main thread in the wait, or on its last step into it.
+        while sys._current_frames()[main].f_code is not wait.__code__:
+            sleep(0.001)
+        print("ready", flush=True)
+
+    try:
+        go(announce)
+        wait()
     except KeyboardInterrupt:
         print("interrupted", flush=True)
     input()
@@ -532,7 +543,6 @@ def test_ctrl_c_ends_the_wait_of_the_main_thread(wait):
         assert process.stdout.readline() == "ready\n"
         lines = []
         reader = Thread(lambda: lines.append(process.stdout.readline()))
-        # Once is enough when the program waits already; the loop covers that it is not there yet.
         process.send_signal(signal.SIGINT)
         wait_until(lambda: lines, "the end of the wait")
         reader.result()

@@ -345,7 +345,7 @@ def test_exit_by_ctrl_c(left, ending):
     """Unwound as Python does: finally blocks, then death by SIGINT."""
     program = {
         "the end of the script": "{left}\nsay('ready')\nmakechan().recv()\n",
-        "run": "def main():\n    {left}\n    say('ready')\n    makechan().recv()\nrun(main, grace=0.2)\n",
+        "run": "def main():\n    {left}\n    say('ready')\n    offset.time.after(3600).recv()\nrun(main, grace=0.2)\n",
     }[ending].format(left=left)
     shortened = PREAMBLE + "import offset._exit\noffset._exit.GRACE = 0.2\n" + program
     with start_script(shortened) as process:

@@ -671,7 +671,7 @@ def test_selects_that_wait_leave_no_references():
         cancelled.cancel()
         wait_ended(served, cancelled)
 
-    assert_no_growth(lambda: offset.run(program), probes=[probe], repeats=60)
+    assert_no_growth(lambda: offset.run(program), probes=[probe])
 
 
 def test_an_ended_goroutine_frees_the_values_of_its_cases():

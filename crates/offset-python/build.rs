@@ -8,7 +8,8 @@ use std::process::Command;
 use std::{env, fs};
 
 /// Asks the interpreter for its directories of headers, one a line.
-const INCLUDES: &str = "import sysconfig; print(sysconfig.get_path('include')); print(sysconfig.get_path('platinclude'))";
+const INCLUDES: &str =
+    "import sysconfig; print(sysconfig.get_path('include')); print(sysconfig.get_path('platinclude'))";
 
 fn includes() -> Vec<PathBuf> {
     let python = env::var("PYO3_PYTHON").unwrap_or_else(|_| "python3".into());

@@ -1,4 +1,4 @@
-/* Attach, detach, the base call, and the slot of each OS thread by which the PyGILState functions find its thread state.
+/* Attach, detach, and the slot of each OS thread by which the PyGILState functions find its thread state.
  *
  * The slot is a thread-specific key up to 3.14 and a thread-local variable of the interpreter from 3.15 on; neither has a public
  * name. offset_slot_find finds it by what PyGILState_GetThisThreadState reads from it, so that no layout is assumed.
@@ -20,14 +20,6 @@ PyThreadState *offset_detach(void)
     PyThreadState *context = PyEval_SaveThread();
     LEAVE();
     return context;
-}
-
-PyObject *offset_call(PyObject *(*body)(void *), void *argument)
-{
-    ENTER();
-    PyObject *result = body(argument);
-    LEAVE();
-    return result;
 }
 
 /* ---- the slot ---- */

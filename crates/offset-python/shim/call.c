@@ -29,3 +29,13 @@ PyCodeObject *offset_caller(int *instruction)
     *instruction = PyFrame_GetLasti(frame);
     return PyFrame_GetCode(frame);
 }
+
+/* Channels can hold channels without end: what is nested too deep is put off, by CPython's own means. From 3.14 on these macros do
+ * nothing, as the interpreter does it for every type. */
+void offset_chan_dealloc(PyObject *chan)
+{
+    PyObject_GC_UnTrack(chan);
+    Py_TRASHCAN_BEGIN(chan, offset_chan_dealloc)
+    offset_chan_release(chan);
+    Py_TRASHCAN_END
+}

@@ -34,9 +34,6 @@ uintptr_t offset_interpreter_address(void);
 void offset_attach(PyThreadState *context);
 PyThreadState *offset_detach(void);
 
-/* The base call of a goroutine: `body(argument)`, in such a frame too. Runs Python. */
-PyObject *offset_call(PyObject *(*body)(void *), void *argument);
-
 /* Makes the next attach of `context` on the calling OS thread name it in the thread's slot of the PyGILState functions. Called
  * with `context` detached, by the one who will attach it. On 3.11, where an attach does not name it, before each attach
  * (OFFSET_BIND_EVERY_RESUME); on later versions if the context ran elsewhere, or the slot was emptied or written by another means. */
@@ -90,6 +87,12 @@ Py_ssize_t offset_count_threads(PyInterpreterState *interpreter);
 /* Attached as the goroutine, before its function: applies threading.settrace and threading.setprofile as a new thread does.
  * Imports nothing; runs Python only if one of them is set. */
 void offset_apply_tracing(void);
+
+/* ---- call.c ---- */
+
+/* The dealloc of channels, and what it calls, which is written in Rust: gives up what the channel holds and frees it. */
+void offset_chan_dealloc(PyObject *chan);
+void offset_chan_release(PyObject *chan);
 
 /* ---- identity.c ---- */
 

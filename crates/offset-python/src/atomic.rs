@@ -29,11 +29,12 @@ fn int_cell<'a>(object: Object) -> &'a AtomicI64 {
 unsafe fn wrapped(object: Object) -> Option<i64> {
     // SAFETY: attached; `object` is alive.
     unsafe {
-        if PyLong_Check(object) == 0 {
-            type_error("an atomic Int takes integers");
+        let index = PyNumber_Index(object);
+        if index.is_null() {
             return None;
         }
-        let value = PyLong_AsUnsignedLongLongMask(object);
+        let value = PyLong_AsUnsignedLongLongMask(index);
+        Py_DECREF(index);
         (value != u64::MAX || PyErr_Occurred().is_null()).then_some(value as i64)
     }
 }
@@ -120,6 +121,21 @@ unsafe extern "C" fn int_cas(object: Object, args: *const Object, count: Py_ssiz
         let (Some(old), Some(new)) = (wrapped(out[0]), wrapped(out[1])) else { return NULL };
         boolean(int_cell(object).compare_exchange(old, new, SeqCst, SeqCst).is_ok())
     }
+}
+
+unsafe extern "C" fn int_stats(object: Object, _: Object) -> Object {
+    // SAFETY: attached, a new reference.
+    unsafe { dict(&[(c"value", long(int_cell(object).load(SeqCst)))]) }
+}
+
+unsafe extern "C" fn bool_stats(object: Object, _: Object) -> Object {
+    // SAFETY: attached, a new reference.
+    unsafe { dict(&[(c"value", boolean(int_cell(object).load(SeqCst) != 0))]) }
+}
+
+unsafe extern "C" fn ref_stats(object: Object, _: Object) -> Object {
+    // SAFETY: attached, a new reference.
+    unsafe { dict(&[(c"value", ref_load(object, NULL))]) }
 }
 
 unsafe extern "C" fn int_repr(object: Object) -> Object {
@@ -258,6 +274,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         size: size_of::<IntObject>(),
         flags: 0,
         methods: vec![
+            no_args(c"stats", int_stats, c"stats() -> dict\n\nThe present value."),
             no_args(c"load", int_load, c"load() -> int"),
             one_arg(c"store", int_store, c"store(value)"),
             one_arg(c"add", int_add, c"add(delta) -> int\n\nAdd; the new value."),
@@ -275,6 +292,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         size: size_of::<IntObject>(),
         flags: 0,
         methods: vec![
+            no_args(c"stats", bool_stats, c"stats() -> dict\n\nThe present value."),
             no_args(c"load", bool_load, c"load() -> bool"),
             one_arg(c"store", bool_store, c"store(value)"),
             one_arg(c"swap", bool_swap, c"swap(new) -> bool\n\nSet; the old value."),
@@ -289,10 +307,15 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         size: size_of::<RefObject>(),
         flags: u64::from(Py_TPFLAGS_HAVE_GC as u32),
         methods: vec![
+            no_args(c"stats", ref_stats, c"stats() -> dict\n\nThe present value."),
             no_args(c"load", ref_load, c"load()"),
             one_arg(c"store", ref_store, c"store(value)"),
             one_arg(c"swap", ref_swap, c"swap(new)\n\nSet; the old object."),
-            fast(c"compare_and_swap", ref_cas, c"compare_and_swap(old, new) -> bool\n\nSet to new if it is the object old."),
+            fast(
+                c"compare_and_swap",
+                ref_cas,
+                c"compare_and_swap(old, new) -> bool\n\nSet to new if it is the object old.",
+            ),
             class_getitem(),
         ],
         getters: vec![],

@@ -47,11 +47,7 @@ fn work(call: &Call) {
         shim::offset_attach(state);
         PyContext_Enter(call.context);
         let result = shim::offset_object_call(call.function, call.args, call.kwargs);
-        let outcome = if result.is_null() {
-            Outcome::Raised(take_raised())
-        } else {
-            Outcome::Returned(result)
-        };
+        let outcome = if result.is_null() { Outcome::Raised(take_raised()) } else { Outcome::Returned(result) };
         PyContext_Exit(call.context);
         for part in [call.function, call.args, call.kwargs, call.context] {
             Py_XDECREF(part);

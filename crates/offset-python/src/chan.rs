@@ -46,7 +46,7 @@ pub(crate) fn core<'a>(object: Object) -> Option<&'a Arc<Chan<Value>>> {
 }
 
 /// A string that names the channel in messages.
-fn describe(object: Object) -> String {
+pub(crate) fn describe(object: Object) -> String {
     let label = it(object).label;
     // SAFETY: the label is held.
     if label.is_null() { "channel".to_owned() } else { format!("channel '{}'", unsafe { text(label) }) }
@@ -56,7 +56,12 @@ fn describe(object: Object) -> String {
 ///
 /// # Safety
 /// Attached; `class` is one of this file's, `whole` is alive or null.
-unsafe fn make(class: &AtomicPtr<PyTypeObject>, core: Option<Arc<Chan<Value>>>, label: Object, whole: Object) -> Object {
+unsafe fn make(
+    class: &AtomicPtr<PyTypeObject>,
+    core: Option<Arc<Chan<Value>>>,
+    label: Object,
+    whole: Object,
+) -> Object {
     // SAFETY: by contract; the new object is ours alone until it is tracked.
     unsafe {
         let object = allocate::<ChanObject>(class.load(Ordering::Relaxed));
@@ -112,12 +117,15 @@ unsafe extern "C" fn new(class: *mut PyTypeObject, args: Object, kwargs: Object)
                 return NULL;
             }
             let wanted = PyLong_AsSsize_t(index);
+            let zero = PyLong_FromLong(0);
+            let negative = PyObject_RichCompareBool(index, zero, Py_LT) == 1;
+            Py_DECREF(zero);
             Py_DECREF(index);
+            if negative {
+                return value_error("a channel's capacity cannot be negative; 0 makes it unbuffered");
+            }
             if wanted == -1 && !PyErr_Occurred().is_null() {
                 return NULL;
-            }
-            if wanted < 0 {
-                return value_error(&format!("a channel's capacity cannot be negative, got {wanted}; 0 makes it unbuffered"));
             }
             capacity = wanted as usize;
         }
@@ -154,7 +162,11 @@ fn nil_wait(wait: Wait, reason: WaitReason, what: &str) -> Object {
     match wait {
         Wait::No => would_block(&format!("{what} on nilchan blocks for ever")),
         Wait::Until(deadline) => {
-            if scheduler::sleep(deadline, reason) { timed_out(&format!("{what} on nilchan")) } else { cancelled() }
+            if scheduler::sleep(deadline, reason) {
+                timed_out(&format!("{what} on nilchan"))
+            } else {
+                cancelled()
+            }
         }
     }
 }
@@ -208,7 +220,12 @@ unsafe extern "C" fn send(object: Object, args: *const Object, count: Py_ssize_t
     }
 }
 
-unsafe extern "C" fn send_exception(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+unsafe extern "C" fn send_exception(
+    object: Object,
+    args: *const Object,
+    count: Py_ssize_t,
+    keywords: Object,
+) -> Object {
     // SAFETY: the calling convention.
     unsafe {
         let mut out = [NULL; 2];
@@ -422,7 +439,9 @@ unsafe extern "C" fn get_label(object: Object, _: Closure) -> Object {
 unsafe extern "C" fn repr(object: Object) -> Object {
     // SAFETY: `object` is ours.
     let kind = unsafe { std::ffi::CStr::from_ptr((*Py_TYPE(object)).tp_name) }.to_string_lossy().into_owned();
-    let Some(core) = core(object) else { return string(if kind.ends_with("NilChan") { "offset.nilchan" } else { "<end of offset.nilchan>" }) };
+    let Some(core) = core(object) else {
+        return string(if kind.ends_with("NilChan") { "offset.nilchan" } else { "<end of offset.nilchan>" });
+    };
     let closed = if core.is_closed() { " closed" } else { "" };
     let label = it(object).label;
     // SAFETY: the label is held.
@@ -471,10 +490,11 @@ unsafe extern "C" fn clear(object: Object) -> std::ffi::c_int {
     0
 }
 
-unsafe extern "C" fn dealloc(object: Object) {
-    // SAFETY: the last reference is gone.
+/// What `offset_chan_dealloc` calls, which bounds how deep such calls nest.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn offset_chan_release(object: Object) {
+    // SAFETY: the last reference is gone, and the collector has been told.
     unsafe {
-        PyObject_GC_UnTrack(object.cast());
         let it = object.cast::<ChanObject>();
         if !(*it).weak.is_null() {
             PyObject_ClearWeakRefs(object);
@@ -493,11 +513,17 @@ unsafe extern "C" fn dealloc(object: Object) {
 pub(crate) unsafe fn register(module: Object) -> bool {
     let common = || {
         vec![
-            no_args(c"stats", stats, c"stats() -> dict\n\nLength, capacity, waiters on both sides, and how many values have passed."),
+            no_args(
+                c"stats",
+                stats,
+                c"stats() -> dict\n\nLength, capacity, waiters on both sides, and how many values have passed.",
+            ),
             class_getitem(),
         ]
     };
-    let closing = || no_args(c"close", close, c"close()\n\nNo more values will be sent. Receivers drain what is buffered (Go: close). ChannelClosed if it is closed already.");
+    let closing = || {
+        no_args(c"close", close, c"close()\n\nNo more values will be sent. Receivers drain what is buffered (Go: close). ChannelClosed if it is closed already.")
+    };
     let sending = || {
         vec![
             fast(c"send", send, c"send(value, timeout=None)\n\nSend, waiting for a receiver or for room (Go: ch <- v). ChannelClosed if it is closed, TimeoutError after timeout seconds."),
@@ -524,7 +550,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     };
     let slots = |receives: bool| {
         let mut slots = vec![
-            slot!(Py_tp_dealloc, dealloc),
+            slot!(Py_tp_dealloc, crate::shim::offset_chan_dealloc),
             slot!(Py_tp_traverse, traverse),
             slot!(Py_tp_clear, clear),
             slot!(Py_tp_repr, repr),
@@ -533,10 +559,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             slot!(Py_tp_members, crate::goroutine::weak_member(std::mem::offset_of!(ChanObject, weak))),
         ];
         if receives {
-            slots.extend([
-                slot!(Py_tp_iter, iterate),
-                slot!(Py_am_aiter, iterate),
-            ]);
+            slots.extend([slot!(Py_tp_iter, iterate), slot!(Py_am_aiter, iterate)]);
         }
         slots
     };
@@ -571,7 +594,15 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         (&NIL_CHAN, c"offset.NilChan", c"The type of nilchan: its operations block for ever, and select never chooses it.", both(), slots(true), closed_type),
     ];
     for (place, name, doc, methods, slots, flags) in types {
-        let spec = TypeSpec { name, doc, size: size_of::<ChanObject>(), flags: flags | collected, methods, getters: getters(), slots };
+        let spec = TypeSpec {
+            name,
+            doc,
+            size: size_of::<ChanObject>(),
+            flags: flags | collected,
+            methods,
+            getters: getters(),
+            slots,
+        };
         // SAFETY: the slots fit the object.
         let made = unsafe { new_type(module, spec) };
         if made.is_null() {

@@ -24,9 +24,12 @@ pub(crate) fn load() -> bool {
         if module.is_null() {
             return false;
         }
-        for (name, place) in
-            [(c"carrier", &CARRIER), (c"ChannelClosed", &CHANNEL_CLOSED), (c"WouldBlock", &WOULD_BLOCK), (c"GoroutineExit", &GOROUTINE_EXIT)]
-        {
+        for (name, place) in [
+            (c"carrier", &CARRIER),
+            (c"ChannelClosed", &CHANNEL_CLOSED),
+            (c"WouldBlock", &WOULD_BLOCK),
+            (c"GoroutineExit", &GOROUTINE_EXIT),
+        ] {
             let class = PyObject_GetAttrString(module, name.as_ptr());
             if class.is_null() {
                 return false;
@@ -144,9 +147,13 @@ pub(crate) fn waited(result: Result<(), WaitError>, what: &str) -> Object {
 /// What a forbidden use of `what` raises.
 pub(crate) fn misuse(error: Misuse, what: &str) -> Object {
     match error {
-        Misuse::AlreadyClosed => channel_closed(&format!("{what} is closed already; close it once, where the last value is sent")),
+        Misuse::AlreadyClosed => {
+            channel_closed(&format!("{what} is closed already; close it once, where the last value is sent"))
+        }
         Misuse::NotLocked => runtime_error(&format!("{what} is not locked; unlock it only after a lock")),
-        Misuse::NegativeCounter => value_error(&format!("{what} would become negative; each done() or release() needs its add() or acquire() before")),
+        Misuse::NegativeCounter => value_error(&format!(
+            "{what} would become negative; each done() or release() needs its add() or acquire() before"
+        )),
         Misuse::Overflow => value_error(&format!("{what} would overflow")),
     }
 }

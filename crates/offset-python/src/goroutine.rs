@@ -27,6 +27,8 @@ pub(crate) struct GoroutineObject {
     creator_at: std::ffi::c_int,
     /// What `throw` wants raised.
     thrown: Object,
+    /// `cancel` was called: it is delivered once.
+    exiting: bool,
     weak: Object,
 }
 
@@ -283,7 +285,11 @@ unsafe fn throw_into(object: Object, exception: Object) -> Object {
         if !goroutine.cancel() && goroutine.identity() != 0 {
             // CPython takes a class only: an instance travels in a class whose instance it is.
             let carrier = CARRIER.load(Ordering::Relaxed);
-            let class = if PyType_Check(exception) != 0 { Py_NewRef(exception) } else { PyObject_CallOneArg(carrier, exception) };
+            let class = if PyType_Check(exception) != 0 {
+                Py_NewRef(exception)
+            } else {
+                PyObject_CallOneArg(carrier, exception)
+            };
             if class.is_null() {
                 return NULL;
             }
@@ -295,14 +301,20 @@ unsafe fn throw_into(object: Object, exception: Object) -> Object {
 }
 
 unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
-    // SAFETY: the class is kept for ever.
-    unsafe { throw_into(object, GOROUTINE_EXIT.load(Ordering::Relaxed)) }
+    // SAFETY: `object` is ours; the class is kept for ever.
+    unsafe {
+        if std::mem::replace(&mut (*object.cast::<GoroutineObject>()).exiting, true) {
+            return none();
+        }
+        throw_into(object, GOROUTINE_EXIT.load(Ordering::Relaxed))
+    }
 }
 
 unsafe extern "C" fn throw(object: Object, exception: Object) -> Object {
     // SAFETY: the calling convention.
     unsafe {
-        let is_class = PyType_Check(exception) != 0 && PyType_IsSubtype(exception.cast(), PyExc_BaseException.cast()) != 0;
+        let is_class =
+            PyType_Check(exception) != 0 && PyType_IsSubtype(exception.cast(), PyExc_BaseException.cast()) != 0;
         if !is_class && PyObject_IsInstance(exception, PyExc_BaseException) != 1 {
             return type_error("throw() takes an exception or an exception class");
         }
@@ -448,39 +460,10 @@ unsafe extern "C" fn repr(object: Object) -> Object {
     unsafe {
         let name = get_name(object, null_mut());
         let goroutine = core(object);
-        let result = string(&format!("<goroutine {} [{}] {}>", goroutine.id(), status_name(goroutine.status()), text(name)));
+        let result =
+            string(&format!("<goroutine {} [{}] {}>", goroutine.id(), status_name(goroutine.status()), text(name)));
         Py_XDECREF(name);
         result
-    }
-}
-
-unsafe extern "C" fn traverse(object: Object, visit: visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
-    // SAFETY: `object` is ours; the collector's calling convention.
-    unsafe {
-        let it = object.cast::<GoroutineObject>();
-        for child in [(*it).function, (*it).args, (*it).kwargs, (*it).context, (*it).thrown, Py_TYPE(object).cast()] {
-            if !child.is_null() {
-                let answer = visit(child, arg);
-                if answer != 0 {
-                    return answer;
-                }
-            }
-        }
-        0
-    }
-}
-
-unsafe extern "C" fn clear(object: Object) -> std::ffi::c_int {
-    // SAFETY: `object` is ours; each field is emptied before its reference goes.
-    unsafe {
-        let it = object.cast::<GoroutineObject>();
-        for field in
-            [&raw mut (*it).function, &raw mut (*it).args, &raw mut (*it).kwargs, &raw mut (*it).context, &raw mut (*it).thrown]
-        {
-            let child = std::ptr::replace(field, NULL);
-            Py_XDECREF(child);
-        }
-        0
     }
 }
 
@@ -488,15 +471,22 @@ unsafe extern "C" fn dealloc(object: Object) {
     // SAFETY: the last reference is gone. An object dies before its goroutine started only if it never will: then the goroutine
     // holds the core's reference for being alive, which goes too.
     unsafe {
-        PyObject_GC_UnTrack(object.cast());
         let it = object.cast::<GoroutineObject>();
         if !(*it).weak.is_null() {
             PyObject_ClearWeakRefs(object);
         }
         let unstarted = !(*it).function.is_null();
-        clear(object);
-        Py_XDECREF((*it).name);
-        Py_XDECREF((*it).creator_code.cast());
+        for part in [
+            (*it).function,
+            (*it).args,
+            (*it).kwargs,
+            (*it).context,
+            (*it).thrown,
+            (*it).name,
+            (*it).creator_code.cast(),
+        ] {
+            Py_XDECREF(part);
+        }
         if let Some(handle) = (*it).core.take()
             && unstarted
         {
@@ -575,11 +565,7 @@ pub(crate) unsafe fn run_started_hook() -> bool {
     if crate::STARTED.swap(true, Ordering::AcqRel) {
         return true;
     }
-    if let Err(refusal) = crate::set_up() {
-        crate::STARTED.store(false, Ordering::Release);
-        runtime_error(&refusal);
-        return false;
-    }
+    crate::set_up();
     let hook = STARTED_HOOK.load(Ordering::Relaxed);
     if hook.is_null() {
         return true;
@@ -616,7 +602,9 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         name: c"offset.Goroutine",
         doc: c"The handle of a goroutine, made by go().",
         size: size_of::<GoroutineObject>(),
-        flags: u64::from(Py_TPFLAGS_HAVE_GC as u32) | u64::from(Py_TPFLAGS_DISALLOW_INSTANTIATION as u32),
+        // Not seen by the collector, which would run again and again while many start: an unstarted goroutine is a root, and a
+        // started one holds nothing.
+        flags: u64::from(Py_TPFLAGS_DISALLOW_INSTANTIATION as u32),
         methods: vec![
             fast(c"join", join, c"join(timeout=None) -> bool\n\nWait until it has ended; False when timeout seconds pass before."),
             no_args(c"cancel", cancel, c"cancel()\n\nRaise GoroutineExit in it, where it waits or at its next chance. Nothing if it has ended."),
@@ -635,8 +623,6 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         ],
         slots: vec![
             slot!(Py_tp_dealloc, dealloc),
-            slot!(Py_tp_traverse, traverse),
-            slot!(Py_tp_clear, clear),
             slot!(Py_tp_repr, repr),
             slot!(Py_am_await, await_slot),
             slot!(Py_tp_members, weak_member(std::mem::offset_of!(GoroutineObject, weak))),

@@ -43,6 +43,17 @@ fn with_base<R>(work: impl FnOnce() -> R) -> R {
     }
 }
 
+/// Whether a module is loaded that remembers thread states by their address, and what belonged to them: `_decimal` does.
+/// tests/test_locals.py fails if such a state is used again.
+unsafe fn remembers_contexts() -> bool {
+    static NAME: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    // SAFETY: attached; the name is kept for ever, the dictionary is borrowed.
+    unsafe {
+        let name = *NAME.get_or_init(|| PyUnicode_InternFromString(c"_decimal".as_ptr()) as usize);
+        PyDict_Contains(PyImport_GetModuleDict(), name as *mut PyObject) == 1
+    }
+}
+
 // SAFETY: `run` returns when the goroutine's function has; nothing unwinds: exceptions are Python's, and the forced unwinding
 // of an exiting interpreter ends in the shim's frames.
 unsafe impl Host for Python {
@@ -120,7 +131,7 @@ unsafe impl Host for Python {
             shim::offset_attach(context);
             offset_runtime::scheduler::attached();
             crate::goroutine::main(goroutine);
-            if shim::offset_context_finish(context) == 0 {
+            if shim::offset_context_finish(context) == 0 || remembers_contexts() {
                 goroutine.spoil();
             }
             // Nobody may look for the object of an ended goroutine, which may go right here.

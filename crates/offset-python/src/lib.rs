@@ -32,27 +32,31 @@ use std::sync::atomic::AtomicBool;
 pub(crate) static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// What the first `go` of a process sets up.
-pub(crate) fn set_up() -> Result<(), String> {
-    // SAFETY: attached, before anything else of the shim is used; the answer is a constant.
-    unsafe {
-        let refusal = shim::offset_setup();
-        if !refusal.is_null() {
-            return Err(std::ffi::CStr::from_ptr(refusal).to_string_lossy().into_owned());
-        }
-    }
+pub(crate) fn set_up() {
     // SAFETY: attached, after the shim's own setup.
     let identity = unsafe { identity::install() } == identity::Identity::Virtual;
     let parallel = cfg!(Py_GIL_DISABLED);
     let processors =
         if parallel { std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get) } else { 1 };
-    offset_runtime::host::set_host(&host::Python);
-    offset_runtime::scheduler::configure(offset_runtime::scheduler::Config { processors, moves: identity && !parallel });
+    offset_runtime::scheduler::configure(offset_runtime::scheduler::Config {
+        processors,
+        moves: identity && !parallel,
+    });
     fork::install();
     guard::install();
-    Ok(())
 }
 
 unsafe extern "C" fn exec(module: Object) -> c_int {
+    // A thread may wait on a channel before the first goroutine starts, so the host is named here.
+    // SAFETY: attached, before anything else of the shim is used; the answer is a constant.
+    unsafe {
+        let refusal = shim::offset_setup();
+        if !refusal.is_null() {
+            error::raise(PyExc_ImportError, &std::ffi::CStr::from_ptr(refusal).to_string_lossy());
+            return -1;
+        }
+    }
+    offset_runtime::host::set_host(&host::Python);
     // SAFETY: the module's exec slot, attached.
     let ok = unsafe {
         error::load()
@@ -85,7 +89,10 @@ pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
     methods.push(unsafe { std::mem::zeroed() });
     let mut slots = vec![PyModuleDef_Slot { slot: Py_mod_exec, value: exec as *mut c_void }];
     #[cfg(Py_3_12)]
-    slots.push(PyModuleDef_Slot { slot: Py_mod_multiple_interpreters, value: Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED });
+    slots.push(PyModuleDef_Slot {
+        slot: Py_mod_multiple_interpreters,
+        value: Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED,
+    });
     #[cfg(Py_3_13)]
     slots.push(PyModuleDef_Slot { slot: Py_mod_gil, value: Py_MOD_GIL_NOT_USED });
     slots.push(PyModuleDef_Slot { slot: 0, value: null_mut() });

@@ -47,7 +47,11 @@ pub(crate) fn class_getitem() -> PyMethodDef {
     PyMethodDef { ml_flags: METH_O | METH_CLASS, ..no_args(c"__class_getitem__", alias, c"For annotations.") }
 }
 
-pub(crate) fn getter(name: &'static CStr, get: unsafe extern "C" fn(Object, *mut std::ffi::c_void) -> Object, doc: &'static CStr) -> PyGetSetDef {
+pub(crate) fn getter(
+    name: &'static CStr,
+    get: unsafe extern "C" fn(Object, *mut std::ffi::c_void) -> Object,
+    doc: &'static CStr,
+) -> PyGetSetDef {
     PyGetSetDef { name: name.as_ptr(), get: Some(get), set: None, doc: doc.as_ptr(), closure: null_mut() }
 }
 
@@ -197,7 +201,10 @@ pub(crate) unsafe fn nanoseconds(object: Object) -> Option<i64> {
     let seconds = unsafe {
         if PyFloat_CheckExact(object) != 0 {
             PyFloat_AS_DOUBLE(object)
-        } else if PyFloat_Check(object) != 0 || PyLong_Check(object) != 0 || !(*Py_TYPE(object)).tp_as_number.is_null() && (*(*Py_TYPE(object)).tp_as_number).nb_float.is_some() {
+        } else if PyFloat_Check(object) != 0
+            || PyLong_Check(object) != 0
+            || !(*Py_TYPE(object)).tp_as_number.is_null() && (*(*Py_TYPE(object)).tp_as_number).nb_float.is_some()
+        {
             let seconds = PyFloat_AsDouble(object);
             if seconds == -1.0 && !PyErr_Occurred().is_null() {
                 return None;
@@ -254,7 +261,12 @@ pub(crate) unsafe fn deadline(timeout: Object) -> Option<Deadline> {
 ///
 /// # Safety
 /// As for [`parse`].
-pub(crate) unsafe fn only_timeout(function: &str, args: *const Object, count: Py_ssize_t, keywords: Object) -> Option<Deadline> {
+pub(crate) unsafe fn only_timeout(
+    function: &str,
+    args: *const Object,
+    count: Py_ssize_t,
+    keywords: Object,
+) -> Option<Deadline> {
     if count == 0 && keywords.is_null() {
         return Some(None);
     }
@@ -326,4 +338,3 @@ pub(crate) use slot;
 
 /// No object.
 pub(crate) const NULL: Object = null_mut();
-

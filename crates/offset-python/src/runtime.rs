@@ -50,12 +50,14 @@ unsafe fn count(object: Object, least: i64, what: &str) -> Option<usize> {
 
 unsafe extern "C" fn set_max_threads(_: Object, limit: Object) -> Object {
     // SAFETY: the calling convention.
-    unsafe { count(limit, 1, "the limit on threads") }.map_or(NULL, |limit| int(blocking::set_max_threads(limit) as u64))
+    unsafe { count(limit, 1, "the limit on threads") }
+        .map_or(NULL, |limit| int(blocking::set_max_threads(limit) as u64))
 }
 
 unsafe extern "C" fn set_stack_size(_: Object, bytes: Object) -> Object {
     // SAFETY: the calling convention.
-    unsafe { count(bytes, stack::MIN_STACK as i64, "the stack size") }.map_or(NULL, |bytes| int(stack::set_stack_size(bytes) as u64))
+    unsafe { count(bytes, stack::MIN_STACK as i64, "the stack size") }
+        .map_or(NULL, |bytes| int(stack::set_stack_size(bytes) as u64))
 }
 
 unsafe extern "C" fn gomaxprocs(_: Object, args: *const Object, given: Py_ssize_t, keywords: Object) -> Object {

@@ -138,7 +138,8 @@ mod linux {
     /// The executable segments of an object.
     fn code(object: &libc::dl_phdr_info) -> impl Iterator<Item = Range<usize>> {
         let base = object.dlpi_addr as usize;
-        let executable = |segment: &&libc::Elf64_Phdr| segment.p_type == libc::PT_LOAD && segment.p_flags & libc::PF_X != 0;
+        let executable =
+            |segment: &&libc::Elf64_Phdr| segment.p_type == libc::PT_LOAD && segment.p_flags & libc::PF_X != 0;
         segments(object).iter().filter(executable).map(move |segment| {
             let start = base + segment.p_vaddr as usize;
             start..start + segment.p_memsz as usize
@@ -158,8 +159,17 @@ mod linux {
 
     /// Files of the C library that goroutines' frames may come from: name, up to the version.
     const SYSTEM: [&[u8]; 11] = [
-        b"libc.so", b"libc-2", b"libm.so", b"libm-2", b"libpthread", b"libdl.so", b"librt.so", b"libgcc_s.so", b"ld-linux",
-        b"ld-2", b"linux-vdso",
+        b"libc.so",
+        b"libc-2",
+        b"libm.so",
+        b"libm-2",
+        b"libpthread",
+        b"libdl.so",
+        b"librt.so",
+        b"libgcc_s.so",
+        b"ld-linux",
+        b"ld-2",
+        b"linux-vdso",
     ];
 
     fn is_trusted_name(path: &[u8]) -> bool {

@@ -108,7 +108,10 @@ unsafe fn finish(selected: Selected<Value>, args: *const Object, wait: Wait, def
             Selected::TimedOut if wait == Wait::No => return Py_NewRef(default),
             Selected::TimedOut => return timed_out("select"),
             Selected::Cancelled => return cancelled(),
-            Selected::SendClosed(_) => return channel_closed("select: send on closed channel"),
+            Selected::SendClosed(index) => {
+                let chan = it(*args.add(index)).chan;
+                return channel_closed(&format!("select: send on closed {}", crate::chan::describe(chan)));
+            }
             Selected::Sent(index) => (index, NULL, true),
             Selected::Received(index, None) => (index, NULL, false),
             Selected::Received(index, Some(value)) => {

@@ -4,13 +4,19 @@
 //! may take the GIL, or run Python, are `C-unwind`: on 3.11-3.13 an exiting interpreter unwinds the thread that waits for it.
 //! That unwinding ends in a frame of the shim, and the thread stays there.
 
-use pyo3_ffi::{PyCodeObject, PyInterpreterState, PyObject, PyThreadState, Py_ssize_t};
+use pyo3_ffi::{Py_ssize_t, PyCodeObject, PyInterpreterState, PyObject, PyThreadState};
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 
 /// Whether [`offset_bind_thread`] must come before every attach: an attach of 3.11 does not write the thread's slot.
 pub(crate) const OFFSET_BIND_EVERY_RESUME: bool = cfg!(not(Py_3_12));
 
 unsafe extern "C" {
+    /// The dealloc of channels: lets the collector go, and calls `offset_chan_release`, not too deeply nested.
+    ///
+    /// # Safety
+    /// As a tp_dealloc.
+    pub(crate) fn offset_chan_dealloc(chan: *mut PyObject);
+
     /// Looks up what the other functions need, and compares the running interpreter with the headers. Null, or why it cannot
     /// be served.
     ///
@@ -54,9 +60,6 @@ unsafe extern "C" {
     /// The identity of the goroutine that runs on this OS thread from now on; 0 for none.
     pub(crate) safe fn offset_set_identity(identity: usize);
 
-    /// The identity of the goroutine that runs on this OS thread; 0 for none.
-    pub(crate) safe fn offset_get_identity() -> usize;
-
     /// Makes the interpreter see the identity instead of the OS thread's. The number of import slots that were redirected; 0 where it
     /// is impossible.
     ///
@@ -83,15 +86,6 @@ unsafe extern "C-unwind" {
     /// # Safety
     /// Attached.
     pub(crate) fn offset_detach() -> *mut PyThreadState;
-
-    /// The base call of a goroutine: `body(argument)`, in a frame that no forced unwinding passes.
-    ///
-    /// # Safety
-    /// Attached; `body` is sound with `argument`.
-    pub(crate) fn offset_call(
-        body: unsafe extern "C-unwind" fn(*mut c_void) -> *mut PyObject,
-        argument: *mut c_void,
-    ) -> *mut PyObject;
 
     /// A new context for the C stack `[stack_low, stack_low + stack_size)`, with `chunk` for its first Python frames. Writes the first
     /// words of `chunk` and nothing else of either. Null with an exception set.
@@ -143,7 +137,11 @@ unsafe extern "C-unwind" {
     ///
     /// # Safety
     /// Attached; live objects, and `args` a tuple, `kwargs` a dict or null.
-    pub(crate) fn offset_object_call(callable: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> *mut PyObject;
+    pub(crate) fn offset_object_call(
+        callable: *mut PyObject,
+        args: *mut PyObject,
+        kwargs: *mut PyObject,
+    ) -> *mut PyObject;
 
     /// `object.name()`, in such a frame.
     ///

@@ -215,7 +215,9 @@ unsafe extern "C" fn group_stats(object: Object, _: Object) -> Object {
 unsafe extern "C" fn group_go(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
     // SAFETY: the calling convention.
     unsafe {
-        let Some((function, tuple, keys)) = crate::goroutine::call_parts("go", 0, args, count, keywords) else { return NULL };
+        let Some((function, tuple, keys)) = crate::goroutine::call_parts("go", 0, args, count, keywords) else {
+            return NULL;
+        };
         if PyCallable_Check(function) == 0 {
             Py_XDECREF(tuple);
             Py_XDECREF(keys);
@@ -258,7 +260,8 @@ unsafe extern "C" fn cond_new(class: *mut PyTypeObject, args: Object, kwargs: Ob
     unsafe {
         let mut names = [c"lock".as_ptr().cast_mut(), null_mut()];
         let mut lock = NULL;
-        if PyArg_ParseTupleAndKeywords(args, kwargs, c"O:Cond".as_ptr(), names.as_mut_ptr().cast(), &raw mut lock) == 0 {
+        if PyArg_ParseTupleAndKeywords(args, kwargs, c"O:Cond".as_ptr(), names.as_mut_ptr().cast(), &raw mut lock) == 0
+        {
             return NULL;
         }
         for name in [c"lock", c"unlock"] {
@@ -331,7 +334,9 @@ unsafe extern "C" fn semaphore_new(class: *mut PyTypeObject, args: Object, kwarg
     unsafe {
         let mut names = [c"n".as_ptr().cast_mut(), null_mut()];
         let mut size: std::ffi::c_longlong = 0;
-        if PyArg_ParseTupleAndKeywords(args, kwargs, c"L:Semaphore".as_ptr(), names.as_mut_ptr().cast(), &raw mut size) == 0 {
+        if PyArg_ParseTupleAndKeywords(args, kwargs, c"L:Semaphore".as_ptr(), names.as_mut_ptr().cast(), &raw mut size)
+            == 0
+        {
             return NULL;
         }
         if size < 0 {
@@ -442,7 +447,11 @@ unsafe extern "C" fn watch(_: Object, note: Object) -> Object {
 static NOTE: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
 
 pub(crate) fn functions() -> Vec<PyMethodDef> {
-    vec![one_arg(c"watch", watch, c"watch(note | None)\n\nHave a note set whenever the runtime comes to rest and when the last goroutine ends.")]
+    vec![one_arg(
+        c"watch",
+        watch,
+        c"watch(note | None)\n\nHave a note set whenever the runtime comes to rest and when the last goroutine ends.",
+    )]
 }
 
 fn weak<T>() -> (std::ffi::c_int, *mut std::ffi::c_void) {
@@ -461,7 +470,11 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         methods: [
             vec![
                 fast(c"lock", mutex_lock, c"lock(timeout=None)\n\nTake the lock; TimeoutError after timeout seconds."),
-                no_args(c"unlock", mutex_unlock, c"unlock()\n\nGive it to who waits longest. RuntimeError if it is not locked."),
+                no_args(
+                    c"unlock",
+                    mutex_unlock,
+                    c"unlock()\n\nGive it to who waits longest. RuntimeError if it is not locked.",
+                ),
                 no_args(c"try_lock", mutex_try_lock, c"try_lock() -> bool\n\nTake the lock if it is free."),
                 no_args(c"stats", mutex_stats, c"stats() -> dict\n\nWhether it is locked, and how many wait."),
             ],
@@ -517,12 +530,24 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         methods: vec![
             fast(c"add", group_add, c"add(delta=1)\n\nAdd to the counter. ValueError if it would become negative."),
             no_args(c"done", group_done, c"done()\n\nTake one from the counter."),
-            fast(c"wait", group_wait, c"wait(timeout=None)\n\nWait until the counter is zero; TimeoutError after timeout seconds."),
-            fast(c"go", group_go, c"go(fn, /, *args, **kwargs) -> Goroutine\n\nStart a goroutine that is counted until it ends."),
+            fast(
+                c"wait",
+                group_wait,
+                c"wait(timeout=None)\n\nWait until the counter is zero; TimeoutError after timeout seconds.",
+            ),
+            fast(
+                c"go",
+                group_go,
+                c"go(fn, /, *args, **kwargs) -> Goroutine\n\nStart a goroutine that is counted until it ends.",
+            ),
             no_args(c"stats", group_stats, c"stats() -> dict\n\nThe counter, and how many wait."),
         ],
         getters: vec![],
-        slots: vec![slot!(Py_tp_new, new_plain::<Arc<WaitGroup>>), slot!(Py_tp_dealloc, dealloc::<Arc<WaitGroup>>), weak::<Arc<WaitGroup>>()],
+        slots: vec![
+            slot!(Py_tp_new, new_plain::<Arc<WaitGroup>>),
+            slot!(Py_tp_dealloc, dealloc::<Arc<WaitGroup>>),
+            weak::<Arc<WaitGroup>>(),
+        ],
     };
     let member = TypeSpec {
         name: c"offset._runtime.Member",
@@ -563,8 +588,16 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         flags: 0,
         methods: [
             vec![
-                fast(c"acquire", acquire, c"acquire(n=1, timeout=None)\n\nTake n units; TimeoutError after timeout seconds."),
-                fast(c"try_acquire", try_acquire, c"try_acquire(n=1) -> bool\n\nTake n units if they are free and nobody waits."),
+                fast(
+                    c"acquire",
+                    acquire,
+                    c"acquire(n=1, timeout=None)\n\nTake n units; TimeoutError after timeout seconds.",
+                ),
+                fast(
+                    c"try_acquire",
+                    try_acquire,
+                    c"try_acquire(n=1) -> bool\n\nTake n units if they are free and nobody waits.",
+                ),
                 fast(c"release", release, c"release(n=1)\n\nGive n units back. ValueError if fewer are out."),
                 no_args(c"stats", semaphore_stats, c"stats() -> dict\n\nSize, free units, and how many wait."),
             ],
@@ -583,7 +616,11 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             no_args(c"set", note_set, c"set()\n\nSet the flag; all that wait go on."),
             no_args(c"clear", note_clear, c"clear()\n\nTake the flag back."),
             no_args(c"is_set", note_is_set, c"is_set() -> bool"),
-            fast(c"wait", note_wait, c"wait(timeout=None) -> bool\n\nWait until the flag is set; False when timeout seconds pass before."),
+            fast(
+                c"wait",
+                note_wait,
+                c"wait(timeout=None) -> bool\n\nWait until the flag is set; False when timeout seconds pass before.",
+            ),
         ],
         getters: vec![],
         slots: vec![slot!(Py_tp_new, new_plain::<Arc<Note>>), slot!(Py_tp_dealloc, dealloc::<Arc<Note>>)],

@@ -245,7 +245,12 @@ unsafe extern "C" fn get_c(object: Object, _: *mut std::ffi::c_void) -> Object {
 
 unsafe extern "C" fn stats(object: Object, _: Object) -> Object {
     // SAFETY: attached, new references.
-    unsafe { dict(&[(c"period", PyFloat_FromDouble(it(object).period as f64 / 1e9)), (c"function", boolean(it(object).func.is_some()))]) }
+    unsafe {
+        dict(&[
+            (c"period", PyFloat_FromDouble(it(object).period as f64 / 1e9)),
+            (c"function", boolean(it(object).func.is_some())),
+        ])
+    }
 }
 
 unsafe extern "C" fn now(_: Object, _: Object) -> Object {
@@ -256,7 +261,8 @@ unsafe extern "C" fn now(_: Object, _: Object) -> Object {
 unsafe extern "C" fn traverse(object: Object, visit: visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
     // SAFETY: `object` is ours; the collector's calling convention.
     unsafe {
-        for child in [it(object).chan, it(object).function, it(object).args, it(object).kwargs, Py_TYPE(object).cast()] {
+        for child in [it(object).chan, it(object).function, it(object).args, it(object).kwargs, Py_TYPE(object).cast()]
+        {
             if !child.is_null() {
                 let answer = visit(child, arg);
                 if answer != 0 {
@@ -292,14 +298,20 @@ pub(crate) fn functions() -> Vec<PyMethodDef> {
 
 /// Adds the types to the module.
 pub(crate) unsafe fn register(module: Object) -> bool {
-    let slots = |new: *mut std::ffi::c_void| vec![(Py_tp_new, new), slot!(Py_tp_dealloc, dealloc), slot!(Py_tp_traverse, traverse)];
+    let slots = |new: *mut std::ffi::c_void| {
+        vec![(Py_tp_new, new), slot!(Py_tp_dealloc, dealloc), slot!(Py_tp_traverse, traverse)]
+    };
     let timer = TypeSpec {
         name: c"offset.Timer",
         doc: c"Timer(d)\n\nSends the time on its channel c once, in d seconds (Go: time.Timer, by the rules of 1.23).",
         size: size_of::<TimerObject>(),
         flags: u64::from(Py_TPFLAGS_HAVE_GC as u32),
         methods: vec![
-            no_args(c"stop", timer_stop, c"stop() -> bool\n\nUnset it; whether it was set. Nothing is received after that."),
+            no_args(
+                c"stop",
+                timer_stop,
+                c"stop() -> bool\n\nUnset it; whether it was set. Nothing is received after that.",
+            ),
             one_arg(c"reset", timer_reset, c"reset(d) -> bool\n\nSet it to d seconds from now; whether it was set."),
             no_args(c"stats", stats, c"stats() -> dict"),
         ],

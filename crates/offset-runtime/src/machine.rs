@@ -16,7 +16,7 @@ use crate::lock::{Condvar, Lock};
 use crate::processor::{Processor, State};
 use crate::scheduler::{Runtime, runtime};
 use crate::stack::Stack;
-use crate::switch::{CoroutineResult, Coroutine, Switch};
+use crate::switch::{Coroutine, CoroutineResult, Switch};
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
 use std::ptr::{null, null_mut};
@@ -172,10 +172,10 @@ impl Machine {
         self.binding.store(BINDINGS.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         if let Some(processor) = self.processor() {
             let mut state = processor.lock();
+            // SAFETY: machines are never freed.
+            let holder = unsafe { state.holder.as_ref() };
             let senior = self.home_count.load(Ordering::Relaxed) > 0
-                // SAFETY: machines are never freed.
-                && !state.holder.is_null()
-                && unsafe { (*state.holder).id.load(Ordering::Relaxed) } > self.id.load(Ordering::Relaxed);
+                && holder.is_some_and(|holder| holder.id.load(Ordering::Relaxed) > self.id.load(Ordering::Relaxed));
             let needed = !self.home_queue.lock().is_empty();
             if (senior || needed) && !runtime.stopping() && state.claim(self, senior) {
                 return Some(processor);
@@ -211,6 +211,8 @@ impl Machine {
             // SAFETY: runnable goroutines are alive.
             state.queue.push_front(unsafe { &*goroutine });
         }
+        // Timers are looked at once before each goroutine: one that is always due must not keep goroutines from running.
+        let mut looked = false;
         loop {
             if !std::ptr::eq(state.holder, self) {
                 return;
@@ -233,9 +235,10 @@ impl Machine {
                 }
             }
             let due = runtime.timers.next();
-            if due != Instant::MAX {
+            if due != Instant::MAX && !looked {
                 let now = clock::now();
                 if now >= due {
+                    looked = true;
                     drop(state);
                     runtime.timers.run(now);
                     state = processor.lock();
@@ -252,6 +255,7 @@ impl Machine {
                         state.queue.push_back(unsafe { &*goroutine });
                         continue;
                     }
+                    looked = false;
                     state = self.idle(runtime, processor, retry);
                     continue;
                 }
@@ -262,6 +266,7 @@ impl Machine {
             }
             state.tick += 1;
             state.running = true;
+            looked = false;
             drop(state);
             let after = self.execute(runtime, goroutine);
             state = processor.lock();

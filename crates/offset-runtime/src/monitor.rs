@@ -12,7 +12,7 @@ use crate::scheduler::{Runtime, runtime};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_micros(2_500);
 /// No progress for so long, and the processor is handed on.
 const PATIENCE: Instant = 10_000_000;
 /// A machine has computed if its thread used so much processor time ...
@@ -24,7 +24,7 @@ const CAP: usize = 4;
 /// Above the cap a computing machine loses its processor this often.
 const ABOVE_CAP: Instant = 100_000_000;
 /// Looks without any goroutine running before the monitor sleeps.
-const QUIET_LOOKS: u32 = 100;
+const QUIET_LOOKS: u32 = 200;
 
 static ASLEEP: AtomicBool = AtomicBool::new(false);
 static BED: Lock<()> = parking_lot::const_mutex(());

@@ -274,7 +274,8 @@ impl Party {
         goroutine.set_reason(reason);
         goroutine.set_status(Status::Waiting);
         leave(goroutine, Switch::Park);
-        let code = goroutine.parker.outcome().unwrap_or_else(|| crate::dump::fatal("a goroutine was resumed unclaimed"));
+        let code =
+            goroutine.parker.outcome().unwrap_or_else(|| crate::dump::fatal("a goroutine was resumed unclaimed"));
         if deadline.is_some() && code != TIMED_OUT {
             runtime().timers.remove(&node);
         }
@@ -447,7 +448,10 @@ impl Runtime {
         if self.processors.len() == 1 {
             return None;
         }
-        self.processors.iter().filter(|other| !std::ptr::eq(*other, thief)).find_map(|other| other.lock().queue.pop_fresh())
+        self.processors
+            .iter()
+            .filter(|other| !std::ptr::eq(*other, thief))
+            .find_map(|other| other.lock().queue.pop_fresh())
     }
 
     /// The monitor takes a processor from a machine that makes no progress and gives it to another. `tick` is the one under

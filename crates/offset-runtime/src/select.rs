@@ -58,7 +58,11 @@ enum List<T> {
 
 impl<T> List<T> {
     fn new(capacity: usize) -> Self {
-        if capacity <= INLINE { List::Inline([const { None }; INLINE], 0) } else { List::Heap(Vec::with_capacity(capacity)) }
+        if capacity <= INLINE {
+            List::Inline([const { None }; INLINE], 0)
+        } else {
+            List::Heap(Vec::with_capacity(capacity))
+        }
     }
 
     fn push(&mut self, value: T) {
@@ -96,7 +100,7 @@ fn random(bound: usize) -> usize {
         x ^= x << 17;
         state.set(x);
         // The high half of a 32-bit product: uniform enough for any number of cases.
-        ((x >> 32) * bound as u64 >> 32) as usize
+        (((x >> 32) * bound as u64) >> 32) as usize
     })
 }
 
@@ -192,8 +196,10 @@ pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Selected<T> {
     }
     // From here on the waiters stay where they are until all of them are out of the queues.
     let waiters = waiters.items();
-    for (case, waiter) in cases.iter().zip(waiters.iter().flatten()) {
-        match case {
+    // In the random order, so that none of several cases on one channel is preferred.
+    for index in order.iter().flatten() {
+        let Some(waiter) = &waiters[*index] else { unreachable!("each case has a waiter") };
+        match &cases[*index] {
             Case::Recv(chan) => state(&mut guards, chan).receivers.push_back(waiter),
             Case::Send(chan, _) => state(&mut guards, chan).senders.push_back(waiter),
             Case::Never => {}

@@ -96,7 +96,13 @@ impl Timers {
     ///
     /// # Safety
     /// `node` and `parker` stay where they are until [`Timers::remove`] has been called for `node`.
-    pub(crate) unsafe fn add_deadline(&self, when: Instant, parker: *const Parker, ticket: Ticket, node: &Node) -> bool {
+    pub(crate) unsafe fn add_deadline(
+        &self,
+        when: Instant,
+        parker: *const Parker,
+        ticket: Ticket,
+        node: &Node,
+    ) -> bool {
         self.insert(&mut self.heap.lock(), Entry { when, what: What::Deadline { parker, ticket, node } })
     }
 

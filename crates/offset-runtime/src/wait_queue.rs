@@ -123,7 +123,11 @@ impl<T> WaitQueue<T> {
         let (previous, next) = (waiter.previous.get(), waiter.next.get());
         // SAFETY: neighbours in the queue are alive under the lock.
         unsafe {
-            if previous.is_null() { self.head = next } else { (*previous).next.set(next) }
+            if previous.is_null() {
+                self.head = next
+            } else {
+                (*previous).next.set(next)
+            }
             if next.is_null() { self.tail = previous } else { (*next).previous.set(previous) }
         }
     }
@@ -148,7 +152,11 @@ impl<T> WaitQueue<T> {
 
     /// Ends the wait of the first waiter that can still be served, after `fill` has given it what it waits for; `undo` takes
     /// that back from one that turned out stale. The claim is to be woken once the lock is given back.
-    pub(crate) fn serve(&mut self, mut fill: impl FnMut(&Waiter<T>), mut undo: impl FnMut(&Waiter<T>)) -> Option<Claim> {
+    pub(crate) fn serve(
+        &mut self,
+        mut fill: impl FnMut(&Waiter<T>),
+        mut undo: impl FnMut(&Waiter<T>),
+    ) -> Option<Claim> {
         while let Some(waiter) = self.pop() {
             // SAFETY: popped under the lock, so alive until it is claimed.
             let waiter = unsafe { &*waiter };
