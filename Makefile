@@ -63,13 +63,16 @@ build: $(VENV)/.built ## compile the extension and install it, editable, into th
 demo: build ## run the example programs, one after the other
 	$(VPYTHON) examples/demo.py
 
-test: rust-test python-test ## the tests of the core, then those of the package
+test: rust-test shim-test python-test ## the tests of the core, of the C shim, of the package
 
 # ---- tests -------------------------------------------------------------------------------------
 
-.PHONY: rust-test python-test matrix torture
-rust-test: ## the tests of the core alone
-	$(CARGO) test --package offset-runtime --target-dir $(TARGET_DIR) $(ARGS)
+.PHONY: rust-test shim-test python-test matrix torture
+rust-test: $(VENV)/.python-$(TAG) ## the tests of the core, and of what Rust there is beside it
+	$(CARGO) test --workspace --target-dir $(TARGET_DIR) $(ARGS)
+
+shim-test: $(VENV)/.python-$(TAG) ## the C shim by itself, against PYTHON
+	$(VPYTHON) crates/offset-python/shim/tests/run.py
 
 python-test: build ## the tests of the package (ARGS= goes to pytest)
 	$(VPYTHON) -m pytest -q $(ARGS)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# matrix.sh [VERSION...]: the tests of the package on every CPython found (or on those named, as "3.14t"),
+# matrix.sh [VERSION...]: the tests of the shim and the package on every CPython found (or on those named, as "3.14t"),
 # each in its own environment and build directory; stops at the first that fails.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,7 +10,7 @@ while IFS= read -r python <&3; do
 print("%d.%d%s" % (*sys.version_info[:2], "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""))')
   if [ $# -gt 0 ] && [[ " $* " != *" $tag "* ]]; then continue; fi
   printf '\n== tests on CPython %s (%s)\n' "$tag" "$python"
-  ${MAKE:-make} --no-print-directory python-test PYTHON="$python"
+  ${MAKE:-make} --no-print-directory shim-test python-test PYTHON="$python"
   ran+=("$tag")
 done 3< <(.ci/pythons.sh)
 

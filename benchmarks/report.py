@@ -7,6 +7,7 @@ Standard library only.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -97,6 +98,11 @@ def verdict(row: Row, samples: Samples) -> tuple[str, str]:
     return ", ".join(wanted), ", ".join("yes" if each else "**no**" for each in holds)
 
 
+def processor_time(row: Row) -> Row:
+    """The same row, by the processor time of the process instead of the clock on the wall."""
+    return replace(row, key="cpu_seconds")
+
+
 def table(head: list[str], lines: Iterable[list[str]]) -> list[str]:
     """A Markdown table."""
     return [
@@ -144,15 +150,32 @@ def render(data: dict[str, Any], rivals: list[str], name: str) -> str:
                     number(ours),
                     times(samples.ratio("offset", "go", row)),
                     times(samples.ratio("offset", "go-p1", row)),
+                    times(samples.ratio("offset", "go", processor_time(row)))
+                    if row.key == "seconds" and row.each
+                    else "",
                     f"{best[0]}, {number(best[1])}" if best else "",
                     times(best[1] / ours if best else None),
                     *verdict(row, samples),
                 ]
             )
-        page += table(["", "offset", "/ Go", "/ go-p1", "best peer", "peer / offset", "wanted", "holds"], lines)
+        page += table(
+            ["", "offset", "/ Go", "/ go-p1", "/ Go, processor", "best peer", "peer / offset", "wanted", "holds"], lines
+        )
     page += ["## All of them", ""]
     page += table(
         ["", *rivals],
         ([f"{row.label}, {row.unit}", *(cell(samples, rival, row) for rival in rivals)] for row in shown),
+    )
+    page += [
+        "## Processor time of the same runs",
+        "",
+        "User and system time of all threads of the process while the scenario ran: what it costs the machine, and the "
+        "steadier number where other processes use the machine too.",
+        "",
+    ]
+    cpu = [processor_time(row) for row in shown if row.is_time()]
+    page += table(
+        ["", *rivals],
+        ([f"{row.label}, {row.unit}", *(cell(samples, rival, row) for rival in rivals)] for row in cpu),
     )
     return "\n".join(page)

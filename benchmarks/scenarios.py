@@ -132,6 +132,10 @@ class Row:
     wanted_value: float | None = None
     peers: float | None = None
 
+    def is_time(self) -> bool:
+        """Is it the time of one operation, by the clock on the wall?"""
+        return self.key == "seconds" and self.each
+
     def value(self, sample: dict[str, float]) -> float | None:
         """The value of this row in a sample; None where it was not measured."""
         if self.key not in sample:

@@ -39,6 +39,8 @@ import re
 import sqlite3
 import string
 import sys
+import threading
+import traceback
 import types
 import warnings
 import weakref
@@ -75,7 +77,6 @@ SPECIAL_METHODS = {
     "__complex__": complex,
     "__contains__": lambda x: 1 in x,
     "__copy__": copy.copy,
-    "__deepcopy__": copy.deepcopy,
     "__delattr__": lambda x: delattr(x, "attribute"),
     "__delitem__": lambda x: operator.delitem(x, 0),
     "__dir__": dir,
@@ -364,7 +365,7 @@ def _():
 
 @case("call: __bases__ as a property")
 def _():
-    Thing = type("Thing", (), {"__bases__": property(lambda self: (type(self)(),))})
+    Thing = type("Thing", (), {"__bases__": property(lambda self: (type(self)(), type(self)()))})
     issubclass(Thing(), int)
 
 
@@ -583,7 +584,7 @@ CALLERS = {
     "repr of a list": lambda f: repr([Shown(f)]),
     "repr of a dict": lambda f: repr({1: Shown(f)}),
     "pprint": lambda f: pprint.pformat([Shown(f)]),
-    "importing a module": lambda f: types.ModuleType("m", "").__getattribute__ and module_attribute(f),
+    "an attribute of a module": lambda f: module_attribute(f),
     "a trace of an exception": lambda f: formatted(f),
 }
 
@@ -685,8 +686,6 @@ def collected(f):
 
 
 def local_with(f):
-    import threading
-
     class Local(threading.local):
         def __init__(self):
             f()
@@ -701,8 +700,6 @@ def module_attribute(f):
 
 
 def formatted(f):
-    import traceback
-
     class Error(Exception):
         def __str__(self):
             return f() or ""
@@ -723,3 +720,60 @@ def without_end(caller):
 
 for _name, _caller in CALLERS.items():
     case(f"through C: {_name}")(without_end(_caller))
+
+
+# ---- the program -----------------------------------------------------------------------------
+
+
+def outcome(function):
+    """What a call ends with: "result" or the name of an exception's class."""
+    try:
+        function()
+    except Exception as error:
+        return type(error).__name__
+    return "result"
+
+
+def afterwards():
+    """Show that the stack and the budget of recursion are whole again."""
+
+    def down(depth):
+        return depth and 1 + down(depth - 1)
+
+    assert down(400) == 400
+    assert repr([[[[]]]]) == "[[[[]]]]"
+    assert compile("((((1))))", "case", "eval")
+
+
+def main(arguments):
+    """Run the cases named by the arguments."""
+    plainly = "--plain" in arguments
+    names = [name for name in arguments if name != "--plain"]
+
+    def run_all(run):
+        for name in names:
+            print("begin", name, flush=True)
+            outcomes = []
+            run(lambda name=name, outcomes=outcomes: outcomes.append(outcome(CASES[name])), name)
+            run(afterwards, "afterwards")
+            print("end", name, *outcomes, flush=True)
+
+    if plainly:
+        run_all(lambda function, name: function())
+        return
+    import offset
+
+    def run_in_goroutine(function, name):
+        goroutine = offset.go(function)
+        goroutine.name = name
+        goroutine.join()
+
+    offset.run(run_all, run_in_goroutine)
+
+
+if __name__ == "__main__":
+    # The table belongs to the module, which recursion_data fills.
+    import recursion_cases
+    import recursion_data  # noqa: F401
+
+    recursion_cases.main(sys.argv[1:])

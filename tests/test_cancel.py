@@ -323,8 +323,8 @@ def test_a_goroutine_may_cancel_itself():
     steps = []
 
     def body():
-        current().cancel()
         try:
+            current().cancel()
             makechan().recv()
         finally:
             steps.append("ended")
@@ -369,8 +369,7 @@ def test_cancel_reaches_many_at_once():
     for goroutine in goroutines:
         goroutine.cancel()
     wait_ended(*goroutines)
-    with pytest.raises(offset.WouldBlock):
-        channel.try_send(None)
+    assert channel.try_send(None) is False
 
 
 @main_goroutine

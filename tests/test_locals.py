@@ -527,7 +527,7 @@ def spoil_recursion_error():
 
 
 def spoil_decimal_context():
-    decimal.getcontext().prec = 3
+    decimal.setcontext(decimal.Context(prec=3))
 
 
 def spoil_with_a_late_cancel():

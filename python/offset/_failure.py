@@ -11,9 +11,12 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
 
-from offset import _dump
+from offset import _dump, _runtime
 from offset._errors import GoroutineExit
 
 if TYPE_CHECKING:
@@ -50,6 +53,9 @@ def excepthook(goroutine: Goroutine, exc: BaseException, /) -> None:
 
 def uncaught(goroutine: Goroutine, exc: BaseException) -> None:
     """Report `exc` at once through `offset.excepthook` and hand it to the run in progress."""
+    if _runtime.current() is None:
+        # A forked child lives on the stack of the goroutine that forked, and ends with it.
+        _end_child(goroutine, exc)
     run = active()
     reporting.add(goroutine.id)
     try:
@@ -61,6 +67,22 @@ def uncaught(goroutine: Goroutine, exc: BaseException) -> None:
         if run is not None:
             run.record(goroutine, exc)
         reporting.discard(goroutine.id)
+
+
+def _end_child(goroutine: Goroutine, exc: BaseException) -> NoReturn:
+    """End a forked child as the exception that left its only goroutine demands."""
+    status = 1
+    if isinstance(exc, SystemExit):
+        if exc.code is None or isinstance(exc.code, int):
+            status = exc.code or 0
+        else:
+            _dump.write(f"{exc.code}\n")
+    else:
+        _report(goroutine, exc)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(status & 0xFF)
 
 
 def _report(goroutine: Goroutine, exc: BaseException) -> None:

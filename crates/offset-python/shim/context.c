@@ -244,7 +244,10 @@ static void reset_frames(PyThreadState *context)
 /* The version bits above stay, they follow the interpreter's; a request to drop the GIL is renewed by the one who waits. */
 static void reset_requests(PyThreadState *context)
 {
-    _Py_atomic_and_uintptr(&context->eval_breaker, ~(uintptr_t)(_PY_ASYNC_EXCEPTION_BIT | _PY_GIL_DROP_REQUEST_BIT));
+    const uintptr_t requests = _PY_ASYNC_EXCEPTION_BIT | _PY_GIL_DROP_REQUEST_BIT;
+    if (_Py_atomic_load_uintptr_relaxed(&context->eval_breaker) & requests) {
+        _Py_atomic_and_uintptr(&context->eval_breaker, ~requests);
+    }
 #if OFFSET_3_14
     context->remote_debugger_support.debugger_pending_call = 0;
 #endif

@@ -1,6 +1,5 @@
 //! `offset.sync.atomic`: a 64-bit integer, a truth value and a reference that change in one step, with or without the GIL.
 
-use crate::error::*;
 use crate::method::*;
 use pyo3_ffi::*;
 use std::ptr::null_mut;

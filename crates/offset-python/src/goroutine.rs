@@ -29,6 +29,8 @@ pub(crate) struct GoroutineObject {
     thrown: Object,
     /// `cancel` was called: it is delivered once.
     exiting: bool,
+    /// It cancelled itself, which it learns of at its next wait.
+    itself: bool,
     weak: Object,
 }
 
@@ -282,7 +284,12 @@ unsafe fn throw_into(object: Object, exception: Object) -> Object {
         let it = object.cast::<GoroutineObject>();
         let before = std::mem::replace(&mut (*it).thrown, Py_NewRef(exception));
         Py_XDECREF(before);
-        if !goroutine.cancel() && goroutine.identity() != 0 {
+        if goroutine.cancel() {
+            return none();
+        }
+        if scheduler::current().is_some_and(|current| current.id() == goroutine.id()) {
+            (*it).itself = true;
+        } else if goroutine.identity() != 0 {
             // CPython takes a class only: an instance travels in a class whose instance it is.
             let carrier = CARRIER.load(Ordering::Relaxed);
             let class = if PyType_Check(exception) != 0 {
@@ -665,6 +672,12 @@ pub(crate) fn write_name(goroutine: &Goroutine, out: &mut impl std::io::Write) -
         let bytes = if name.is_null() { std::ptr::null() } else { PyUnicode_AsUTF8AndSize(name, &raw mut size) };
         if bytes.is_null() { Ok(()) } else { out.write_all(std::slice::from_raw_parts(bytes.cast(), size as usize)) }
     }
+}
+
+/// Whether the current goroutine has asked for its own cancellation; asks once.
+pub(crate) fn cancelled_itself(goroutine: &Goroutine) -> bool {
+    // SAFETY: attached, in this very goroutine.
+    unsafe { std::mem::replace(&mut (*object_of(goroutine).cast::<GoroutineObject>()).itself, false) }
 }
 
 /// Forgets what `throw` wanted raised: it has been raised by other means.

@@ -126,19 +126,20 @@ unsafe impl Host for Python {
 
     fn run(&self, goroutine: &Goroutine) {
         let context = goroutine.context() as *mut PyThreadState;
-        // SAFETY: the context is this goroutine's; after `finish` nothing of Python's is on this stack.
+        // SAFETY: the context is this goroutine's. It is reset right before use and not after: once it is detached at the end,
+        // an exiting interpreter may free it (tests/test_exit.py). The object goes before `finish`, as its end may run
+        // Python, and nobody may look for the object of a goroutine that is ending.
         unsafe {
+            shim::offset_context_reset(context);
             shim::offset_attach(context);
             offset_runtime::scheduler::attached();
             crate::goroutine::main(goroutine);
+            goroutine.ending();
+            Py_DECREF(goroutine.payload() as *mut PyObject);
             if shim::offset_context_finish(context) == 0 || remembers_contexts() {
                 goroutine.spoil();
             }
-            // Nobody may look for the object of an ended goroutine, which may go right here.
-            goroutine.ending();
-            Py_DECREF(goroutine.payload() as *mut PyObject);
             shim::offset_detach();
-            shim::offset_context_reset(context);
         }
     }
 
@@ -162,6 +163,9 @@ unsafe impl Host for Python {
         }
         // SAFETY: attached as this very context.
         let pending = unsafe { shim::offset_take_async_exc(goroutine.context() as *mut _) } != 0;
+        if crate::goroutine::cancelled_itself(goroutine) {
+            return true;
+        }
         if !pending {
             goroutine.forget_cancel();
             crate::goroutine::forget_thrown(goroutine);

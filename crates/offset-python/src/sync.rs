@@ -223,6 +223,12 @@ unsafe extern "C" fn group_go(object: Object, args: *const Object, count: Py_ssi
             Py_XDECREF(keys);
             return type_error("WaitGroup.go needs a function to call");
         }
+        if let Err(error) = core::<Arc<WaitGroup>>(object).add(1) {
+            Py_XDECREF(tuple);
+            Py_XDECREF(keys);
+            return misuse(error, "the counter of the WaitGroup");
+        }
+        // From here on the member takes the count back when it goes.
         let member = birth(MEMBER.load(Ordering::Relaxed), core::<Arc<WaitGroup>>(object).clone(), function);
         if member.is_null() {
             return NULL;
@@ -232,10 +238,6 @@ unsafe extern "C" fn group_go(object: Object, args: *const Object, count: Py_ssi
         if goroutine.is_null() {
             return NULL;
         }
-        if let Err(error) = core::<Arc<WaitGroup>>(object).add(1) {
-            Py_DECREF(goroutine);
-            return misuse(error, "the counter of the WaitGroup");
-        }
         crate::goroutine::start(goroutine);
         goroutine
     }
@@ -244,9 +246,22 @@ static MEMBER: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
 unsafe extern "C" fn member_call(object: Object, args: Object, kwargs: Object) -> Object {
     // SAFETY: the calling convention of tp_call.
     unsafe {
+        let group = (*object.cast::<Shell<Arc<WaitGroup>>>()).core.take();
         let result = shim::offset_object_call(partner::<Arc<WaitGroup>>(object), args, kwargs);
-        let _ = core::<Arc<WaitGroup>>(object).add(-1);
+        if let Some(group) = group {
+            let _ = group.add(-1);
+        }
         result
+    }
+}
+/// A member whose goroutine was cancelled before it began counts as done, too.
+unsafe extern "C" fn member_dealloc(object: Object) {
+    // SAFETY: the last reference is gone.
+    unsafe {
+        if let Some(group) = (*object.cast::<Shell<Arc<WaitGroup>>>()).core.take() {
+            let _ = group.add(-1);
+        }
+        dealloc::<Arc<WaitGroup>>(object);
     }
 }
 unsafe extern "C" fn member_name(object: Object, _: *mut std::ffi::c_void) -> Object {
@@ -558,7 +573,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         getters: vec![getter(c"__qualname__", member_name, c"The function's name.")],
         slots: vec![
             slot!(Py_tp_call, member_call),
-            slot!(Py_tp_dealloc, dealloc::<Arc<WaitGroup>>),
+            slot!(Py_tp_dealloc, member_dealloc),
             slot!(Py_tp_traverse, traverse::<Arc<WaitGroup>>),
         ],
     };

@@ -114,7 +114,7 @@ pub struct Goroutine {
     context: AtomicUsize,
     /// The binding (see `Machine::binding`) under which it last ran.
     pub(crate) bound: Cell<u64>,
-    /// Where it started and belongs; null until it starts. Machines are never freed while goroutines call them home.
+    /// Where it ran last and its frames are; null until it starts. Machines are never freed while goroutines call them home.
     pub(crate) home: AtomicPtr<Machine>,
     pub(crate) joiners: Lock<Joiners>,
 }

@@ -2,9 +2,10 @@
 //!
 //! Its loop runs no foreign code between goroutines and keeps nothing of theirs on its own stack. A machine whose goroutine
 //! makes no progress loses its processor (see `monitor`) without noticing; it finds out when the goroutine gives the stack
-//! back. A started goroutine belongs to the machine where it started. Another one may run it as a guest while that one is
-//! stuck, or take it over when that one is free, if the host says that its frames may move; otherwise it waits for its
-//! machine, which then asks for the processor.
+//! back. A started goroutine's home is the machine on which it ran last: there its frames are. Another machine that holds the
+//! processor takes it over if the host says that its frames may move; otherwise it waits for its home, which then asks for the
+//! processor. A machine that was stuck gets the processor back from younger ones, and with it the goroutines, so after a
+//! rescue all come together again on the oldest machine.
 //!
 //! `pool` is touched by the machine's own thread only; `mailbox` and `home_queue` have their locks; the rest is atomic.
 //! Machines are never freed: their structs are used again by later threads.
@@ -345,21 +346,19 @@ impl Machine {
         }
         // SAFETY: machines are never freed.
         let home = unsafe { &*home };
-        let stuck = home.stuck.load(Ordering::Relaxed);
         let movable = runtime.moves()
             && goroutine.locks.load(Ordering::Relaxed) == 0
             && host().may_move(goroutine.parked_at.get(), goroutine.stack_base.get());
         if movable {
-            if !stuck {
-                home.home_count.fetch_sub(1, Ordering::Relaxed);
-                self.home_count.fetch_add(1, Ordering::Relaxed);
-                goroutine.home.store(std::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
-            }
+            // It is at home where its frames are: what it calls next may be foreign code that must return on this thread.
+            home.home_count.fetch_sub(1, Ordering::Relaxed);
+            self.home_count.fetch_add(1, Ordering::Relaxed);
+            goroutine.home.store(std::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
             runtime.count_move();
             return true;
         }
         home.home_queue.lock().push_back(goroutine);
-        if !stuck {
+        if !home.stuck.load(Ordering::Relaxed) {
             // It is free: it waits for a processor, and asks for ours.
             state.claim(home, false);
         }

@@ -58,7 +58,10 @@ class Map(Generic[K, V]):
     def load_and_delete(self, key: K, /) -> tuple[V | None, bool]:
         """Delete a key and give `(its value, True)`, or `(None, False)` if it is absent."""
         with self._mutex:
-            value = self._items.pop(key, _ABSENT)
+            # Not `pop`: an empty dict's lets a key pass that cannot be hashed.
+            value = self._items.get(key, _ABSENT)
+            if value is not _ABSENT:
+                del self._items[key]
         return (None, False) if value is _ABSENT else (value, True)
 
     def delete(self, key: K, /) -> None:
