@@ -345,6 +345,7 @@ def test_none_is_an_ordinary_key_and_value():
 @main_goroutine
 def test_keys_must_be_hashable():
     items = Map()
+    items.store("some", "value")
     for operation in (items.load, items.delete, items.load_and_delete):
         with pytest.raises(TypeError):
             operation([])

@@ -12,12 +12,16 @@ Invariants:
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
+import sys
 import time
-from typing import TYPE_CHECKING
+import traceback
+from typing import TYPE_CHECKING, NoReturn
 
 from offset import _dump, _failure, _runtime
+from offset._errors import GoroutineExit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,3 +143,22 @@ def finish() -> None:
         _dump.write("offset: while the goroutines were ended at exit:\n" + _dump.exception(error))
     finally:
         _runtime.shutdown()
+
+
+def end_child(exc: BaseException | None) -> NoReturn:
+    """End a child process that was forked inside a goroutine, as the end of its only thread.
+
+    The exit status is 0, that of a SystemExit, or 1 after an uncaught exception, which is printed.
+    """
+    status = 0
+    if isinstance(exc, SystemExit):
+        if exc.code is not None and not isinstance(exc.code, int):
+            print(exc.code, file=sys.stderr)
+        status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+    elif exc is not None and not isinstance(exc, GoroutineExit):
+        traceback.print_exception(exc)
+        status = 1
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status & 0xFF)

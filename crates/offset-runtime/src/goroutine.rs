@@ -270,6 +270,11 @@ impl Goroutine {
         self.cancel.store(false, Ordering::Relaxed);
     }
 
+    /// Whether the process was forked inside it: then it is the child's only thread, and its end ends the child.
+    pub fn forked(&self) -> bool {
+        self.parker.left_behind()
+    }
+
     /// Whether it has been on a machine.
     pub fn started(&self) -> bool {
         !self.home.load(Ordering::Relaxed).is_null()

@@ -91,6 +91,11 @@ impl Parker {
         Parker { word: AtomicU64::new(CLAIMED), generation: crate::fork::generation(), owner }
     }
 
+    /// Whether the owner stayed behind in the parent of this process.
+    pub(crate) fn left_behind(&self) -> bool {
+        self.generation != crate::fork::generation()
+    }
+
     /// Starts a wait. Only the owner may, and only when its last wait is over.
     pub(crate) fn arm(&self) -> Ticket {
         let last = self.word.load(Ordering::Relaxed);
@@ -103,7 +108,7 @@ impl Parker {
 
     /// Tries to end the wait `ticket` with `code`. The value must be in the waiter already.
     pub(crate) fn claim(&self, ticket: Ticket, code: Code) -> Claim {
-        if self.generation != crate::fork::generation() {
+        if self.left_behind() {
             // The owner stayed behind in the parent process: it will never run here.
             return Claim::Lost;
         }
