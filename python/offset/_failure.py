@@ -51,10 +51,13 @@ def excepthook(goroutine: Goroutine, exc: BaseException, /) -> None:
     _dump.write(_dump.failure(goroutine, exc))
 
 
-def uncaught(goroutine: Goroutine, exc: BaseException) -> None:
-    """Report `exc` at once through `offset.excepthook` and hand it to the run in progress."""
-    if _runtime.current() is None:
-        # A forked child lives on the stack of the goroutine that forked, and ends with it.
+def uncaught(goroutine: Goroutine, exc: BaseException | None) -> None:
+    """Report `exc` at once through `offset.excepthook` and hand it to the run in progress.
+
+    In a forked child, which lives on the stack of the goroutine that forked and ends with it, end the process.
+    There it is called without an exception too, when the goroutine's function has returned.
+    """
+    if exc is None or _runtime.current() is None:
         _end_child(goroutine, exc)
     run = active()
     reporting.add(goroutine.id)
@@ -69,10 +72,12 @@ def uncaught(goroutine: Goroutine, exc: BaseException) -> None:
         reporting.discard(goroutine.id)
 
 
-def _end_child(goroutine: Goroutine, exc: BaseException) -> NoReturn:
-    """End a forked child as the exception that left its only goroutine demands."""
+def _end_child(goroutine: Goroutine, exc: BaseException | None) -> NoReturn:
+    """End a forked child as the end of its only goroutine demands."""
     status = 1
-    if isinstance(exc, SystemExit):
+    if exc is None:
+        status = 0
+    elif isinstance(exc, SystemExit):
         if exc.code is None or isinstance(exc.code, int):
             status = exc.code or 0
         else:

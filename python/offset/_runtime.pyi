@@ -596,8 +596,12 @@ def quiescent() -> bool:
 def foreign_threads() -> int:
     """Count the Python threads that are neither the runtime's nor the caller."""
 
-def set_uncaught(fn: Callable[[Goroutine, BaseException], object], /) -> None:
-    """Set what is called, in the failing goroutine, when an exception other than GoroutineExit leaves it."""
+def set_uncaught(fn: Callable[[Goroutine, BaseException | None], object], /) -> None:
+    """Set what is called, in the failing goroutine, when an exception other than GoroutineExit leaves it.
+
+    In a forked child it is called at the end of the goroutine that forked in any case, with None if there is no
+    exception.
+    """
 
 def set_started_hook(fn: Callable[[], object], /) -> None:
     """Set what is called once before the first `go` of a process starts threads."""

@@ -1,6 +1,6 @@
 //! The pool for calls that block: threads of their own, made on demand, gone after a while without work.
 //!
-//! Jobs beyond the limit queue in order. A job owns all that it needs, so its caller may give it up at any time.
+//! A thread is idle (and sleeps) or works; those that work are limited. Jobs beyond the limit queue in order. A job owns all that it needs, so its caller may give it up at any time.
 
 use crate::lock::{Condvar, Lock};
 use std::collections::VecDeque;
@@ -41,42 +41,60 @@ impl Pool {
     }
 }
 
-/// Limits the threads of the pool, at least one; gives the previous limit.
+/// Limits the calls that run at once, at least one; gives the previous limit. What runs goes on.
 pub fn set_max_threads(limit: usize) -> usize {
-    let mut state = crate::scheduler::runtime().blocking.state.lock();
-    std::mem::replace(&mut state.limit, limit.max(1))
+    let pool = &crate::scheduler::runtime().blocking;
+    let mut state = pool.state.lock();
+    let before = std::mem::replace(&mut state.limit, limit.max(1));
+    for _ in 0..state.jobs.len() {
+        if !pool.staff(&mut state) {
+            break;
+        }
+    }
+    before
 }
 
 /// Runs `job` on a thread of the pool. Whoever wants to know of its end has the job say so. Gives it back undone if no
 /// thread can be had.
 pub fn submit(job: Job) -> Result<(), Job> {
-    let runtime = crate::scheduler::runtime();
-    let pool = &runtime.blocking;
+    let pool = &crate::scheduler::runtime().blocking;
     let mut state = pool.state.lock();
     state.calls += 1;
     state.jobs.push_back(job);
-    if state.idle >= state.jobs.len() {
-        pool.work.notify_one();
-    } else if state.threads < state.limit {
-        let thread = std::thread::Builder::new().name("offset-blocking".into()).stack_size(8 << 20);
-        match thread.spawn(move || work(pool)) {
-            Ok(_) => state.threads += 1,
-            Err(_) if state.threads > 0 => {}
-            Err(_) => {
-                state.calls -= 1;
-                if let Some(job) = state.jobs.pop_back() {
-                    return Err(job);
-                }
-            }
+    if !pool.staff(&mut state) && state.threads == 0 {
+        state.calls -= 1;
+        if let Some(job) = state.jobs.pop_back() {
+            return Err(job);
         }
     }
     Ok(())
 }
 
+impl Pool {
+    /// Finds a thread for one more queued job, if one more may run. False if it may not, or there is none to be had.
+    fn staff(&'static self, state: &mut State) -> bool {
+        if state.threads - state.idle >= state.limit {
+            return false;
+        }
+        if state.idle >= state.jobs.len() {
+            self.work.notify_one();
+            return true;
+        }
+        let thread = std::thread::Builder::new().name("offset-blocking".into()).stack_size(8 << 20);
+        let started = thread.spawn(move || work(self)).is_ok();
+        state.threads += usize::from(started);
+        started
+    }
+}
+
+/// A thread's life. It counts as idle but while it works.
 fn work(pool: &'static Pool) {
     let mut state = pool.state.lock();
     loop {
-        if let Some(job) = state.jobs.pop_front() {
+        // This thread is not idle: it is one of those that may work.
+        if state.threads - state.idle <= state.limit
+            && let Some(job) = state.jobs.pop_front()
+        {
             drop(state);
             job();
             state = pool.state.lock();
@@ -88,13 +106,10 @@ fn work(pool: &'static Pool) {
             }
             continue;
         }
-        if state.threads > state.limit {
-            break;
-        }
         state.idle += 1;
-        let timed_out = pool.work.wait_for(&mut state, IDLE_LIFE).timed_out();
+        let timed_out = pool.work.wait_for(&mut state, IDLE_LIFE);
         state.idle -= 1;
-        if timed_out && state.jobs.is_empty() {
+        if timed_out && (state.jobs.is_empty() || state.threads - state.idle > state.limit) {
             break;
         }
     }

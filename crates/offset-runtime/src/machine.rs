@@ -194,7 +194,7 @@ impl Machine {
                 return Some(processor);
             }
             let waited = self.mail.wait_for(&mut mailbox, IDLE_LIFE);
-            if waited.timed_out() && mailbox.is_none() && self.home_count.load(Ordering::Relaxed) == 0 {
+            if waited && mailbox.is_none() && self.home_count.load(Ordering::Relaxed) == 0 {
                 drop(mailbox);
                 if runtime.machine_busy(self) {
                     return None;
