@@ -22,7 +22,7 @@ struct Call {
     kwargs: Object,
     context: Object,
     outcome: parking_lot::Mutex<Outcome>,
-    done: Note,
+    done: Arc<Note>,
 }
 
 enum Outcome {
@@ -67,7 +67,6 @@ fn work(call: &Call) {
         PyThreadState_DeleteCurrent();
     }
     STATES.fetch_sub(1, Ordering::Relaxed);
-    call.done.set();
 }
 
 unsafe extern "C" fn blocking(_: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
@@ -100,10 +99,10 @@ unsafe extern "C" fn blocking(_: Object, args: *const Object, count: Py_ssize_t,
             kwargs: dict,
             context,
             outcome: parking_lot::Mutex::new(Outcome::Pending),
-            done: Note::default(),
+            done: Arc::default(),
         });
         let theirs = call.clone();
-        if pool::submit(Box::new(move || work(&theirs))).is_err() {
+        if pool::submit((Box::new(move || work(&theirs)), call.done.clone())).is_err() {
             for part in [call.function, call.args, call.kwargs, call.context] {
                 Py_XDECREF(part);
             }

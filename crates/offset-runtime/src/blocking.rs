@@ -3,14 +3,17 @@
 //! A thread is idle (and sleeps) or works; those that work are limited. Jobs beyond the limit queue in order. A job owns all that it needs, so its caller may give it up at any time.
 
 use crate::lock::{Condvar, Lock};
+use crate::sync::Note;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 const IDLE_LIFE: Duration = Duration::from_secs(5);
 /// The limit until [`set_max_threads`] says otherwise.
 const LIMIT: usize = 512;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// What is to be done, and the note that says that it is.
+type Job = (Box<dyn FnOnce() + Send>, Arc<Note>);
 
 pub(crate) struct Pool {
     state: Lock<State>,
@@ -23,13 +26,22 @@ struct State {
     calls: usize,
     threads: usize,
     idle: usize,
+    /// Have done a job and are about to look for the next.
+    returning: usize,
     limit: usize,
 }
 
 impl Pool {
     pub(crate) fn new() -> Pool {
         Pool {
-            state: Lock::new(State { jobs: VecDeque::new(), calls: 0, threads: 0, idle: 0, limit: LIMIT }),
+            state: Lock::new(State {
+                jobs: VecDeque::new(),
+                calls: 0,
+                threads: 0,
+                idle: 0,
+                returning: 0,
+                limit: LIMIT,
+            }),
             work: Condvar::new(),
         }
     }
@@ -54,8 +66,7 @@ pub fn set_max_threads(limit: usize) -> usize {
     before
 }
 
-/// Runs `job` on a thread of the pool. Whoever wants to know of its end has the job say so. Gives it back undone if no
-/// thread can be had.
+/// Runs a job on a thread of the pool and sets its note then. Gives it back undone if no thread can be had.
 pub fn submit(job: Job) -> Result<(), Job> {
     let pool = &crate::scheduler::runtime().blocking;
     let mut state = pool.state.lock();
@@ -76,7 +87,7 @@ impl Pool {
         if state.threads - state.idle >= state.limit {
             return false;
         }
-        if state.idle >= state.jobs.len() {
+        if state.idle + state.returning >= state.jobs.len() {
             self.work.notify_one();
             return true;
         }
@@ -96,20 +107,25 @@ fn work(pool: &'static Pool) {
             && let Some(job) = state.jobs.pop_front()
         {
             drop(state);
-            job();
+            let (work, done) = job;
+            work();
             state = pool.state.lock();
+            state.returning += 1;
             state.calls -= 1;
-            if state.calls == 0 {
-                drop(state);
+            let quiet = state.calls == 0;
+            drop(state);
+            done.set();
+            if quiet {
                 crate::scheduler::runtime().notice_quiet();
-                state = pool.state.lock();
             }
+            state = pool.state.lock();
+            state.returning -= 1;
             continue;
         }
         state.idle += 1;
         let timed_out = pool.work.wait_for(&mut state, IDLE_LIFE);
         state.idle -= 1;
-        if timed_out && (state.jobs.is_empty() || state.threads - state.idle > state.limit) {
+        if timed_out && state.jobs.is_empty() {
             break;
         }
     }

@@ -15,6 +15,8 @@ TESTS = Path(__file__).resolve().parent
 SOURCES = ["attach.c", "context.c", "identity.c", "setup.c", "tracing.c"]
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fexceptions", "-fPIC", "-shared", "-g"]
 DESCRIBE = "import sys, sysconfig; print(sys.version.split()[0], sys.abiflags); print(sysconfig.get_path('include'))"
+# Seconds after which a run hangs; one takes a few.
+LIMIT = 240
 MODES = ([], ["-X", "dev", "-X", "tracemalloc"])
 
 
@@ -37,9 +39,12 @@ def main(pythons: list[str]) -> int:
             environment = {**os.environ, "PYTHONPATH": directory}
             for mode in MODES:
                 print(f"== {version} {' '.join(mode)}", flush=True)
-                code = subprocess.call([python, *mode, str(TESTS / "cases.py")], env=environment, timeout=600)
-                failures += code != 0
+                try:
+                    code = subprocess.call([python, *mode, str(TESTS / "cases.py")], env=environment, timeout=LIMIT)
+                except subprocess.TimeoutExpired:
+                    code = f"none: it hung for {LIMIT} s"
                 if code:
+                    failures += 1
                     print(f"exit status {code}", flush=True)
     return failures
 
