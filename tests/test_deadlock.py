@@ -225,12 +225,12 @@ def test_a_signal_handler_that_was_taken_back_wakes_nobody():
 WOKEN = {
     "a sleeping goroutine": """
         def main():
-            offset.go(lambda: (offset.sleep(0.3), ch.send("woken")))
+            offset.go(lambda: (offset.sleep(0.15), ch.send("woken")))
             return ch.recv()
     """,
     "a timer": """
         def main():
-            return "woken" if offset.time.after(0.3).recv() else ""
+            return "woken" if offset.time.after(0.15).recv() else ""
     """,
     "a ticker": """
         def main():
@@ -241,27 +241,27 @@ WOKEN = {
     """,
     "a function of a timer": """
         def main():
-            offset.time.after_func(0.3, ch.send, "woken")
+            offset.time.after_func(0.15, ch.send, "woken")
             return ch.recv()
     """,
     "a timeout": """
         def main():
             try:
-                ch.recv(timeout=0.3)
+                ch.recv(timeout=0.15)
             except TimeoutError:
                 return "woken"
     """,
     "a timeout of select": """
         def main():
             try:
-                offset.select(ch.if_recv(), timeout=0.3)
+                offset.select(ch.if_recv(), timeout=0.15)
             except TimeoutError:
                 return "woken"
     """,
     "the timeout of another goroutine": """
         def other():
             try:
-                offset.nilchan.recv(timeout=0.3)
+                offset.nilchan.recv(timeout=0.15)
             except TimeoutError:
                 ch.send("woken")
         def main():
@@ -270,13 +270,13 @@ WOKEN = {
     """,
     "a plain thread": """
         def main():
-            thread = threading.Thread(target=lambda: (time.sleep(0.3), ch.send("woken")))
+            thread = threading.Thread(target=lambda: (time.sleep(0.15), ch.send("woken")))
             thread.start()
             return ch.recv()
     """,
     "a plain thread that never used the runtime before": """
         gate = threading.Event()
-        thread = threading.Thread(target=lambda: (gate.wait(), time.sleep(0.3), ch.send("woken")))
+        thread = threading.Thread(target=lambda: (gate.wait(), time.sleep(0.15), ch.send("woken")))
         thread.start()
         def main():
             gate.set()
@@ -284,7 +284,7 @@ WOKEN = {
     """,
     "a daemon thread": """
         def main():
-            threading.Thread(target=lambda: (time.sleep(0.3), ch.send("woken")), daemon=True).start()
+            threading.Thread(target=lambda: (time.sleep(0.15), ch.send("woken")), daemon=True).start()
             return ch.recv()
     """,
     "a plain timer thread": """
@@ -294,17 +294,17 @@ WOKEN = {
     """,
     "a blocking call": """
         def main():
-            offset.go(lambda: (offset.syscall.blocking(time.sleep, 0.3), ch.send("woken")))
+            offset.go(lambda: (offset.syscall.blocking(time.sleep, 0.15), ch.send("woken")))
             return ch.recv()
     """,
     "a goroutine blocked where nobody told the runtime": """
         def main():
-            offset.go(lambda: (time.sleep(0.3), ch.send("woken")))
+            offset.go(lambda: (time.sleep(0.15), ch.send("woken")))
             return ch.recv()
     """,
     "a goroutine that computes": """
         def compute():
-            end = time.monotonic() + 0.3
+            end = time.monotonic() + 0.15
             while time.monotonic() < end:
                 pass
             ch.send("woken")
@@ -315,7 +315,7 @@ WOKEN = {
     "a child process read in the blocking pool": """
         def main():
             def read():
-                command = [sys.executable, "-c", "import time; time.sleep(0.3); print('woken')"]
+                command = [sys.executable, "-c", "import time; time.sleep(0.15); print('woken')"]
                 ch.send(offset.syscall.blocking(subprocess.check_output, command, text=True).strip())
             offset.go(read)
             return ch.recv()
@@ -323,7 +323,7 @@ WOKEN = {
     "a call on the main thread": """
         def main():
             def call():
-                offset.runtime.call_on_main(time.sleep, 0.3)
+                offset.runtime.call_on_main(time.sleep, 0.15)
                 ch.send("woken")
             offset.go(call)
             return ch.recv()
@@ -332,7 +332,7 @@ WOKEN = {
         def handler(number, frame):
             ch.try_send("woken")
         signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        signal.setitimer(signal.ITIMER_REAL, 0.15)
         ch = offset.makechan(1)
         def main():
             return ch.recv()
@@ -342,7 +342,7 @@ WOKEN = {
             ch.try_send("woken")
         def arm():
             signal.signal(signal.SIGALRM, handler)
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            signal.setitimer(signal.ITIMER_REAL, 0.15)
         ch = offset.makechan(1)
         def main():
             offset.go(offset.runtime.call_on_main, arm)
@@ -351,7 +351,7 @@ WOKEN = {
     "a thread of concurrent.futures": """
         def main():
             pool = concurrent.futures.ThreadPoolExecutor(1)
-            pool.submit(lambda: (time.sleep(0.3), ch.send("woken")))
+            pool.submit(lambda: (time.sleep(0.15), ch.send("woken")))
             try:
                 return ch.recv()
             finally:
@@ -359,7 +359,7 @@ WOKEN = {
     """,
     "an asyncio loop in a plain thread": """
         async def send():
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.15)
             await ch.asend("woken")
         def main():
             threading.Thread(target=asyncio.run, args=(send(),)).start()

@@ -477,7 +477,7 @@ def seeded(test: Any) -> Any:
 
 @seeded
 @hypothesis.settings(
-    max_examples=int(os.environ.get("OFFSET_MODEL_EXAMPLES", "300" if FREE_THREADED else "1000")),
+    max_examples=int(os.environ.get("OFFSET_MODEL_EXAMPLES", "150" if FREE_THREADED else "600")),
     deadline=None,
     print_blob=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],

@@ -28,6 +28,32 @@ from offset._runtime import nilchan as nilchan
 from offset._runtime import select as select
 from offset._runtime import sleep as sleep
 
+__all__ = [
+    "Case",
+    "Chan",
+    "ChannelClosed",
+    "ChannelError",
+    "DeadlockError",
+    "Goroutine",
+    "GoroutineExit",
+    "PanicError",
+    "RecvChan",
+    "SendChan",
+    "WouldBlock",
+    "current",
+    "default",
+    "excepthook",
+    "go",
+    "goexit",
+    "gosched",
+    "maintask",
+    "makechan",
+    "nilchan",
+    "run",
+    "select",
+    "sleep",
+]
+
 __version__: str
 
 excepthook: Callable[[Goroutine, BaseException], object]

@@ -30,7 +30,7 @@ def go(fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> Goro
 def gosched() -> None:
     """Let the other goroutines run first, as Go's `runtime.Gosched`."""
 
-def sleep(seconds: _Seconds) -> None:
+def sleep(seconds: _Seconds, /) -> None:
     """Sleep for `seconds`, as Go's `time.Sleep`: other goroutines run meanwhile.
 
     Zero or less returns at once.
@@ -98,6 +98,7 @@ def num_goroutine() -> int:
 
 # Channels.
 
+@final
 class Chan(Generic[_T]):
     """A channel with room for `size` values, as Go's `chan T`; without room, sender and receiver meet.
 
@@ -105,7 +106,7 @@ class Chan(Generic[_T]):
     is shown in errors. Raises ValueError for a negative size and TypeError for one that is no integer.
     """
 
-    def __init__(self, size: int = 0, label: str | None = None) -> None: ...
+    def __new__(cls, size: int = 0, label: str | None = None) -> Self: ...
     def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
     def send(self, value: _T, timeout: _Seconds | None = None) -> None:
         """Send a value; wait while there is neither room nor a receiver.
@@ -122,7 +123,7 @@ class Chan(Generic[_T]):
 
         `(value, True)`, or `(None, False)` once the channel is closed and drained.
         """
-    def try_send(self, value: _T) -> bool:
+    def try_send(self, value: _T, /) -> bool:
         """Send if that is possible without waiting; tell whether it was. Raises ChannelClosed if closed."""
     def try_recv(self) -> tuple[_T | None, bool]:
         """Receive without waiting.
@@ -147,7 +148,7 @@ class Chan(Generic[_T]):
         """The label given when the channel was made."""
     def if_recv(self) -> Case[_T]:
         """Make the case of `select` that receives from this channel."""
-    def if_send(self, value: _T) -> Case[Any]:
+    def if_send(self, value: _T, /) -> Case[Any]:
         """Make the case of `select` that sends `value` on this channel."""
     def sender(self) -> SendChan[_T]:
         """Give the end of this channel that can only send, as Go's `chan<- T`."""
@@ -166,10 +167,8 @@ class Chan(Generic[_T]):
     def __bool__(self) -> Literal[True]: ...
     def __iter__(self) -> Iterator[_T]:
         """Receive until the channel is closed and drained, as Go's `for v := range ch`."""
-    def __next__(self) -> _T: ...
     def __aiter__(self) -> AsyncIterator[_T]:
         """Receive under asyncio until the channel is closed and drained."""
-    def __anext__(self) -> Coroutine[Any, Any, _T]: ...
 
 @final
 class SendChan(Generic[_SendT]):
@@ -178,7 +177,7 @@ class SendChan(Generic[_SendT]):
     def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
     def send(self, value: _SendT, timeout: _Seconds | None = None) -> None:
         """Send a value, as `Chan.send`."""
-    def try_send(self, value: _SendT) -> bool:
+    def try_send(self, value: _SendT, /) -> bool:
         """Send without waiting, as `Chan.try_send`."""
     def send_exception(self, exc: BaseException, timeout: _Seconds | None = None) -> None:
         """Send an exception that is raised at the receiver."""
@@ -193,7 +192,7 @@ class SendChan(Generic[_SendT]):
     @property
     def label(self) -> str | None:
         """The label of the channel."""
-    def if_send(self, value: _SendT) -> Case[Any]:
+    def if_send(self, value: _SendT, /) -> Case[Any]:
         """Make the case of `select` that sends `value`."""
     def asend(self, value: _SendT, timeout: _Seconds | None = None) -> Coroutine[Any, Any, None]:
         """Send under asyncio."""
@@ -232,22 +231,21 @@ class RecvChan(Generic[_RecvT]):
     def __bool__(self) -> Literal[True]: ...
     def __iter__(self) -> Iterator[_RecvT]:
         """Receive until the channel is closed and drained."""
-    def __next__(self) -> _RecvT: ...
     def __aiter__(self) -> AsyncIterator[_RecvT]:
         """Receive under asyncio until the channel is closed and drained."""
-    def __anext__(self) -> Coroutine[Any, Any, _RecvT]: ...
 
 @final
 class NilChan:
     """The type of `nilchan`, Go's nil channel: blocks for ever, is never chosen, cannot be closed."""
 
+    def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
     def send(self, value: object, timeout: _Seconds | None = None) -> None:
         """Block for ever, or until the time is over."""
     def recv(self, timeout: _Seconds | None = None) -> Any:
         """Block for ever, or until the time is over."""
     def recv_ok(self, timeout: _Seconds | None = None) -> tuple[Any, bool]:
         """Block for ever, or until the time is over."""
-    def try_send(self, value: object) -> bool:
+    def try_send(self, value: object, /) -> bool:
         """Give False."""
     def try_recv(self) -> tuple[Any, bool]:
         """Raise WouldBlock."""
@@ -266,7 +264,7 @@ class NilChan:
         """The label shown in errors."""
     def if_recv(self) -> Case[Any]:
         """Make a case that is never chosen."""
-    def if_send(self, value: object) -> Case[Any]:
+    def if_send(self, value: object, /) -> Case[Any]:
         """Make a case that is never chosen."""
     def sender(self) -> SendChan[Any]:
         """Give the sending end."""
@@ -281,9 +279,7 @@ class NilChan:
     def __len__(self) -> int: ...
     def __bool__(self) -> Literal[True]: ...
     def __iter__(self) -> Iterator[Any]: ...
-    def __next__(self) -> Any: ...
     def __aiter__(self) -> AsyncIterator[Any]: ...
-    def __anext__(self) -> Coroutine[Any, Any, Any]: ...
 
 nilchan: Final[NilChan]
 """Go's nil channel: blocks for ever, is never chosen by `select`."""
@@ -336,13 +332,13 @@ def select(*cases: Case[Any] | Default, timeout: _Seconds | None = None) -> Any:
 class Timer:
     """Sends the time on its channel `c` once, `d` seconds from now, as Go's `time.Timer`."""
 
-    def __init__(self, d: _Seconds) -> None: ...
+    def __new__(cls, d: _Seconds) -> Self: ...
     @property
     def c(self) -> RecvChan[float]:
         """The channel on which the time arrives. Timers of `after_func` send nothing on it."""
     def stop(self) -> bool:
         """Stop the timer and tell whether it was active. No value from before can be received afterwards."""
-    def reset(self, d: _Seconds) -> bool:
+    def reset(self, d: _Seconds, /) -> bool:
         """Start the timer anew for `d` seconds from now and tell whether it was active."""
     def stats(self) -> dict[str, Any]:
         """Give counters of the timer."""
@@ -356,18 +352,18 @@ class Ticker:
     Raises ValueError for a period that is not positive.
     """
 
-    def __init__(self, d: _Seconds) -> None: ...
+    def __new__(cls, d: _Seconds) -> Self: ...
     @property
     def c(self) -> RecvChan[float]:
         """The channel on which the times arrive."""
     def stop(self) -> None:
         """Stop the ticker. The channel is not closed."""
-    def reset(self, d: _Seconds) -> None:
+    def reset(self, d: _Seconds, /) -> None:
         """Start the ticker anew with a period of `d` seconds."""
     def stats(self) -> dict[str, Any]:
         """Give counters of the ticker."""
 
-def after(d: _Seconds) -> RecvChan[float]:
+def after(d: _Seconds, /) -> RecvChan[float]:
     """Give a channel on which the time arrives once, `d` seconds from now, as Go's `time.After`."""
 
 def after_func(d: _Seconds, fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> Timer:
@@ -457,7 +453,7 @@ class Cond:
     `lock` is a Mutex, an RWMutex or what `rlocker()` gives.
     """
 
-    def __init__(self, lock: Mutex | RWMutex | RLocker) -> None: ...
+    def __new__(cls, lock: Mutex | RWMutex | RLocker) -> Self: ...
     def wait(self, timeout: _Seconds | None = None) -> None:
         """Unlock, wait for a signal, lock again. Raises RuntimeError if the lock is not held."""
     def signal(self) -> None:
@@ -471,7 +467,7 @@ class Cond:
 class Semaphore:
     """A number of units to acquire, first come first served. A context manager for one unit."""
 
-    def __init__(self, n: int) -> None: ...
+    def __new__(cls, n: int) -> Self: ...
     def acquire(self, n: int = 1, timeout: _Seconds | None = None) -> None:
         """Take `n` units; wait until they are free and those who came before have been served."""
     def try_acquire(self, n: int = 1) -> bool:
@@ -487,7 +483,7 @@ class Semaphore:
 class Int:
     """An atomic integer of 64 bits, as Go's `atomic.Int64`."""
 
-    def __init__(self, value: int = 0) -> None: ...
+    def __new__(cls, value: int = 0) -> Self: ...
     def load(self) -> int:
         """Give the value."""
     def store(self, value: int, /) -> None:
@@ -509,7 +505,7 @@ class Int:
 class Bool:
     """An atomic truth value, as Go's `atomic.Bool`."""
 
-    def __init__(self, value: bool = False) -> None: ...
+    def __new__(cls, value: bool = False) -> Self: ...
     def load(self) -> bool:
         """Give the value."""
     def store(self, value: bool, /) -> None:
@@ -525,7 +521,7 @@ class Bool:
 class Ref(Generic[_S]):
     """An atomic reference to an object, as Go's `atomic.Pointer`; compared by identity."""
 
-    def __init__(self, value: _S = ...) -> None: ...
+    def __new__(cls, value: _S = ...) -> Self: ...
     def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
     def load(self) -> _S:
         """Give the object."""

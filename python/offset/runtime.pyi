@@ -10,3 +10,16 @@ from offset._runtime import set_max_threads as set_max_threads
 from offset._runtime import set_stack_size as set_stack_size
 from offset._runtime import stats as stats
 from offset._runtime import unlock_os_thread as unlock_os_thread
+
+__all__ = [
+    "call_on_main",
+    "gomaxprocs",
+    "goroutines",
+    "lock_os_thread",
+    "num_goroutine",
+    "set_max_threads",
+    "set_stack_size",
+    "stack",
+    "stats",
+    "unlock_os_thread",
+]

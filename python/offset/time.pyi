@@ -11,6 +11,25 @@ from offset._runtime import after_func as after_func
 from offset._runtime import now as now
 from offset._runtime import sleep as sleep
 
+__all__ = [
+    "HOUR",
+    "MICROSECOND",
+    "MILLISECOND",
+    "MINUTE",
+    "NANOSECOND",
+    "SECOND",
+    "After",
+    "AfterFunc",
+    "Tick",
+    "Ticker",
+    "Timer",
+    "after",
+    "after_func",
+    "now",
+    "sleep",
+    "tick",
+]
+
 NANOSECOND: Final[float]
 MICROSECOND: Final[float]
 MILLISECOND: Final[float]

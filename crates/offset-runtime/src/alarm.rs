@@ -7,7 +7,7 @@ use crate::chan::Chan;
 use crate::clock::Instant;
 use crate::goroutine::Handle;
 use crate::lock::Lock;
-use crate::scheduler::{runtime, start};
+use crate::scheduler::{runtime, start, wake_up};
 use crate::timer::{Alarm, Node};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,6 +41,7 @@ impl<T: Send + 'static> ChanTimer<T> {
         self.live.store(runtime.timers.turn(&self.node), Ordering::Relaxed);
         self.rung.store(false, Ordering::Relaxed);
         drop(state);
+        wake_up(runtime);
         if earliest {
             runtime.poke();
         }
@@ -109,6 +110,7 @@ impl FuncTimer {
         let (_, earliest) = runtime.timers.set(&alarm, when, 0);
         state.live = runtime.timers.turn(&self.node);
         drop(state);
+        wake_up(runtime);
         if earliest {
             runtime.poke();
         }

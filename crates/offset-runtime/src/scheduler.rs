@@ -159,10 +159,16 @@ pub fn prepare(payload: usize) -> Handle {
 pub fn start(handle: &Handle) {
     let runtime = runtime();
     runtime.registry.add(handle);
+    wake_up(runtime);
+    ready(&**handle);
+}
+
+/// Makes sure that there is a monitor, and a machine that looks at the timers.
+pub(crate) fn wake_up(runtime: &'static Runtime) {
     if !runtime.started.swap(true, Ordering::AcqRel) {
         crate::monitor::start();
+        runtime.staff(&runtime.processors[0]);
     }
-    ready(&**handle);
 }
 
 /// Ends a prepared goroutine that will never be started.

@@ -11,3 +11,17 @@ from offset.sync._once import Once as Once
 from offset.sync._once import once_func as once_func
 from offset.sync._once import once_value as once_value
 from offset.sync._pool import Pool as Pool
+
+__all__ = [
+    "Cond",
+    "Map",
+    "Mutex",
+    "Once",
+    "Pool",
+    "RWMutex",
+    "Semaphore",
+    "WaitGroup",
+    "atomic",
+    "once_func",
+    "once_value",
+]

@@ -5,6 +5,11 @@ from typing import ParamSpec, TypeVar
 
 from offset._runtime import blocking as blocking
 
+__all__ = [
+    "blocking",
+    "syscall",
+]
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
