@@ -31,7 +31,7 @@ def watch(over):
 @GIL_ONLY
 @LINUX
 def test_hazard_13_machines_that_compute_are_capped():
-    """Rule: at most four machines compute; without it a hundred hogs make up to a hundred."""
+    """Rule: few machines compute at once; without a cap a hundred hogs make 33 to 101 of them."""
     succeed(
         WATCHED
         + """
@@ -43,7 +43,7 @@ def short_hog():
 def main():
     goroutines = [go(short_hog) for _ in range(100)]
     most = watch(lambda: all(goroutine.status == "dead" for goroutine in goroutines))
-    print("fine" if most <= 12 else most)
+    print("fine" if most <= 24 else most)
 run(main)
 """
     )

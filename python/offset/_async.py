@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     Seconds = float | datetime.timedelta
-    Channel = _runtime.Chan[Any] | _runtime.RecvChan[Any] | _runtime.SendChan[Any]
 
 T = TypeVar("T")
 

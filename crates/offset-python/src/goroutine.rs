@@ -29,8 +29,9 @@ pub(crate) struct GoroutineObject {
     thrown: Object,
     /// `cancel` was called: it is delivered once.
     exiting: bool,
-    /// It cancelled itself, which it learns of at its next wait.
-    itself: bool,
+    /// To be delivered at its next wait only: it asked for it itself, or it has just been handed something (a lock, a value) that
+    /// an exception out of the blue would lose.
+    at_wait: bool,
     weak: Object,
 }
 
@@ -305,8 +306,9 @@ unsafe fn throw_into(object: Object, exception: Object) -> Object {
         if goroutine.cancel() {
             return none();
         }
-        if scheduler::current().is_some_and(|current| current.id() == goroutine.id()) {
-            (*it).itself = true;
+        let own = scheduler::current().is_some_and(|current| current.id() == goroutine.id());
+        if own || goroutine.status() == Status::Runnable && goroutine.started() {
+            (*it).at_wait = true;
         } else if goroutine.identity() != 0 {
             // CPython takes a class only: an instance travels in a class whose instance it is.
             let carrier = CARRIER.load(Ordering::Relaxed);
@@ -328,7 +330,13 @@ unsafe fn throw_into(object: Object, exception: Object) -> Object {
 unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
     // SAFETY: `object` is ours; the class is kept for ever.
     unsafe {
-        if std::mem::replace(&mut (*object.cast::<GoroutineObject>()).exiting, true) {
+        let it = object.cast::<GoroutineObject>();
+        if std::mem::replace(&mut (*it).exiting, true) {
+            // Asked for once more: one that has not come to a wait since gets it where it computes.
+            if core(object).status() == Status::Running && std::mem::replace(&mut (*it).at_wait, false) {
+                let exit = GOROUTINE_EXIT.load(Ordering::Relaxed);
+                shim::offset_raise_async(core(object).identity() as std::ffi::c_ulong, exit);
+            }
             return none();
         }
         throw_into(object, GOROUTINE_EXIT.load(Ordering::Relaxed))
@@ -532,6 +540,14 @@ unsafe extern "C" fn gosched(_: Object, _: Object) -> Object {
         return none();
     }
     scheduler::gosched();
+    // A loop that only yields can be cancelled, too.
+    if let Some(goroutine) = scheduler::current()
+        && goroutine.cancelled()
+        && offset_runtime::host::Host::take_cancel(&crate::host::Python, goroutine)
+    {
+        goroutine.forget_cancel();
+        return raise_thrown();
+    }
     none()
 }
 
@@ -692,10 +708,10 @@ pub(crate) fn write_name(goroutine: &Goroutine, out: &mut impl std::io::Write) -
     }
 }
 
-/// Whether the current goroutine has asked for its own cancellation; asks once.
-pub(crate) fn cancelled_itself(goroutine: &Goroutine) -> bool {
+/// Whether the current goroutine is to be cancelled now that it waits; asks once.
+pub(crate) fn cancelled_at_wait(goroutine: &Goroutine) -> bool {
     // SAFETY: attached, in this very goroutine.
-    unsafe { std::mem::replace(&mut (*object_of(goroutine).cast::<GoroutineObject>()).itself, false) }
+    unsafe { std::mem::replace(&mut (*object_of(goroutine).cast::<GoroutineObject>()).at_wait, false) }
 }
 
 /// Forgets what `throw` wanted raised: it has been raised by other means.

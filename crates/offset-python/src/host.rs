@@ -163,7 +163,7 @@ unsafe impl Host for Python {
         }
         // SAFETY: attached as this very context.
         let pending = unsafe { shim::offset_take_async_exc(goroutine.context() as *mut _) } != 0;
-        if crate::goroutine::cancelled_itself(goroutine) {
+        if crate::goroutine::cancelled_at_wait(goroutine) {
             return true;
         }
         if !pending {

@@ -136,6 +136,9 @@ mod real {
             signal.event.store(event, Ordering::Release);
         }
         let event = signal.event.load(Ordering::Relaxed);
+        // A signal for the process that comes while this thread blocks it is handled on another thread, which does not wake
+        // us; so the first sleeps are short, and none is longer than a second.
+        let mut slice = 1_000_000;
         loop {
             if let Some(code) = parker.outcome() {
                 return code;
@@ -176,7 +179,8 @@ mod real {
                     Some(when - now)
                 }
             };
-            let left = if event < 0 { Some(left.unwrap_or(u64::MAX).min(10_000_000)) } else { left };
+            let left = Some(left.unwrap_or(u64::MAX).min(if event < 0 { 10_000_000 } else { slice }));
+            slice = (slice * 2).min(1_000_000_000);
             let timeout = left.map(|nanos| libc::timespec {
                 tv_sec: (nanos / 1_000_000_000) as libc::time_t,
                 tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
