@@ -244,7 +244,7 @@ enter(
         "next of generators": lambda: next(nested(lambda thing: (value for value in thing), iter("1"))),
         "calls of partials": lambda: nested(lambda thing: functools.partial(lambda f: f(), thing), int)(),
         "calls of closures": lambda: nested(lambda thing: lambda: thing(), int)(),
-        "class hierarchy": lambda: nested(lambda base: type("Thing", (base,), {}), object, 2000)(),
+        "class hierarchy": lambda: nested(lambda base: type("Thing", (base,), {}), object, 700)(),
         "mro of a wide class": lambda: type("Thing", tuple(type(f"T{n}", (), {}) for n in range(500)), {})(),
         "subclasses of an abstract class": lambda: abstract_chain(),
         "union of types": lambda: nested(lambda thing: list[thing] | None, int, 300),
@@ -278,7 +278,7 @@ def abstract_chain():
     import abc
 
     base = abc.ABCMeta("Base", (), {})
-    last = nested(lambda thing: abc.ABCMeta("Thing", (thing,), {}), base, 1500)
+    last = nested(lambda thing: abc.ABCMeta("Thing", (thing,), {}), base, 250)
     return isinstance(1, base), issubclass(last, base)
 
 

@@ -577,7 +577,7 @@ def test_after_func_holds_its_function_while_it_needs_it():
 
     function = Function()
     watch = weakref.ref(function)
-    gotime.after_func(SOON, function)
+    gotime.after_func(1.0, function)
     del function
     gc.collect()
     assert watch() is not None
