@@ -20,6 +20,9 @@ import contextlib, ctypes, gc, io, os, signal, sqlite3, sys, threading, time
 import offset
 from offset import go, makechan, nilchan, run, runtime, sync
 
+# Whoever started the tests may ignore Ctrl-C, which a child inherits.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Somebody who may still wake a goroutine: what is parked for ever is no deadlock.
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 

@@ -18,9 +18,12 @@ REPETITIONS = int(os.environ.get("OFFSET_EXIT_REPETITIONS", "2"))
 DEV = ("-X", "dev", "-W", "error")
 
 PREAMBLE = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
 import offset
 from offset import go, makechan, nilchan, run, runtime, sync
+
+# Whoever started the tests may ignore Ctrl-C, which a child inherits.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())

@@ -19,6 +19,8 @@ import os, signal, sys, threading, time, traceback, warnings
 import offset
 from offset import go, run, makechan, nilchan, runtime, sync
 
+# Whoever started the tests may ignore Ctrl-C, which a child inherits.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 warnings.simplefilter("ignore", DeprecationWarning)  # Forking a process with threads.
 
 def say(*words):

@@ -23,6 +23,9 @@ import signal, sys, threading, time
 import offset
 from offset import go, run, sync, select, makechan, nilchan, runtime
 
+# Whoever started the tests may ignore Ctrl-C, which a child inherits.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Somebody who may still wake a goroutine: what is parked for ever is no deadlock.
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 
