@@ -548,7 +548,12 @@ def parked_within(*, context):
 
 def spoil_by_cancel():
     goroutine = current()
-    threading.Thread(target=goroutine.cancel).start()
+
+    def cancel():
+        wait_until(lambda: goroutine.wait_reason, "it is parked")
+        goroutine.cancel()
+
+    threading.Thread(target=cancel).start()
     parked_within(context=contextvars.copy_context())
 
 

@@ -39,6 +39,12 @@ def other():
     except BaseException as error:
         print("other:", type(error).__name__)
         raise
+
+def go_other():
+    "One that has not begun would end without a word."
+    goroutine = go(other)
+    while not goroutine.wait_reason:
+        offset.gosched() if offset.current() else time.sleep(0.001)
 """
 
 
@@ -96,7 +102,7 @@ def test_ctrl_c_reaches_a_parked_main(where):
     status, stdout, stderr = interrupted(
         f"""
 def main():
-    go(other)
+    go_other()
     try:
         # Main is parked by then; an interrupt that comes earlier has the same outcome.
         offset.time.after_func(0.02, print, "ready")
@@ -157,7 +163,7 @@ def test_an_uncaught_ctrl_c_ends_the_program_as_python_does():
 def the_main_function():
     print("ready")
     nilchan.recv()
-go(other)
+go_other()
 run(the_main_function)
 """
     )
@@ -170,7 +176,7 @@ run(the_main_function)
 def test_ctrl_c_without_main_ends_the_run():
     status, stdout, stderr = interrupted(
         """
-go(other)
+go_other()
 def announce():
     print("ready")
     nilchan.recv()
@@ -189,7 +195,7 @@ def test_main_may_catch_ctrl_c_and_go_on():
     status, stdout, stderr = interrupted(
         """
 def main():
-    go(other)
+    go_other()
     for number in range(5):
         try:
             print("ready")
@@ -238,7 +244,7 @@ run(main)
 def test_a_second_ctrl_c_during_a_c_call_dumps_all_goroutines():
     program = """
 def the_main_function():
-    go(other)
+    go_other()
     print("ready")
     try:
         time.sleep(3600)
@@ -391,7 +397,7 @@ def handler(number, frame):
     raise Hangup("from the handler")
 signal.signal(signal.SIGHUP, handler)
 def main():
-    go(other)
+    go_other()
     try:
         print("ready")
         nilchan.recv()
