@@ -94,6 +94,19 @@ PyThreadState *offset_context_new(PyInterpreterState *interpreter, uintptr_t ide
     return context;
 }
 
+/* ---- context variables ---- */
+
+int offset_variables_copy(PyObject **copy)
+{
+    PyObject *current = PyThreadState_Get()->context;
+    *copy = NULL;
+    if (current == NULL || PyObject_Size(current) == 0) {
+        return 1;
+    }
+    *copy = PyContext_CopyCurrent();
+    return *copy != NULL;
+}
+
 /* ---- the end of a goroutine ---- */
 
 #if OFFSET_3_12

@@ -82,6 +82,10 @@ int offset_raise_async(unsigned long identity, PyObject *exception);
 /* Attached: the number of thread states of the interpreter. */
 Py_ssize_t offset_count_threads(PyInterpreterState *interpreter);
 
+/* Attached: a copy of the current context variables, for contextvars.Context; NULL when none is set, which is what every thread begins
+ * with anyway. 0 with an exception set. */
+int offset_variables_copy(PyObject **copy);
+
 /* ---- tracing.c ---- */
 
 /* Attached as the goroutine, before its function: applies threading.settrace and threading.setprofile as a new thread does.
@@ -89,6 +93,9 @@ Py_ssize_t offset_count_threads(PyInterpreterState *interpreter);
 void offset_apply_tracing(void);
 
 /* ---- call.c ---- */
+
+/* Attached: the qualified name of a Python function or method, a new reference; NULL, without an exception, of anything else. */
+PyObject *offset_function_name(PyObject *callable);
 
 /* The dealloc of channels, and what it calls, which is written in Rust: gives up what the channel holds and frees it. */
 void offset_chan_dealloc(PyObject *chan);

@@ -5,6 +5,8 @@
  */
 #include "internal.h"
 
+#include <stdatomic.h>
+
 /* Names, made by offset_tracing_setup and kept for ever. */
 static PyObject *threading_name, *trace_hook_name, *profile_hook_name;
 
@@ -48,16 +50,33 @@ static void apply(PyObject *variables, PyObject *hook_name, const char *setter_n
     Py_XDECREF(hook);
 }
 
-void offset_apply_tracing(void)
+/* The module's variables, a borrowed reference, or NULL while nobody has imported it. Kept from the first time on: to look a
+ * module up takes longer than all the rest. */
+static PyObject *threading_variables(void)
 {
-    ENTER();
+    static _Atomic(PyObject *) known;
+    PyObject *variables = atomic_load_explicit(&known, memory_order_acquire);
+    if (variables != NULL) {
+        return variables;
+    }
     PyObject *modules = PyImport_GetModuleDict();
     PyObject *threading = PyDict_Check(modules) ? lookup(modules, threading_name) : NULL;
     if (threading != NULL && PyModule_Check(threading)) {
-        PyObject *variables = PyModule_GetDict(threading);
+        /* Both threads of a race find the same one; a reference too many is held for ever, as one is in any case. */
+        variables = Py_NewRef(PyModule_GetDict(threading));
+        atomic_store_explicit(&known, variables, memory_order_release);
+    }
+    Py_XDECREF(threading);
+    return variables;
+}
+
+void offset_apply_tracing(void)
+{
+    ENTER();
+    PyObject *variables = threading_variables();
+    if (variables != NULL) {
         apply(variables, trace_hook_name, "settrace");
         apply(variables, profile_hook_name, "setprofile");
     }
-    Py_XDECREF(threading);
     LEAVE();
 }

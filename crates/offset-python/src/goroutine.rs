@@ -21,6 +21,7 @@ pub(crate) struct GoroutineObject {
     function: Object,
     args: Object,
     kwargs: Object,
+    /// The context variables that it starts with; null if none was set.
     context: Object,
     name: Object,
     creator_code: *mut PyCodeObject,
@@ -81,8 +82,8 @@ pub(crate) unsafe fn prepare(function: Object, args: Object, kwargs: Object) -> 
             return null_mut();
         }
         let object = allocate::<GoroutineObject>(TYPE.load(Ordering::Relaxed));
-        let context = PyContext_CopyCurrent();
-        if object.is_null() || context.is_null() {
+        let mut context = NULL;
+        if object.is_null() || shim::offset_variables_copy(&raw mut context) == 0 {
             Py_XDECREF(object.cast());
             Py_XDECREF(context);
             Py_XDECREF(args);
@@ -188,7 +189,7 @@ pub(crate) fn main(goroutine: &Goroutine) {
         let result = if goroutine.cancelled() {
             goroutine.forget_cancel();
             raise_thrown()
-        } else if PyContext_Enter(context) < 0 {
+        } else if !context.is_null() && PyContext_Enter(context) < 0 {
             NULL
         } else {
             shim::offset_object_call(function, args, kwargs)
@@ -204,9 +205,11 @@ pub(crate) fn main(goroutine: &Goroutine) {
         } else {
             Py_DECREF(result);
         }
-        PyContext_Exit(context);
-        PyErr_Clear();
-        Py_DECREF(context);
+        if !context.is_null() {
+            PyContext_Exit(context);
+            PyErr_Clear();
+            Py_DECREF(context);
+        }
     }
 }
 
@@ -276,6 +279,10 @@ pub(crate) fn raise_thrown() -> Object {
 unsafe fn function_name(function: Object) -> Object {
     // SAFETY: attached, the function is alive.
     unsafe {
+        let name = shim::offset_function_name(function);
+        if !name.is_null() {
+            return name;
+        }
         for name in [c"__qualname__", c"__name__"] {
             let found = PyObject_GetAttrString(function, name.as_ptr());
             if !found.is_null() && PyUnicode_Check(found) != 0 {

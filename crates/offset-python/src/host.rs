@@ -132,7 +132,7 @@ unsafe impl Host for Python {
         unsafe {
             shim::offset_context_reset(context);
             shim::offset_attach(context);
-            offset_runtime::scheduler::attached();
+            offset_runtime::scheduler::attached(goroutine);
             crate::goroutine::main(goroutine);
             goroutine.ending();
             Py_DECREF(goroutine.payload() as *mut PyObject);

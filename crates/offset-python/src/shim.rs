@@ -72,6 +72,18 @@ unsafe extern "C" {
     /// # Safety
     /// Attached.
     pub(crate) fn offset_caller(instruction: *mut c_int) -> *mut PyCodeObject;
+
+    /// The qualified name of a Python function or method, a new reference; null of anything else.
+    ///
+    /// # Safety
+    /// Attached; `callable` is alive.
+    pub(crate) fn offset_function_name(callable: *mut PyObject) -> *mut PyObject;
+
+    /// A copy of the current context variables; null when none is set. 0 with an exception set.
+    ///
+    /// # Safety
+    /// Attached.
+    pub(crate) fn offset_variables_copy(copy: *mut *mut PyObject) -> c_int;
 }
 
 unsafe extern "C-unwind" {

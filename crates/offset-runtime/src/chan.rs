@@ -39,7 +39,42 @@ pub(crate) struct State<T> {
 
 impl<T> State<T> {
     /// Hands `value` to the receiver that waits longest, or buffers it. Gives it back if neither can be.
+    #[inline]
     pub(crate) fn offer(&mut self, value: T, capacity: usize) -> Result<Option<Claim>, T> {
+        let mut value = value;
+        if !self.receivers.is_empty() {
+            match self.hand_over(value) {
+                Ok(claim) => return Ok(Some(claim)),
+                Err(back) => value = back,
+            }
+        }
+        if self.buffer.len() < capacity {
+            self.passed += 1;
+            self.buffer.push_back(value);
+            return Ok(None);
+        }
+        Err(value)
+    }
+
+    /// Takes the next value: buffered, or from the sender that waits longest.
+    #[inline]
+    pub(crate) fn accept(&mut self) -> Option<(T, Option<Claim>)> {
+        let buffered = self.buffer.pop_front();
+        if self.senders.is_empty() {
+            return buffered.map(|value| (value, None));
+        }
+        let (next, claim) = self.next_sender();
+        if buffered.is_none() {
+            return next.map(|value| (value, claim));
+        }
+        if let Some(next) = next {
+            self.buffer.push_back(next);
+        }
+        buffered.map(|value| (value, claim))
+    }
+
+    /// Hands `value` to the receiver that waits longest; gives it back if all that are queued have gone.
+    fn hand_over(&mut self, value: T) -> Result<Claim, T> {
         let mut value = Some(value);
         let claim = {
             let value = std::cell::RefCell::new(&mut value);
@@ -51,28 +86,14 @@ impl<T> State<T> {
                 |waiter| **value.borrow_mut() = waiter.take(),
             )
         };
-        if claim.is_some() {
-            self.passed += 1;
-            return Ok(claim);
+        match (claim, value) {
+            (Some(claim), _) => {
+                self.passed += 1;
+                Ok(claim)
+            }
+            (None, Some(value)) => Err(value),
+            (None, None) => unreachable!("an unserved value is given back"),
         }
-        let Some(value) = value else { unreachable!("an unserved value is given back") };
-        if self.buffer.len() < capacity {
-            self.passed += 1;
-            self.buffer.push_back(value);
-            return Ok(None);
-        }
-        Err(value)
-    }
-
-    /// Takes the next value: buffered, or from the sender that waits longest.
-    pub(crate) fn accept(&mut self) -> Option<(T, Option<Claim>)> {
-        if let Some(value) = self.buffer.pop_front() {
-            let (next, claim) = self.next_sender();
-            self.buffer.extend(next);
-            return Some((value, claim));
-        }
-        let (value, claim) = self.next_sender();
-        value.map(|value| (value, claim))
     }
 
     fn next_sender(&mut self) -> (Option<T>, Option<Claim>) {

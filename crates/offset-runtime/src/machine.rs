@@ -26,12 +26,17 @@ use std::time::Duration;
 
 /// How long a machine without a processor waits before its thread ends.
 const IDLE_LIFE: Duration = Duration::from_secs(5);
-/// After that long without work a machine gives back what deep recursion has left in pooled stacks.
+/// After that long without work a machine tidies its pool.
 const TIDY_AFTER: Instant = 1_000_000_000;
-/// Stacks and contexts that a machine keeps for the next goroutines; half are let go when there are more.
-const POOL: usize = 16_384;
+/// Stacks and contexts that a machine keeps for the next goroutines while it has work; half are let go when there are more.
+/// Giving memory back means an interrupt on every core, so a burst of goroutines should not do it again and again.
+const POOL: usize = 65_536;
+/// What it keeps when it has none; they lose what deep recursion has left in them.
+const TIDY_POOL: usize = 1_024;
+/// Vessels that are tidied before it looks again whether there is work.
+const TIDY_STEP: usize = 256;
 
-/// A C stack and the host's context that goes with it.
+/// A C stack and the host's context that goes with it; 0 while there is none.
 struct Vessel {
     stack: Stack,
     context: usize,
@@ -56,6 +61,8 @@ pub(crate) struct Machine {
     pub(crate) stuck: AtomicBool,
     /// Its goroutine waits to attach, which counts as progress.
     pub(crate) attaching: AtomicBool,
+    /// The thread's own variables, so that the loop need not look for them.
+    thread: AtomicPtr<Thread>,
     /// Names the present relation of the thread to contexts: a context that was bound under another one must be bound anew.
     binding: AtomicU64,
     pool: UnsafeCell<Vec<Vessel>>,
@@ -71,33 +78,35 @@ unsafe impl Sync for Machine {}
 
 static BINDINGS: AtomicU64 = AtomicU64::new(1);
 
+/// What an OS thread knows of itself.
+struct Thread {
+    machine: Cell<*const Machine>,
+    current: Cell<*const Goroutine>,
+}
+
 thread_local! {
-    static MACHINE: Cell<*const Machine> = const { Cell::new(null()) };
-    static CURRENT: Cell<*const Goroutine> = const { Cell::new(null()) };
+    static THREAD: Thread = const { Thread { machine: Cell::new(null()), current: Cell::new(null()) } };
 }
 
 /// The goroutine that runs on this OS thread; null when none does. Never inlined: a goroutine may find itself on another
 /// thread after a park, and a thread-local's address must not be kept across it.
 #[inline(never)]
 pub(crate) fn current() -> *const Goroutine {
-    CURRENT.with(Cell::get)
-}
-
-#[inline(never)]
-fn set_current(goroutine: *const Goroutine) {
-    CURRENT.with(|current| current.set(goroutine));
+    THREAD.with(|thread| thread.current.get())
 }
 
 /// The machine whose thread this is; null on other threads. Never inlined, as `current`.
 #[inline(never)]
 pub(crate) fn this() -> *const Machine {
-    MACHINE.with(Cell::get)
+    THREAD.with(|thread| thread.machine.get())
 }
 
 /// In a forked child: the calling thread is no machine any more, even if it is on a goroutine's stack.
 pub(crate) fn start_over() {
-    set_current(null());
-    MACHINE.with(|machine| machine.set(null()));
+    THREAD.with(|thread| {
+        thread.current.set(null());
+        thread.machine.set(null());
+    });
 }
 
 /// What is to be done with a goroutine that gave its stack back.
@@ -119,6 +128,7 @@ impl Machine {
             processor: AtomicPtr::new(null_mut()),
             stuck: AtomicBool::new(false),
             attaching: AtomicBool::new(false),
+            thread: AtomicPtr::new(null_mut()),
             binding: AtomicU64::new(0),
             pool: UnsafeCell::new(Vec::new()),
             used: AtomicU64::new(0),
@@ -154,7 +164,10 @@ impl Machine {
 
     /// The thread's whole life.
     pub(crate) fn main(&'static self) {
-        MACHINE.with(|machine| machine.set(self));
+        THREAD.with(|thread| {
+            thread.machine.set(self);
+            self.thread.store(std::ptr::from_ref(thread).cast_mut(), Ordering::Relaxed);
+        });
         self.clock.store(clock::this_thread(), Ordering::Relaxed);
         let runtime = runtime();
         host().machine_start();
@@ -309,10 +322,10 @@ impl Machine {
         runtime.notice_quiet();
         state = processor.lock();
         let slept_at = clock::now();
-        let mut tidied = false;
+        let mut untidy = true;
         while state.idle && !runtime.stopping() && !state.claimed() {
             let due = runtime.timers.next().min(retry.unwrap_or(Instant::MAX));
-            let tidy_at = if tidied { Instant::MAX } else { slept_at + TIDY_AFTER };
+            let tidy_at = if untidy { slept_at + TIDY_AFTER } else { Instant::MAX };
             let until = due.min(tidy_at);
             if until == Instant::MAX {
                 self.sleep.wait(&mut state);
@@ -323,11 +336,9 @@ impl Machine {
                 break;
             }
             if now >= tidy_at {
-                tidied = true;
-                // SAFETY: the pool is this thread's own.
-                for vessel in unsafe { (*self.pool.get()).iter() } {
-                    vessel.stack.release_pages();
-                }
+                drop(state);
+                untidy = self.tidy();
+                state = processor.lock();
                 continue;
             }
             self.sleep.wait_for(&mut state, Duration::from_nanos(until - now));
@@ -391,9 +402,11 @@ impl Machine {
         it.set_status(Status::Running);
         self.attaching.store(true, Ordering::Relaxed);
         host().resume(it.context(), it.identity(), rebind);
-        set_current(goroutine);
+        // SAFETY: the variables of this very thread, which its machine's loop does not outlive.
+        let thread = unsafe { &*self.thread.load(Ordering::Relaxed) };
+        thread.current.set(goroutine);
         let result = coroutine.resume(());
-        set_current(null());
+        thread.current.set(null());
         host().suspended();
         match result {
             CoroutineResult::Yield(Switch::Yield) => {
@@ -422,9 +435,12 @@ impl Machine {
         let home = goroutine.home.load(Ordering::Relaxed);
         // SAFETY: machines are never freed.
         unsafe { (*home).home_count.fetch_sub(1, Ordering::Relaxed) };
-        if goroutine.spoiled.load(Ordering::Relaxed) {
+        let spoiled = goroutine.spoiled.load(Ordering::Relaxed);
+        if spoiled {
             host().contexts_delete(&mut std::iter::once(context));
-        } else if let Some(stack) = stack {
+        }
+        if let Some(stack) = stack {
+            let context = if spoiled { 0 } else { context };
             // SAFETY: the pool is this thread's own.
             unsafe { (*self.pool.get()).push(Vessel { stack, context, bound: goroutine.bound.get() }) };
         }
@@ -449,14 +465,17 @@ impl Machine {
     fn vessel(&'static self) -> Vessel {
         loop {
             // SAFETY: the pool is this thread's own.
-            if let Some(vessel) = unsafe { (*self.pool.get()).pop() } {
-                if vessel.stack.is_current() {
-                    return vessel;
+            let pooled = unsafe { (*self.pool.get()).pop() };
+            let stack = match pooled {
+                Some(vessel) if !vessel.stack.is_current() => {
+                    self.let_go(vec![vessel]);
+                    continue;
                 }
-                host().contexts_delete(&mut std::iter::once(vessel.context));
-                continue;
-            }
-            if let Some(stack) = Stack::new() {
+                Some(vessel) if vessel.context != 0 => return vessel,
+                Some(vessel) => Some(vessel.stack),
+                None => Stack::new(),
+            };
+            if let Some(stack) = stack {
                 let context = host().context_new(stack.low(), stack.base_address(), stack.top());
                 if context != 0 {
                     return Vessel { stack, context, bound: 0 };
@@ -470,8 +489,26 @@ impl Machine {
     fn empty_pool(&self, keep: usize) {
         // SAFETY: the pool is this thread's own.
         let spare = unsafe { (*self.pool.get()).split_off(keep.min((*self.pool.get()).len())) };
-        if !spare.is_empty() {
-            host().contexts_delete(&mut spare.iter().map(|vessel| vessel.context));
+        self.let_go(spare);
+    }
+
+    fn let_go(&self, spare: Vec<Vessel>) {
+        let mut contexts = spare.iter().map(|vessel| vessel.context).filter(|&context| context != 0).peekable();
+        if contexts.peek().is_some() {
+            host().contexts_delete(&mut contexts);
         }
+        Stack::give_back(spare.into_iter().map(|vessel| vessel.stack).collect());
+    }
+
+    /// One step of making the pool small; whether there is more to do.
+    fn tidy(&self) -> bool {
+        // SAFETY: the pool is this thread's own.
+        let pool = unsafe { &*self.pool.get() };
+        if pool.len() > TIDY_POOL {
+            self.empty_pool(TIDY_POOL.max(pool.len().saturating_sub(TIDY_STEP)));
+            return true;
+        }
+        pool.iter().for_each(|vessel| vessel.stack.release_pages());
+        false
     }
 }

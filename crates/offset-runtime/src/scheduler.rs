@@ -165,7 +165,7 @@ pub fn start(handle: &Handle) {
 
 /// Makes sure that there is a monitor, and a machine that looks at the timers.
 pub(crate) fn wake_up(runtime: &'static Runtime) {
-    if !runtime.started.swap(true, Ordering::AcqRel) {
+    if !runtime.started.load(Ordering::Relaxed) && !runtime.started.swap(true, Ordering::AcqRel) {
         crate::monitor::start();
         runtime.staff(&runtime.processors[0]);
     }
@@ -219,9 +219,10 @@ pub fn gosched() {
 }
 
 /// To be called by the host as soon as it has attached a goroutine that starts.
-pub fn attached() {
+pub fn attached(goroutine: &Goroutine) {
+    // Its home is the machine on which it runs; in a child that was forked inside it, one that is no more.
     // SAFETY: machines are never freed.
-    if let Some(machine) = unsafe { machine::this().as_ref() } {
+    if let Some(machine) = unsafe { goroutine.home.load(Ordering::Relaxed).as_ref() } {
         machine.attaching.store(false, Ordering::Relaxed);
     }
 }
@@ -232,7 +233,7 @@ fn leave(goroutine: &Goroutine, switch: Switch) {
     // SAFETY: set when the goroutine started, valid as long as its stack.
     unsafe { (*goroutine.yielder.get()).suspend(switch) };
     host().unpark(goroutine);
-    attached();
+    attached(goroutine);
 }
 
 /// Who waits: the current goroutine, or the calling OS thread.

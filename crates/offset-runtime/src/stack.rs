@@ -118,14 +118,42 @@ impl Stack {
     }
 }
 
+impl Stack {
+    /// Gives the memory of several stacks back to the system. Neighbours go together: each call interrupts every core.
+    pub(crate) fn give_back(mut stacks: Vec<Stack>) {
+        stacks.sort_unstable_by_key(|stack| stack.region);
+        let mut start = 0;
+        let mut end = 0;
+        for stack in &stacks {
+            if stack.region != end {
+                discard(start, end);
+                start = stack.low();
+            }
+            end = stack.top();
+        }
+        discard(start, end);
+        let mut free = FREE.lock();
+        let stride = free.stride;
+        // In this order the lowest is used first again.
+        free.regions.extend(stacks.iter().rev().filter(|stack| stack.top() - stack.region == stride).map(|s| s.region));
+        drop(free);
+        // What was done here is all that their own end would do.
+        stacks.into_iter().for_each(std::mem::forget);
+    }
+}
+
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the region is ours and nobody runs on it; the guard below stays.
-        unsafe { libc::madvise(self.low() as *mut _, self.top() - self.low(), libc::MADV_DONTNEED) };
-        let mut free = FREE.lock();
-        if free.stride == GUARD + self.size + HOST {
-            free.regions.push(self.region);
-        }
+        let Stack { region, size } = *self;
+        Stack::give_back(vec![Stack { region, size }]);
+    }
+}
+
+/// Empties `[start, end)`, which belongs to stacks that nobody runs on. Guards in between stay: they are no memory.
+fn discard(start: usize, end: usize) {
+    if start < end {
+        // SAFETY: as said.
+        unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_DONTNEED) };
     }
 }
 

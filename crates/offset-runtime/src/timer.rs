@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) static FIRING: parking_lot::Mutex<()> = parking_lot::const_mutex(());
 
 const OUT: u32 = u32::MAX;
+/// An empty heap keeps room for so many entries.
+const KEPT: usize = 4_096;
 /// Children of a heap node.
 const WIDTH: usize = 4;
 
@@ -26,9 +28,10 @@ pub(crate) trait Alarm: Send + Sync {
     fn ring(&self, turn: u64, now: Instant);
 }
 
-/// A place in the heap. All fields are under the heap's lock.
+/// Names an entry of the heap. All fields are under the heap's lock.
 pub(crate) struct Node {
-    index: Cell<u32>,
+    /// The entry's slot; `OUT` while there is no entry.
+    slot: Cell<u32>,
     /// Counts armings.
     turn: Cell<u64>,
     /// Nanoseconds between rings; 0 for a single one.
@@ -42,7 +45,7 @@ unsafe impl Sync for Node {}
 
 impl Node {
     pub(crate) fn new() -> Node {
-        Node { index: Cell::new(OUT), turn: Cell::new(0), period: Cell::new(0) }
+        Node { slot: Cell::new(OUT), turn: Cell::new(0), period: Cell::new(0) }
     }
 }
 
@@ -53,6 +56,7 @@ enum What {
 
 struct Entry {
     when: Instant,
+    slot: u32,
     what: What,
 }
 
@@ -66,9 +70,18 @@ impl Entry {
     }
 }
 
-/// The heap.
+/// The entries, ordered as a heap. Where each is stands in a table of its own and not in its node: nodes lie on as many stacks, and
+/// to write to each that moves took longer than all the rest.
+struct Heap {
+    entries: Vec<Entry>,
+    /// By slot: the place of its entry in `entries`.
+    places: Vec<u32>,
+    spare: Vec<u32>,
+}
+
+/// The timers of the process.
 pub(crate) struct Timers {
-    heap: Lock<Vec<Entry>>,
+    heap: Lock<Heap>,
     /// The earliest time in the heap, `u64::MAX` when it is empty. Written under the lock, read anywhere.
     next: AtomicU64,
 }
@@ -80,7 +93,8 @@ unsafe impl Sync for Timers {}
 
 impl Timers {
     pub(crate) fn new() -> Timers {
-        Timers { heap: Lock::new(Vec::new()), next: AtomicU64::new(u64::MAX) }
+        let heap = Heap { entries: Vec::new(), places: Vec::new(), spare: Vec::new() };
+        Timers { heap: Lock::new(heap), next: AtomicU64::new(u64::MAX) }
     }
 
     /// The earliest time that is waited for; `u64::MAX` when there is none.
@@ -89,7 +103,7 @@ impl Timers {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.heap.lock().len()
+        self.heap.lock().entries.len()
     }
 
     /// Ends the wait `ticket` as timed out at `when`. True if this is now the earliest of all.
@@ -103,7 +117,7 @@ impl Timers {
         ticket: Ticket,
         node: &Node,
     ) -> bool {
-        self.insert(&mut self.heap.lock(), Entry { when, what: What::Deadline { parker, ticket, node } })
+        self.insert(&mut self.heap.lock(), when, What::Deadline { parker, ticket, node })
     }
 
     /// Rings `alarm` at `when`, and every `period` nanoseconds from then on unless that is 0, instead of what it was set to
@@ -112,7 +126,7 @@ impl Timers {
         let mut heap = self.heap.lock();
         let was = self.take(&mut heap, alarm.node());
         alarm.node().period.set(period);
-        let earliest = self.insert(&mut heap, Entry { when, what: What::Ring(alarm.clone()) });
+        let earliest = self.insert(&mut heap, when, What::Ring(alarm.clone()));
         drop(heap);
         let was_set = was.is_some();
         drop(was);
@@ -134,29 +148,38 @@ impl Timers {
         node.turn.get()
     }
 
-    fn insert(&self, heap: &mut Vec<Entry>, entry: Entry) -> bool {
-        let at = heap.len();
-        entry.node().index.set(at as u32);
-        entry.node().turn.set(entry.node().turn.get() + 1);
-        heap.push(entry);
-        let at = sift_up(heap, at);
-        self.next.store(heap[0].when, Ordering::Relaxed);
+    fn insert(&self, heap: &mut Heap, when: Instant, what: What) -> bool {
+        let slot = heap.spare.pop().unwrap_or_else(|| {
+            heap.places.push(OUT);
+            heap.places.len() as u32 - 1
+        });
+        let entry = Entry { when, slot, what };
+        let node = entry.node();
+        node.slot.set(slot);
+        node.turn.set(node.turn.get() + 1);
+        let at = heap.entries.len();
+        heap.entries.push(entry);
+        let at = heap.sift_up(at);
+        self.next.store(heap.entries[0].when, Ordering::Relaxed);
         at == 0
     }
 
-    fn take(&self, heap: &mut Vec<Entry>, node: &Node) -> Option<Entry> {
-        let at = node.index.replace(OUT);
-        if at == OUT {
+    fn take(&self, heap: &mut Heap, node: &Node) -> Option<Entry> {
+        let slot = node.slot.replace(OUT);
+        if slot == OUT {
             return None;
         }
-        let at = at as usize;
-        let entry = heap.swap_remove(at);
-        if at < heap.len() {
-            heap[at].node().index.set(at as u32);
-            let at = sift_up(heap, at);
-            sift_down(heap, at);
+        let at = heap.places[slot as usize] as usize;
+        heap.spare.push(slot);
+        let entry = heap.entries.swap_remove(at);
+        if at < heap.entries.len() {
+            let at = heap.sift_up(at);
+            heap.sift_down(at);
+        } else if heap.entries.is_empty() && heap.entries.capacity() > KEPT {
+            // A burst of timers does not hold its memory for ever.
+            *heap = Heap { entries: Vec::new(), places: Vec::new(), spare: Vec::new() };
         }
-        self.next.store(heap.first().map_or(u64::MAX, |first| first.when), Ordering::Relaxed);
+        self.next.store(heap.entries.first().map_or(u64::MAX, |first| first.when), Ordering::Relaxed);
         Some(entry)
     }
 
@@ -169,7 +192,7 @@ impl Timers {
             let mut rings = None;
             let mut heap = self.heap.lock();
             while won < claims.len() {
-                let Some(first) = heap.first() else { break };
+                let Some(first) = heap.entries.first() else { break };
                 if first.when > now {
                     break;
                 }
@@ -191,9 +214,9 @@ impl Timers {
                         } else {
                             // Go's rule: rings that were missed are left out.
                             let when = first.when;
-                            heap[0].when = when + period * (1 + (now - when) / period);
-                            sift_down(&mut heap, 0);
-                            self.next.store(heap[0].when, Ordering::Relaxed);
+                            heap.entries[0].when = when + period * (1 + (now - when) / period);
+                            heap.sift_down(0);
+                            self.next.store(heap.entries[0].when, Ordering::Relaxed);
                             rings = Some((alarm, turn, None));
                         }
                         break;
@@ -219,33 +242,39 @@ impl Timers {
     }
 }
 
-fn sift_up(heap: &mut [Entry], mut at: usize) -> usize {
-    while at > 0 {
-        let parent = (at - 1) / WIDTH;
-        if heap[parent].when <= heap[at].when {
-            break;
+impl Heap {
+    /// Moves the entry at `at` up to where it belongs, and notes its place.
+    fn sift_up(&mut self, mut at: usize) -> usize {
+        while at > 0 {
+            let parent = (at - 1) / WIDTH;
+            if self.entries[parent].when <= self.entries[at].when {
+                break;
+            }
+            self.entries.swap(at, parent);
+            self.note(at);
+            at = parent;
         }
-        swap(heap, at, parent);
-        at = parent;
+        self.note(at);
+        at
     }
-    at
-}
 
-fn sift_down(heap: &mut [Entry], mut at: usize) {
-    loop {
-        let first = at * WIDTH + 1;
-        let last = (first + WIDTH).min(heap.len());
-        let Some(least) = (first..last).min_by_key(|&child| heap[child].when) else { break };
-        if heap[at].when <= heap[least].when {
-            break;
+    /// Moves the entry at `at` down to where it belongs, and notes its place.
+    fn sift_down(&mut self, mut at: usize) {
+        loop {
+            let first = at * WIDTH + 1;
+            let last = (first + WIDTH).min(self.entries.len());
+            let Some(least) = (first..last).min_by_key(|&child| self.entries[child].when) else { break };
+            if self.entries[at].when <= self.entries[least].when {
+                break;
+            }
+            self.entries.swap(at, least);
+            self.note(at);
+            at = least;
         }
-        swap(heap, at, least);
-        at = least;
+        self.note(at);
     }
-}
 
-fn swap(heap: &mut [Entry], one: usize, other: usize) {
-    heap.swap(one, other);
-    heap[one].node().index.set(one as u32);
-    heap[other].node().index.set(other as u32);
+    fn note(&mut self, at: usize) {
+        self.places[self.entries[at].slot as usize] = at as u32;
+    }
 }
