@@ -57,6 +57,35 @@ class Clock:
         return {"operations": operations, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds, **more}
 
 
+def calibrate(seconds: float) -> int:
+    """How far `count` counts in so much time on a processor of its own."""
+    turns, used = 100_000, 0.0
+    while used < 0.02:
+        turns *= 2
+        started = time.thread_time()
+        count(turns)
+        used = time.thread_time() - started
+    return int(turns * seconds / used)
+
+
+def count(turns: int) -> None:
+    """Compute without a pause."""
+    for _ in range(turns):
+        pass
+
+
+class Gap:
+    """The longest time between two calls of `turn`."""
+
+    def __init__(self) -> None:
+        self.seconds, self._last = 0.0, time.perf_counter()
+
+    def turn(self) -> None:
+        """The task that yields has come to its turn."""
+        now = time.perf_counter()
+        self.seconds, self._last = max(self.seconds, now - self._last), now
+
+
 class Parking:
     """Measures the parked scenarios: make it, start the tasks, `parked()`, wake them all, `result()`."""
 

@@ -8,8 +8,8 @@ import importlib
 import os
 from collections.abc import Awaitable, Callable
 
-from common import Clock, Parking, Result, delays, main, nothing
-from scenarios import BUFFER, FANIN_BUFFER, MUTEX_TASKS, PRODUCERS
+from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing
+from scenarios import BUFFER, FANIN_BUFFER, HOG_SECONDS, MUTEX_TASKS, PRODUCERS
 
 
 async def spawn(n: int) -> Result:
@@ -145,6 +145,24 @@ async def yield_(n: int) -> Result:
     with Clock() as clock:
         await asyncio.gather(task(), task())
     return clock.result(n // 2 * 2)
+
+
+async def hogs(n: int) -> Result:
+    turns, left = calibrate(HOG_SECONDS), n
+
+    async def task():
+        nonlocal left
+        count(turns)
+        left -= 1
+
+    with Clock() as clock:
+        tasks = [asyncio.create_task(task()) for _ in range(n)]
+        gap = Gap()
+        while left:
+            await asyncio.sleep(0)
+            gap.turn()
+        await asyncio.gather(*tasks)
+    return clock.result(n, gap_seconds=gap.seconds)
 
 
 async def offload(n: int) -> Result:

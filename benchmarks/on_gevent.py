@@ -1,10 +1,10 @@
 """gevent: greenlets, the unbuffered Channel, Queue, Semaphore, the thread pool of the hub. No select."""
 
 import gevent
-from common import Clock, Parking, Result, delays, main, nothing
+from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing
 from gevent.lock import Semaphore
 from gevent.queue import Channel, Queue
-from scenarios import BUFFER, FANIN_BUFFER, MUTEX_TASKS, PRODUCERS
+from scenarios import BUFFER, FANIN_BUFFER, HOG_SECONDS, MUTEX_TASKS, PRODUCERS
 
 
 def spawn(n: int) -> Result:
@@ -143,6 +143,24 @@ def yield_(n: int) -> Result:
     with Clock() as clock:
         gevent.joinall([gevent.spawn(task), gevent.spawn(task)])
     return clock.result(n // 2 * 2)
+
+
+def hogs(n: int) -> Result:
+    turns, left = calibrate(HOG_SECONDS), n
+
+    def task():
+        nonlocal left
+        count(turns)
+        left -= 1
+
+    with Clock() as clock:
+        for _ in range(n):
+            gevent.spawn(task)
+        gap = Gap()
+        while left:
+            gevent.sleep(0)
+            gap.turn()
+    return clock.result(n, gap_seconds=gap.seconds)
 
 
 def offload(n: int) -> Result:

@@ -1,9 +1,9 @@
 """offset: goroutines, channels, select, sync.Mutex, sleep, syscall.blocking, all inside offset.run."""
 
 import offset
-from common import Clock, Parking, Result, delays, main, nothing
+from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing
 from offset import go, gosched, makechan, select, sleep, sync, syscall
-from scenarios import BUFFER, FANIN_BUFFER, MUTEX_TASKS, PRODUCERS
+from scenarios import BUFFER, FANIN_BUFFER, HOG_SECONDS, MUTEX_TASKS, PRODUCERS
 
 
 def spawn(n: int) -> Result:
@@ -162,6 +162,24 @@ def yield_(n: int) -> Result:
         go(task)
         running.wait()
     return clock.result(n // 2 * 2)
+
+
+def hogs(n: int) -> Result:
+    turns, left = calibrate(HOG_SECONDS), n
+
+    def task():
+        nonlocal left
+        count(turns)
+        left -= 1
+
+    with Clock() as clock:
+        for _ in range(n):
+            go(task)
+        gap = Gap()
+        while left:
+            gosched()
+            gap.turn()
+    return clock.result(n, gap_seconds=gap.seconds)
 
 
 def offload(n: int) -> Result:

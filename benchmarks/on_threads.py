@@ -8,8 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue, SimpleQueue
 
-from common import Clock, Parking, Result, delays, main, nothing
-from scenarios import BUFFER, FANIN_BUFFER, MUTEX_TASKS, PRODUCERS
+from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing
+from scenarios import BUFFER, FANIN_BUFFER, HOG_SECONDS, MUTEX_TASKS, PRODUCERS
 
 threading.stack_size(256 * 1024)
 
@@ -151,6 +151,24 @@ def yield_(n: int) -> Result:
     with Clock() as clock:
         join([start(task), start(task)])
     return clock.result(n // 2 * 2)
+
+
+def hogs(n: int) -> Result:
+    turns, left = calibrate(HOG_SECONDS), n
+
+    def task():
+        nonlocal left
+        count(turns)
+        left -= 1
+
+    with Clock() as clock:
+        tasks = [start(task) for _ in range(n)]
+        gap = Gap()
+        while left:
+            time.sleep(0)
+            gap.turn()
+        join(tasks)
+    return clock.result(n, gap_seconds=gap.seconds)
 
 
 def offload(n: int) -> Result:

@@ -88,6 +88,9 @@ def verdict(row: Row, samples: Samples) -> tuple[str, str]:
     if row.wanted is not None and (ratio := samples.ratio("offset", "go", row)) is not None:
         wanted.append(f"at most {row.wanted:g} of Go")
         holds.append(ratio <= row.wanted)
+    if row.wanted_p1 is not None and (ratio := samples.ratio("offset", "go-p1", row)) is not None:
+        wanted.append(f"at most {row.wanted_p1:g} of go-p1")
+        holds.append(ratio <= row.wanted_p1)
     if row.wanted_value is not None and (value := samples.median("offset", row)) is not None:
         wanted.append(f"at most {row.wanted_value:,g} {row.unit.split()[0]}")
         holds.append(value <= row.wanted_value)

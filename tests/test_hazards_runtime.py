@@ -43,7 +43,7 @@ def short_hog():
 def main():
     goroutines = [go(short_hog) for _ in range(100)]
     most = watch(lambda: all(goroutine.status == "dead" for goroutine in goroutines))
-    print("fine" if most <= 24 else most)
+    print("fine" if most <= 16 else most)
 run(main)
 """
     )

@@ -6,6 +6,7 @@ import (
 	"math/rand"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,6 +15,7 @@ const (
 	producers    = 4   // of fanin
 	fanInSize    = 16  // of each of its channels
 	mutexWorkers = 100
+	hogTime      = 50 * time.Millisecond
 )
 
 var scenarios = map[string]func(int) result{
@@ -27,6 +29,7 @@ var scenarios = map[string]func(int) result{
 	"parked1m": parked,
 	"timers":   timers,
 	"yield":    yield,
+	"hogs":     hogs,
 	"offload":  offload,
 }
 
@@ -213,6 +216,46 @@ func yield(n int) result {
 	}
 	running.Wait()
 	return result{n / 2 * 2, clock.stop(), nil}
+}
+
+// count computes without a pause.
+func count(turns int) (sum int) {
+	for i := range turns {
+		sum += i ^ sum
+	}
+	return sum
+}
+
+// calibrate says how far count counts in that time on a processor of its own.
+func calibrate(wanted time.Duration) int {
+	turns, used := 1_000_000, time.Duration(0)
+	for used < 20*time.Millisecond {
+		turns *= 2
+		started := cpuTime()
+		count(turns)
+		used = cpuTime() - started
+	}
+	return int(float64(turns) * wanted.Seconds() / used.Seconds())
+}
+
+func hogs(n int) result {
+	turns := calibrate(hogTime)
+	var left atomic.Int64
+	left.Store(int64(n))
+	clock := start()
+	for range n {
+		go func() {
+			count(turns)
+			left.Add(-1)
+		}()
+	}
+	gap, last := time.Duration(0), time.Now()
+	for left.Load() > 0 {
+		runtime.Gosched()
+		now := time.Now()
+		gap, last = max(gap, now.Sub(last)), now
+	}
+	return result{n, clock.stop(), map[string]any{"gap_seconds": gap.Seconds()}}
 }
 
 // Go has no thread pool to hand a call to; its nearest is a goroutine and a channel for the result.

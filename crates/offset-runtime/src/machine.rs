@@ -66,9 +66,10 @@ pub(crate) struct Machine {
     /// Names the present relation of the thread to contexts: a context that was bound under another one must be bound anew.
     binding: AtomicU64,
     pool: UnsafeCell<Vec<Vessel>>,
-    /// The monitor's: processor time at the last look, and when it last went up.
+    /// The monitor's: processor time at the last look, when it last went up, and whether the goroutine was found to compute.
     pub(crate) used: AtomicU64,
     pub(crate) used_at: AtomicU64,
+    pub(crate) computing: AtomicBool,
 }
 
 // SAFETY: the fields are shared by the rules at the top of this file.
@@ -133,6 +134,7 @@ impl Machine {
             pool: UnsafeCell::new(Vec::new()),
             used: AtomicU64::new(0),
             used_at: AtomicU64::new(0),
+            computing: AtomicBool::new(false),
         }
     }
 
