@@ -69,8 +69,14 @@ impl Cond {
 
     /// Serves the place that was taken first; false if there is none.
     pub fn signal(&self) -> bool {
+        self.serve(u64::MAX)
+    }
+
+    fn serve(&self, last: u64) -> bool {
         let mut state = self.0.lock();
-        while let Some((_, mut queue)) = state.places.pop_front() {
+        while state.places.front().is_some_and(|(place, _)| *place <= last)
+            && let Some((_, mut queue)) = state.places.pop_front()
+        {
             if queue.is_empty() {
                 return true;
             }
@@ -84,9 +90,11 @@ impl Cond {
         false
     }
 
-    /// Serves all places.
+    /// Serves all places that were taken before. Not those taken meanwhile, perhaps by parties that this very call woke: they
+    /// would find nothing changed, and the call might never end.
     pub fn broadcast(&self) {
-        while self.signal() {}
+        let last = self.0.lock().next;
+        while self.serve(last) {}
     }
 
     /// How many wait.
