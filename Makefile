@@ -108,8 +108,9 @@ fmt: $(VENV)/.lint ## format everything
 # ---- the core under instruments ----------------------------------------------------------------
 
 .PHONY: loom miri asan tsan valgrind fuzz
-loom: ## every interleaving of the core's models
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release --package offset-runtime loom $(ARGS)
+loom: ## the interleavings of the core's models (LOOM_MAX_PREEMPTIONS=3 for more of them)
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom \
+	  $(CARGO) test --profile model --package offset-runtime --lib loom:: $(ARGS)
 
 miri: ## the core under Miri (needs a nightly with the component)
 	.ci/instrument.sh miri $(ARGS)

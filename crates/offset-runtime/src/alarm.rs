@@ -7,10 +7,10 @@ use crate::chan::Chan;
 use crate::clock::Instant;
 use crate::goroutine::Handle;
 use crate::lock::Lock;
+use crate::lock::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::scheduler::{runtime, start, wake_up};
 use crate::timer::{Alarm, Node};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Sends the time on a channel, once or again and again.
 pub struct ChanTimer<T> {

@@ -2,7 +2,7 @@
 //!
 //! A thread is idle (and sleeps) or works; those that work are limited. Jobs beyond the limit queue in order. A job owns all that it needs, so its caller may give it up at any time.
 
-use crate::lock::{Condvar, Lock};
+use crate::lock::{Condvar, Lock, spawn};
 use crate::sync::Note;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -91,8 +91,7 @@ impl Pool {
             self.work.notify_one();
             return true;
         }
-        let thread = std::thread::Builder::new().name("offset-blocking".into()).stack_size(8 << 20);
-        let started = thread.spawn(move || work(self)).is_ok();
+        let started = spawn("offset-blocking", 8 << 20, move || work(self));
         state.threads += usize::from(started);
         started
     }

@@ -16,6 +16,12 @@ pub fn now() -> Instant {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// A start for a generator of random numbers; not zero.
+pub(crate) fn seed() -> u64 {
+    let here = 0u8;
+    now() ^ (&raw const here as u64) << 16 | 1
+}
+
 /// The deadline that lies `duration` ahead; durations beyond the clock's range mean for ever.
 pub fn after(duration: Duration) -> Deadline {
     u64::try_from(duration.as_nanos()).ok().and_then(|nanos| now().checked_add(nanos))

@@ -10,14 +10,14 @@
 //!
 //! A goroutine is counted: one reference for being alive (dropped by its machine at its end), one a handle.
 
-use crate::lock::Lock;
+use crate::lock::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::lock::{Cell, Lock};
 use crate::machine::Machine;
 use crate::park::{Owner, Parker};
 use crate::switch::{Coroutine, Yielder};
 use crate::wait_queue::WaitQueue;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What a goroutine is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -249,7 +249,7 @@ impl Goroutine {
     /// wish was only noted, so that the host may deliver it by other means. `host().take_cancel` decides at the next wait.
     pub fn cancel(&self) -> bool {
         self.cancel.store(true, Ordering::SeqCst);
-        std::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if self.interrupt() {
             self.cancel.store(false, Ordering::Relaxed);
             return true;
@@ -324,7 +324,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // Release pairs with the Acquire fence of the last drop: it sees all that was done through other references.
         if self.references.fetch_sub(1, Ordering::Release) == 1 {
-            std::sync::atomic::fence(Ordering::Acquire);
+            fence(Ordering::Acquire);
             // SAFETY: it was the last reference; the goroutine has ended, so its coroutine is gone.
             drop(unsafe { Box::from_raw(self.0.as_ptr()) });
         }

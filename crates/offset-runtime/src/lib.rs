@@ -5,9 +5,13 @@
 //! spawns and parks, `machine` runs, `monitor` hands processors on, `park` decides how a wait ends. Each file opens with its
 //! invariants.
 
+// The monitor and a fork have no model.
+#![cfg_attr(loom, allow(dead_code))]
+
 pub mod alarm;
 pub mod blocking;
 pub mod chan;
+#[cfg(not(loom))]
 pub mod clock;
 mod dump;
 pub mod error;
@@ -15,16 +19,26 @@ pub mod fork;
 pub mod goroutine;
 pub mod host;
 mod lock;
+#[cfg(loom)]
+mod loom;
 mod machine;
+#[cfg(not(loom))]
 mod monitor;
 mod park;
 mod processor;
 mod run_queue;
 pub mod scheduler;
 pub mod select;
+#[cfg(not(loom))]
 pub mod stack;
+#[cfg(not(loom))]
 mod switch;
 pub mod sync;
 mod thread;
 mod timer;
 mod wait_queue;
+
+#[cfg(loom)]
+pub use self::loom::{clock, stack};
+#[cfg(loom)]
+use self::loom::{monitor, switch};

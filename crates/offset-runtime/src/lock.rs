@@ -1,26 +1,62 @@
-//! The one door to locks and atomics, so that loom can stand in for them.
+//! The one door to locks, atomics, checked cells, statics and threads, so that loom can stand in for them.
 //!
 //! While a [`Lock`] of this crate is held nothing foreign runs: no drop of a channel's value, no host call, no callback,
 //! nothing that parks. Locks are taken in this order and never the other way round:
 //! machines, then processor; timers, then processor; channel (in address order), then timers.
 //! A processor's lock is a leaf.
 
-#[cfg(not(loom))]
-pub(crate) use std::sync::atomic;
-
+#[cfg(all(loom, test))]
+pub(crate) use self::model::join_all;
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic;
+pub(crate) use self::model::{Cell, Condvar, Guard, Lock, UnsafeCell, atomic, global, local, spawn, yield_now};
+#[cfg(not(loom))]
+pub(crate) use self::real::{Cell, Condvar, Guard, Lock, UnsafeCell, atomic, global, local, spawn, yield_now};
 
 #[cfg(not(loom))]
-pub(crate) use self::futex::Condvar;
-#[cfg(not(loom))]
-pub(crate) use parking_lot::{Mutex as Lock, MutexGuard as Guard};
-
-#[cfg(not(loom))]
-mod futex {
-    use parking_lot::MutexGuard;
+mod real {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
+
+    pub(crate) use parking_lot::{Mutex as Lock, MutexGuard as Guard};
+    pub(crate) use std::cell::Cell;
+    pub(crate) use std::sync::atomic;
+    pub(crate) use std::thread::yield_now;
+
+    /// A static; under loom each execution has its own.
+    macro_rules! global {
+        ($(#[$meta:meta])* $vis:vis static $name:ident: $type:ty = $value:expr;) => {
+            $(#[$meta])* $vis static $name: $type = $value;
+        };
+    }
+
+    /// A thread-local with a constant for a start.
+    macro_rules! local {
+        (static $name:ident: $type:ty = $value:expr;) => {
+            thread_local! { static $name: $type = const { $value }; }
+        };
+    }
+
+    pub(crate) use {global, local};
+
+    /// Starts a thread that nobody joins; false if the system refuses.
+    pub(crate) fn spawn(name: &str, stack: usize, main: impl FnOnce() + Send + 'static) -> bool {
+        std::thread::Builder::new().name(name.into()).stack_size(stack).spawn(main).is_ok()
+    }
+
+    /// A cell whose accesses loom checks against each other.
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            UnsafeCell(std::cell::UnsafeCell::new(value))
+        }
+
+        /// Hands out the address for an access that writes.
+        #[inline(always)]
+        pub(crate) fn with_mut<R>(&self, access: impl FnOnce(*mut T) -> R) -> R {
+            access(self.0.get())
+        }
+    }
 
     /// A condition variable on a futex. parking_lot's keeps its sleepers in a table of the process, with nodes on their
     /// stacks; a forked child would find its parent's threads in there. tests/test_fork.py fails with that one.
@@ -34,12 +70,12 @@ mod futex {
         }
 
         /// Sleeps until notified, or for no reason.
-        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        pub(crate) fn wait<T>(&self, guard: &mut Guard<'_, T>) {
             self.sleep(guard, None);
         }
 
         /// As `wait`, for `time` at most; true if that is over.
-        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, time: Duration) -> bool {
+        pub(crate) fn wait_for<T>(&self, guard: &mut Guard<'_, T>, time: Duration) -> bool {
             self.sleep(guard, Some(time))
         }
 
@@ -49,14 +85,14 @@ mod futex {
             unsafe { libc::syscall(libc::SYS_futex, &self.sequence, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
         }
 
-        fn sleep<T>(&self, guard: &mut MutexGuard<'_, T>, time: Option<Duration>) -> bool {
+        fn sleep<T>(&self, guard: &mut Guard<'_, T>, time: Option<Duration>) -> bool {
             // Read under the lock: who notifies after it was given back changes the word, and the kernel does not sleep.
             let seen = self.sequence.load(Ordering::Relaxed);
             let time = time.map(|time| libc::timespec {
                 tv_sec: time.as_secs() as libc::time_t,
                 tv_nsec: time.subsec_nanos() as libc::c_long,
             });
-            MutexGuard::unlocked(guard, || {
+            Guard::unlocked(guard, || {
                 let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
                 // SAFETY: the word and the time outlive the call.
                 let result = unsafe {
@@ -76,12 +112,50 @@ mod futex {
 }
 
 #[cfg(loom)]
-pub(crate) use self::model::{Condvar, Guard, Lock};
-
-#[cfg(loom)]
 mod model {
-    //! loom's mutex and condition variable under parking_lot's signatures.
-    pub(crate) use loom::sync::MutexGuard as Guard;
+    //! loom's counterparts under the signatures of the real ones.
+    use std::time::Duration;
+
+    pub(crate) use loom::cell::{Cell, UnsafeCell};
+    pub(crate) use loom::sync::{MutexGuard as Guard, atomic};
+    pub(crate) use loom::thread::yield_now;
+
+    macro_rules! global {
+        ($(#[$meta:meta])* static $name:ident: $type:ty = $value:expr;) => {
+            loom::lazy_static! { $(#[$meta])* static ref $name: $type = $value; }
+        };
+        ($(#[$meta:meta])* pub(crate) static $name:ident: $type:ty = $value:expr;) => {
+            loom::lazy_static! { $(#[$meta])* pub(crate) static ref $name: $type = $value; }
+        };
+    }
+
+    macro_rules! local {
+        (static $name:ident: $type:ty = $value:expr;) => {
+            loom::thread_local! { static $name: $type = $value; }
+        };
+    }
+
+    pub(crate) use {global, local};
+
+    global! {
+        static THREADS: std::sync::Mutex<Vec<loom::thread::JoinHandle<()>>> = std::sync::Mutex::new(Vec::new());
+    }
+
+    pub(crate) fn spawn(_name: &str, _stack: usize, main: impl FnOnce() + Send + 'static) -> bool {
+        let thread = loom::thread::spawn(main);
+        THREADS.lock().unwrap().push(thread);
+        true
+    }
+
+    /// Waits for the threads that were spawned. A model must: its statics go when its main thread ends.
+    #[cfg(test)]
+    pub(crate) fn join_all() {
+        loop {
+            let thread = THREADS.lock().unwrap().pop();
+            let Some(thread) = thread else { return };
+            thread.join().unwrap();
+        }
+    }
 
     pub(crate) struct Lock<T>(loom::sync::Mutex<T>);
 
@@ -99,6 +173,12 @@ mod model {
 
         pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
             self.0.try_lock().ok()
+        }
+    }
+
+    impl<T: Default> Default for Lock<T> {
+        fn default() -> Self {
+            Lock::new(T::default())
         }
     }
 
@@ -124,6 +204,16 @@ mod model {
                 };
                 std::ptr::write(guard, back);
             }
+        }
+
+        /// The time passes as soon as the model has said so (see `clock`); who sleeps then must be notified by the model.
+        pub(crate) fn wait_for<T>(&self, guard: &mut Guard<'_, T>, time: Duration) -> bool {
+            if crate::clock::runs() {
+                crate::clock::skip(time);
+                return true;
+            }
+            self.wait(guard);
+            crate::clock::runs()
         }
     }
 }

@@ -13,15 +13,15 @@
 use crate::clock::{self, Instant};
 use crate::goroutine::{Goroutine, Handle, Status};
 use crate::host::host;
-use crate::lock::{Condvar, Lock};
+use crate::lock::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::lock::{Cell, Condvar, Lock, global, local};
 use crate::processor::{Processor, State};
 use crate::scheduler::{Runtime, runtime};
 use crate::stack::Stack;
 use crate::switch::{Coroutine, CoroutineResult, Switch};
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ptr::{null, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long a machine without a processor waits before its thread ends.
@@ -77,7 +77,9 @@ unsafe impl Send for Machine {}
 // SAFETY: as above.
 unsafe impl Sync for Machine {}
 
-static BINDINGS: AtomicU64 = AtomicU64::new(1);
+global! {
+    static BINDINGS: AtomicU64 = AtomicU64::new(1);
+}
 
 /// What an OS thread knows of itself.
 struct Thread {
@@ -85,8 +87,8 @@ struct Thread {
     current: Cell<*const Goroutine>,
 }
 
-thread_local! {
-    static THREAD: Thread = const { Thread { machine: Cell::new(null()), current: Cell::new(null()) } };
+local! {
+    static THREAD: Thread = Thread { machine: Cell::new(null()), current: Cell::new(null()) };
 }
 
 /// The goroutine that runs on this OS thread; null when none does. Never inlined: a goroutine may find itself on another
@@ -100,6 +102,28 @@ pub(crate) fn current() -> *const Goroutine {
 #[inline(never)]
 pub(crate) fn this() -> *const Machine {
     THREAD.with(|thread| thread.machine.get())
+}
+
+/// Which machine and goroutine a thread is: the stand-in of the switch carries it to the goroutine's thread.
+#[cfg(loom)]
+pub(crate) struct Place(*const Machine, *const Goroutine);
+
+#[cfg(loom)]
+// SAFETY: the pointers are only stored.
+unsafe impl Send for Place {}
+
+#[cfg(loom)]
+impl Place {
+    pub(crate) fn here() -> Place {
+        Place(this(), current())
+    }
+
+    pub(crate) fn take(&self) {
+        THREAD.with(|thread| {
+            thread.machine.set(self.0);
+            thread.current.set(self.1);
+        });
+    }
 }
 
 /// In a forked child: the calling thread is no machine any more, even if it is on a goroutine's stack.
@@ -162,6 +186,13 @@ impl Machine {
         *mailbox = Some(processor);
         self.mail.notify_one();
         true
+    }
+
+    /// Has it look again whether the time is over.
+    #[cfg(loom)]
+    pub(crate) fn nudge(&self) {
+        let _mailbox = self.mailbox.lock();
+        self.mail.notify_one();
     }
 
     /// The thread's whole life.
@@ -448,13 +479,14 @@ impl Machine {
         }
         goroutine.set_status(Status::Dead);
         goroutine.set_vessel(0, 0, 0);
+        // Before its joiners go on: they may count the goroutines.
+        runtime.goroutine_ended(goroutine);
         let mut joiners = goroutine.joiners.lock();
         joiners.ended = true;
         while let Some(claim) = joiners.queue.serve(|waiter| waiter.set_granted(true), |_| {}) {
             claim.wake();
         }
         drop(joiners);
-        runtime.goroutine_ended(goroutine);
         // SAFETY: the reference for being alive, which nobody uses any more.
         drop(unsafe { Handle::from_raw(goroutine) });
         // SAFETY: the pool is this thread's own.

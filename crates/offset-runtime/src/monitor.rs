@@ -9,7 +9,7 @@
 //! waits, longer every time. So no number of endless loops stops the rest, nor do they make a machine each at once.
 
 use crate::clock::{self, Instant};
-use crate::lock::{Condvar, Lock};
+use crate::lock::{Condvar, Lock, spawn};
 use crate::machine::Machine;
 use crate::scheduler::{Runtime, runtime};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ const LONGEST_DELAY: Instant = 1_600_000_000;
 const QUIET_LOOKS: u32 = 200;
 
 static ASLEEP: AtomicBool = AtomicBool::new(false);
-static BED: Lock<()> = parking_lot::const_mutex(());
+static BED: Lock<()> = Lock::new(());
 static ALARM: Condvar = Condvar::new();
 
 /// What was seen of one processor.
@@ -63,8 +63,7 @@ pub(crate) fn busy() {
 
 /// Starts the thread, once a process.
 pub(crate) fn start() {
-    let thread = std::thread::Builder::new().name("offset-monitor".into()).stack_size(128 * 1024);
-    if thread.spawn(|| watch(runtime())).is_err() {
+    if !spawn("offset-monitor", 128 * 1024, || watch(runtime())) {
         crate::dump::fatal("the system refuses a thread for the monitor");
     }
 }
@@ -73,7 +72,7 @@ pub(crate) fn start() {
 pub(crate) fn start_over() {
     ASLEEP.store(false, Ordering::Relaxed);
     // SAFETY: the child has one thread, so nobody holds or waits for the lock that is overwritten.
-    unsafe { std::ptr::write((&raw const BED).cast_mut(), parking_lot::const_mutex(())) };
+    unsafe { std::ptr::write((&raw const BED).cast_mut(), Lock::new(())) };
 }
 
 fn watch(runtime: &'static Runtime) {

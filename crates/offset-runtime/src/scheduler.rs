@@ -6,7 +6,8 @@
 use crate::clock::{Deadline, Instant};
 use crate::goroutine::{Goroutine, Handle, Registry, Status, WaitReason};
 use crate::host::host;
-use crate::lock::Lock;
+use crate::lock::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::lock::{Lock, global, spawn as spawn_thread, yield_now};
 use crate::machine::{self, Machine};
 use crate::park::{CANCELLED, Code, Parker, TIMED_OUT, Ticket};
 use crate::processor::Processor;
@@ -16,7 +17,7 @@ use crate::thread::Loan;
 use crate::timer::{Node, Timers};
 use std::ptr::null_mut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicPtr;
 
 /// More OS threads than this are never made to run goroutines.
 const MACHINES: usize = 10_000;
@@ -77,9 +78,16 @@ pub(crate) struct Runtime {
     moved: AtomicU64,
 }
 
-static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(null_mut());
-static CONFIG: Lock<Config> = parking_lot::const_mutex(Config { processors: 1, moves: true });
-static CREATING: Lock<()> = parking_lot::const_mutex(());
+global! {
+    // Not through the door to atomics: what it points to is made once, and a model makes it before its threads.
+    static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(null_mut());
+}
+global! {
+    static CONFIG: Lock<Config> = Lock::new(Config { processors: 1, moves: true });
+}
+global! {
+    static CREATING: Lock<()> = Lock::new(());
+}
 
 /// Decides how the runtime is made. Has no effect on one that runs.
 pub fn configure(config: Config) {
@@ -129,6 +137,7 @@ fn create(last_id: u64) -> &'static Runtime {
 }
 
 /// In a forked child.
+#[cfg(not(loom))]
 pub(crate) fn start_over() {
     machine::start_over();
     crate::thread::start_over();
@@ -214,7 +223,7 @@ pub(crate) fn ready(goroutine: *const Goroutine) {
 pub fn gosched() {
     match current() {
         Some(goroutine) => leave(goroutine, Switch::Yield),
-        None => std::thread::yield_now(),
+        None => yield_now(),
     }
 }
 
@@ -263,7 +272,7 @@ impl Party {
             return crate::thread::sleep(loan.0, ticket, deadline);
         };
         // Pairs with the fence in `Goroutine::cancel`: either it sees our ticket, or we see its wish.
-        std::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if goroutine.cancelled() && host().take_cancel(goroutine) {
             goroutine.forget_cancel();
             if goroutine.parker.claim(ticket, CANCELLED).won() {
@@ -503,8 +512,7 @@ impl Runtime {
         };
         machine.id.store(id, Ordering::Relaxed);
         let _ = machine.give(processor);
-        let thread = std::thread::Builder::new().name("offset-machine".into()).stack_size(256 * 1024);
-        if thread.spawn(move || machine.main()).is_err() {
+        if !spawn_thread("offset-machine", 256 * 1024, move || machine.main()) {
             crate::dump::fatal("the system refuses a thread to run goroutines on");
         }
     }
@@ -512,6 +520,12 @@ impl Runtime {
     pub(crate) fn machine_idle(&self, machine: &'static Machine) {
         self.machines.lock().idle.push(machine);
         self.notice_quiet();
+    }
+
+    /// The machines that wait for a processor.
+    #[cfg(loom)]
+    pub(crate) fn idle_machines(&self) -> Vec<&'static Machine> {
+        self.machines.lock().idle.clone()
     }
 
     /// Takes `machine` off the idle list; false if somebody else has done so.

@@ -5,13 +5,12 @@
 //! for up to [`INLINE`] cases.
 
 use crate::chan::{Chan, State, Wait};
-use crate::clock::now;
+use crate::clock::{now, seed};
 use crate::goroutine::WaitReason;
-use crate::lock::Guard;
+use crate::lock::{Cell, Guard, local};
 use crate::park::{CANCELLED, TIMED_OUT};
 use crate::scheduler::Party;
 use crate::wait_queue::Waiter;
-use std::cell::Cell;
 
 /// Cases that are kept on the caller's stack.
 pub const INLINE: usize = 8;
@@ -83,8 +82,8 @@ impl<T> List<T> {
     }
 }
 
-thread_local! {
-    static RANDOM: Cell<u64> = const { Cell::new(0) };
+local! {
+    static RANDOM: Cell<u64> = Cell::new(0);
 }
 
 /// A number below `bound`, from a generator of the calling OS thread.
@@ -93,7 +92,7 @@ fn random(bound: usize) -> usize {
     RANDOM.with(|state| {
         let mut x = state.get();
         if x == 0 {
-            x = now() ^ (std::ptr::from_ref(state) as u64) << 16 | 1;
+            x = seed();
         }
         x ^= x << 13;
         x ^= x >> 7;

@@ -34,7 +34,7 @@ static SIZE: AtomicUsize = AtomicUsize::new(1024 * 1024);
 static SPLIT: AtomicUsize = AtomicUsize::new(0);
 const SPLIT_LIMIT: usize = 30_000;
 
-static FREE: Lock<Free> = parking_lot::const_mutex(Free { regions: Vec::new(), stride: 0, next: 0, end: 0 });
+static FREE: Lock<Free> = Lock::new(Free { regions: Vec::new(), stride: 0, next: 0, end: 0 });
 
 struct Free {
     /// Addresses of regions that were given back, all of size `stride`.

@@ -6,7 +6,7 @@
 
 use crate::clock::Deadline;
 use crate::lock::{Condvar, Lock};
-use crate::park::{CANCELLED, Code, Owner, Parker, TIMED_OUT, Ticket};
+use crate::park::{Code, Owner, Parker, TIMED_OUT, Ticket};
 
 /// Wakes one sleeping thread.
 pub(crate) struct ThreadSignal {
@@ -47,9 +47,10 @@ impl ThreadSignal {
 mod real {
     use super::*;
     use crate::host::host;
+    use crate::park::CANCELLED;
     use std::sync::atomic::Ordering;
 
-    static SPARE: Lock<Vec<&'static Parker>> = parking_lot::const_mutex(Vec::new());
+    static SPARE: Lock<Vec<&'static Parker>> = Lock::new(Vec::new());
 
     /// A parker on loan to the calling thread.
     pub(crate) struct Loan(pub(crate) &'static Parker);
@@ -71,7 +72,7 @@ mod real {
     pub(crate) fn start_over() {
         // SAFETY: the child has one thread, so nobody holds or waits for the lock that is overwritten; the parent's
         // parkers carry the generation of the parent and stay unused.
-        unsafe { std::ptr::write((&raw const SPARE).cast_mut(), parking_lot::const_mutex(Vec::new())) };
+        unsafe { std::ptr::write((&raw const SPARE).cast_mut(), Lock::new(Vec::new())) };
     }
 
     fn signal(parker: &Parker) -> &ThreadSignal {
@@ -205,15 +206,18 @@ pub(crate) use real::{Loan, sleep, start_over};
 
 #[cfg(loom)]
 mod modelled {
-    //! In a model every waiter is an OS thread that owns its parker.
+    //! A parker of its own for each wait; a deadline may come at any moment, so it comes at once.
     use super::*;
 
-    pub(crate) fn sleep(parker: &Parker, _ticket: Ticket, _deadline: Deadline) -> Code {
+    pub(crate) fn sleep(parker: &Parker, ticket: Ticket, deadline: Deadline) -> Code {
         let Owner::Thread(signal) = &parker.owner else { unreachable!() };
         loop {
             if let Some(code) = parker.outcome() {
-                *signal.notified.lock() = false;
                 return code;
+            }
+            if deadline.is_some() {
+                let _ = parker.claim(ticket, TIMED_OUT);
+                continue;
             }
             let mut notified = signal.notified.lock();
             if std::mem::take(&mut *notified) {
@@ -233,5 +237,3 @@ mod modelled {
 
 #[cfg(loom)]
 pub(crate) use modelled::{Loan, sleep};
-#[cfg(loom)]
-const _: (Code, Code) = (CANCELLED, TIMED_OUT);

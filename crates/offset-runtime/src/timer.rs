@@ -5,14 +5,15 @@
 //! removed it. Alarms are rung outside the heap's lock but under `FIRING`, which a fork takes.
 
 use crate::clock::Instant;
-use crate::lock::Lock;
+use crate::lock::atomic::{AtomicU64, Ordering};
+use crate::lock::{Cell, Lock, global};
 use crate::park::{Claim, Parker, TIMED_OUT, Ticket};
-use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Held while alarms ring.
-pub(crate) static FIRING: parking_lot::Mutex<()> = parking_lot::const_mutex(());
+global! {
+    /// Held while alarms ring.
+    pub(crate) static FIRING: Lock<()> = Lock::new(());
+}
 
 const OUT: u32 = u32::MAX;
 /// An empty heap keeps room for so many entries.

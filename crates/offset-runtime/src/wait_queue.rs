@@ -7,8 +7,8 @@
 //! * Who takes a waiter out by `pop`/`serve` must claim its ticket before it gives the lock back; if the claim is lost the
 //!   waiter is stale (timed out, cancelled, or another case of its select happened) and its owner removes nothing more.
 
+use crate::lock::{Cell, UnsafeCell};
 use crate::park::{Claim, Code, Parker, Ticket};
-use std::cell::{Cell, UnsafeCell};
 use std::ptr::null;
 
 /// One party waiting at one queue.
@@ -49,12 +49,12 @@ impl<T> Waiter<T> {
 
     pub(crate) fn put(&self, value: Option<T>) {
         // SAFETY: the caller holds the queue's lock, or is the owner after its wait.
-        unsafe { *self.slot.get() = value };
+        self.slot.with_mut(|slot| unsafe { *slot = value });
     }
 
     pub(crate) fn take(&self) -> Option<T> {
         // SAFETY: as in `put`.
-        unsafe { (*self.slot.get()).take() }
+        self.slot.with_mut(|slot| unsafe { (*slot).take() })
     }
 
     pub(crate) fn claim(&self) -> Claim {

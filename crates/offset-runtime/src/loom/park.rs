@@ -1,0 +1,177 @@
+//! The park word: claims against each other and against the mark; and the whole way of a goroutine that parks, with its
+//! machine, against a counterpart, a timer and a cancellation.
+
+use super::harness::{check, check_with, finish, go, join, let_time_pass, runtime, thread};
+use crate::chan::{Chan, Wait};
+use crate::error::{RecvError, SendError};
+use crate::lock::UnsafeCell;
+use crate::park::{Claim, Code, Owner, Parker, TIMED_OUT};
+use crate::scheduler;
+use std::sync::{Arc, Mutex};
+
+struct Word {
+    parker: Parker,
+    /// What each claimer puts in before its claim. loom sees an access that is not ordered.
+    slots: [UnsafeCell<u32>; 2],
+    resumed: super::harness::Count,
+}
+
+// SAFETY: the cells are what is tested.
+unsafe impl Sync for Word {}
+// SAFETY: as above.
+unsafe impl Send for Word {}
+
+const CODES: [Code; 2] = [0, TIMED_OUT];
+
+impl Word {
+    fn new() -> Arc<Word> {
+        Arc::new(Word {
+            parker: Parker::new(Owner::Goroutine(std::ptr::null())),
+            slots: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            resumed: Default::default(),
+        })
+    }
+
+    /// What the owner does when it goes on.
+    fn resume(&self) {
+        assert_eq!(self.resumed.add(1), 0, "resumed twice");
+        let code = self.parker.outcome().expect("resumed unclaimed");
+        let winner = CODES.iter().position(|&one| one == code).expect("a code that nobody gave");
+        // SAFETY: ordered after the claim, as loom checks.
+        self.slots[winner].with_mut(|slot| assert_eq!(unsafe { *slot }, 7));
+    }
+}
+
+#[test]
+fn one_claim_wins_and_one_side_makes_ready() {
+    check_with(3, || {
+        let word = Word::new();
+        let ticket = word.parker.arm();
+        let claimers = [0, 1].map(|index| {
+            let word = word.clone();
+            thread(move || {
+                // SAFETY: nobody else touches this slot before a claim is won.
+                word.slots[index].with_mut(|slot| unsafe { *slot = 7 });
+                let claim = word.parker.claim(ticket, CODES[index]);
+                if let Claim::Parked(_) = claim {
+                    word.resume();
+                }
+                claim.won()
+            })
+        });
+        if word.parker.mark_parked() {
+            word.resume();
+        }
+        let won = claimers.map(|claimer| claimer.join().unwrap());
+        assert!(won[0] != won[1], "one claim must win");
+        assert_eq!(word.resumed.get(), 1);
+    });
+}
+
+#[test]
+fn a_late_claim_does_not_end_the_next_wait() {
+    check_with(3, || {
+        let word = Word::new();
+        let first = word.parker.arm();
+        let late = {
+            let word = word.clone();
+            thread(move || word.parker.claim(first, TIMED_OUT).won())
+        };
+        let early = word.parker.claim(first, 0).won();
+        if !early {
+            assert!(late.join().unwrap());
+            return;
+        }
+        // The wait ended without a park; the next one begins while the late claim is under way.
+        let second = word.parker.arm();
+        assert_eq!(word.parker.waiting(), Some(second));
+        assert!(!word.parker.mark_parked(), "nobody claims the second wait");
+        assert!(!late.join().unwrap());
+        assert_eq!(word.parker.claim(second, 0), Claim::Parked(std::ptr::null()));
+    });
+}
+
+#[test]
+fn a_goroutine_that_parks_is_found_by_its_counterpart() {
+    check(|| {
+        runtime(1, true);
+        let chan = Arc::new(Chan::new(0).unwrap());
+        let receiver = {
+            let chan = chan.clone();
+            go(move || assert_eq!(chan.recv(Wait::Until(None)), Ok(5)))
+        };
+        assert_eq!(chan.send(5, Wait::Until(None)), Ok(()));
+        join(&receiver);
+        finish();
+    });
+}
+
+/// A goroutine waits for a value that a thread offers once; main ends the wait by other means. Either the value arrives or it
+/// goes back.
+fn offered_once(deadline: Option<u64>, end: fn(&crate::goroutine::Handle), expected: RecvError) {
+    check(move || {
+        runtime(1, true);
+        let chan = Arc::new(Chan::new(0).unwrap());
+        let result = Arc::new(Mutex::new(None));
+        let receiver = {
+            let (chan, result) = (chan.clone(), result.clone());
+            go(move || {
+                let received = chan.recv(Wait::Until(deadline));
+                *result.lock().unwrap() = Some(received);
+            })
+        };
+        let sender = {
+            let chan = chan.clone();
+            thread(move || chan.send(5, Wait::No))
+        };
+        end(&receiver);
+        join(&receiver);
+        let sent = sender.join().unwrap();
+        let received = *result.lock().unwrap();
+        match received {
+            // It was cancelled before it started.
+            None => assert_eq!(sent, Err(SendError::TimedOut(5))),
+            Some(Ok(5)) => assert_eq!(sent, Ok(())),
+            Some(other) => {
+                assert_eq!(other, Err(expected));
+                assert_eq!(sent, Err(SendError::TimedOut(5)));
+            }
+        }
+        assert_eq!(chan.counts().1, 0, "a waiter was left behind");
+        finish();
+    });
+}
+
+#[test]
+fn a_timer_against_a_counterpart() {
+    offered_once(Some(crate::clock::LATER), |_| let_time_pass(), RecvError::TimedOut);
+}
+
+#[test]
+fn a_cancellation_against_a_counterpart() {
+    offered_once(
+        None,
+        |receiver| {
+            receiver.cancel();
+        },
+        RecvError::Cancelled,
+    );
+}
+
+#[test]
+fn two_goroutines_on_two_machines() {
+    check_with(1, || {
+        runtime(2, true);
+        let chan = Arc::new(Chan::new(0).unwrap());
+        let goroutines = [0, 1].map(|index| {
+            let chan = chan.clone();
+            go(move || match index {
+                0 => assert_eq!(chan.recv(Wait::Until(None)), Ok(5)),
+                _ => assert_eq!(chan.send(5, Wait::Until(None)), Ok(())),
+            })
+        });
+        goroutines.iter().for_each(join);
+        assert_eq!(scheduler::num_goroutine(), 0, "listed after its end");
+        finish();
+    });
+}
