@@ -187,6 +187,51 @@ say(waiter.join())
     )
 
 
+def test_joining_a_goroutine_of_the_parent_in_the_child():
+    """As a thread of the parent it counts as ended, whatever it did at that moment."""
+    succeed(
+        """
+waiter, sleeper = go(nilchan.recv), go(offset.sleep, 3600)
+while not (waiter.wait_reason and sleeper.wait_reason):
+    time.sleep(0.001)
+child = os.fork()
+if child == 0:
+    def part():
+        for goroutine in (waiter, sleeper):
+            goroutine.cancel()
+            say(goroutine.status, goroutine.wait_reason, goroutine.join(), run(goroutine.join))
+    leave(part)
+say("status", wait_for(child))
+say(waiter.status)
+""",
+        expected=["dead None True True"] * 2 + ["status 0", "waiting"],
+    )
+
+
+def test_timers_of_before_in_the_child():
+    """They do not ring there, but can be stopped and set again."""
+    succeed(
+        """
+timers = [offset.time.Timer(3600) for _ in range(4)] + [offset.time.after_func(3600, say, "rung") for _ in range(4)]
+child = os.fork()
+if child == 0:
+    def part():
+        mine = offset.time.Timer(3600)
+        for timer in timers[::2]:
+            timer.stop()
+        for timer in timers[:4]:
+            timer.reset(0.001)
+        say(all(isinstance(run(timer.c.recv), float) for timer in timers[:4]))
+        for timer in [mine, *timers]:
+            timer.stop()
+    leave(part)
+say("status", wait_for(child))
+say([timer.stop() for timer in timers] == [True] * 8)
+""",
+        expected=["True", "status 0", "True"],
+    )
+
+
 def test_a_fork_while_everything_is_busy():
     """The scheduler's locks are free in the child, whatever the other threads did at that moment."""
     succeed(

@@ -1,6 +1,7 @@
 //! `offset.sync.atomic`: a 64-bit integer, a truth value and a reference that change in one step, with or without the GIL.
 
 use crate::method::*;
+use offset_runtime::lock::Lock;
 use pyo3_ffi::*;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
@@ -15,7 +16,7 @@ struct IntObject {
 struct RefObject {
     head: PyObject,
     /// The reference is taken and given under this lock, which is held for a pointer's copy.
-    value: parking_lot::Mutex<Object>,
+    value: Lock<Object>,
 }
 
 /// Whether a cell holds truth values.
@@ -183,7 +184,7 @@ unsafe extern "C" fn bool_repr(object: Object) -> Object {
     string(if int_cell(object).load(SeqCst) != 0 { "Bool(True)" } else { "Bool(False)" })
 }
 
-fn ref_cell<'a>(object: Object) -> &'a parking_lot::Mutex<Object> {
+fn ref_cell<'a>(object: Object) -> &'a Lock<Object> {
     // SAFETY: `object` is a Ref, alive as the caller's argument.
     unsafe { &(*object.cast::<RefObject>()).value }
 }
@@ -195,7 +196,7 @@ unsafe extern "C" fn ref_new(class: *mut PyTypeObject, args: Object, kwargs: Obj
         let object = allocate::<RefObject>(class);
         if !object.is_null() {
             let value = if value.is_null() { none() } else { Py_NewRef(value) };
-            std::ptr::write(&raw mut (*object).value, parking_lot::Mutex::new(value));
+            std::ptr::write(&raw mut (*object).value, Lock::new(value));
         }
         object.cast()
     }

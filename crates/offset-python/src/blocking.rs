@@ -10,6 +10,7 @@ use crate::method::*;
 use crate::shim;
 use offset_runtime::error::WaitError;
 use offset_runtime::goroutine::WaitReason;
+use offset_runtime::lock::Lock;
 use offset_runtime::sync::Note;
 use offset_runtime::{blocking as pool, scheduler};
 use pyo3_ffi::*;
@@ -21,7 +22,7 @@ struct Call {
     args: Object,
     kwargs: Object,
     context: Object,
-    outcome: parking_lot::Mutex<Outcome>,
+    outcome: Lock<Outcome>,
     done: Arc<Note>,
 }
 
@@ -98,7 +99,7 @@ unsafe extern "C" fn blocking(_: Object, args: *const Object, count: Py_ssize_t,
             args: tuple,
             kwargs: dict,
             context,
-            outcome: parking_lot::Mutex::new(Outcome::Pending),
+            outcome: Lock::new(Outcome::Pending),
             done: Arc::default(),
         });
         let theirs = call.clone();

@@ -21,15 +21,15 @@ unsafe extern "C" fn parent() {
 
 unsafe extern "C" fn child() {
     let here = scheduler::current().map_or(0, |goroutine| goroutine.context());
-    for goroutine in scheduler::goroutines() {
-        let context = goroutine.context();
-        if context != 0 && context != here {
-            // SAFETY: the only thread of the process; the state's goroutine stayed behind.
-            unsafe { shim::offset_context_cut(context as *mut _, goroutine.stack_base() as *mut _) };
-        }
+    // SAFETY: after `prepare`, on the only thread of the new process, where the other goroutines' states will never run again.
+    unsafe {
+        fork::child(|goroutine| {
+            let context = goroutine.context();
+            if context != 0 && context != here {
+                shim::offset_context_cut(context as *mut _, goroutine.stack_base() as *mut _);
+            }
+        });
     }
-    // SAFETY: after `prepare`, on the only thread of the new process.
-    unsafe { fork::child() };
     STATES.store(0, Ordering::Relaxed);
     crate::STARTED.store(false, Ordering::Release);
 }

@@ -1,5 +1,7 @@
 //! Generations: each forked child is a new one, in which nothing that waited in the parent is ever woken.
 
+#[cfg(not(loom))]
+use crate::goroutine::Handle;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Written in a forked child only, where one thread lives; read everywhere.
@@ -11,10 +13,13 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// To be called in the parent right before a fork: no timer rings until [`parent`] or [`child`].
+/// To be called in the parent right before a fork: no timer rings, no stack is taken or given back, and no goroutine is listed or
+/// unlisted, until [`parent`] or [`child`].
 #[cfg(not(loom))]
 pub fn prepare() {
     std::mem::forget(crate::timer::FIRING.lock());
+    crate::stack::before_fork();
+    crate::scheduler::runtime().registry.before_fork();
 }
 
 /// To be called in the parent right after a fork.
@@ -23,19 +28,25 @@ pub fn prepare() {
 /// The calling thread has called [`prepare`].
 #[cfg(not(loom))]
 pub unsafe fn parent() {
-    // SAFETY: `prepare` took the lock on this thread and forgot its guard.
-    unsafe { crate::timer::FIRING.force_unlock() };
+    // SAFETY: `prepare` took the locks on this thread and forgot their guards.
+    unsafe {
+        crate::scheduler::runtime().registry.after_fork();
+        crate::stack::after_fork();
+        crate::timer::FIRING.force_unlock();
+    }
 }
 
 /// To be called in the child right after a fork: the runtime is empty again and starts anew with the next goroutine.
-/// The stack that this is called on, a goroutine's perhaps, is from now on that of a plain thread.
+/// The stack that this is called on, a goroutine's perhaps, is from now on that of a plain thread. `bury` is called with each
+/// goroutine of the parent.
 ///
 /// # Safety
 /// The calling thread has called [`prepare`] in the parent, and is the only one of the process.
 #[cfg(not(loom))]
-pub unsafe fn child() {
-    // SAFETY: as in `parent`.
-    unsafe { crate::timer::FIRING.force_unlock() };
+pub unsafe fn child(bury: impl FnMut(&Handle)) {
+    // SAFETY: by contract.
+    unsafe { parent() };
+    crate::scheduler::goroutines().iter().for_each(bury);
     GENERATION.fetch_add(1, Ordering::Relaxed);
     crate::scheduler::start_over();
 }

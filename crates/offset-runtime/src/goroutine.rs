@@ -178,8 +178,11 @@ impl Goroutine {
         self.payload
     }
 
-    /// What it is doing at the moment.
+    /// What it is doing at the moment. In a forked child, goroutines that stayed behind in the parent are dead.
     pub fn status(&self) -> Status {
+        if self.parker.left_behind() {
+            return Status::Dead;
+        }
         match self.status.load(Ordering::Relaxed) {
             0 => Status::Runnable,
             1 => Status::Running,
@@ -375,6 +378,22 @@ impl Registry {
 
     pub(crate) fn len(&self) -> usize {
         self.alive.lock().len()
+    }
+
+    /// Holds the list for a fork.
+    #[cfg(not(loom))]
+    pub(crate) fn before_fork(&self) {
+        std::mem::forget(self.alive.lock());
+    }
+
+    /// Gives it back, in the parent and in the child.
+    ///
+    /// # Safety
+    /// After [`Registry::before_fork`], on the same thread.
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn after_fork(&self) {
+        // SAFETY: by contract.
+        unsafe { self.alive.force_unlock() };
     }
 
     /// Handles of all that are alive, by number.

@@ -18,7 +18,7 @@ pub mod error;
 pub mod fork;
 pub mod goroutine;
 pub mod host;
-mod lock;
+pub mod lock;
 #[cfg(loom)]
 mod loom;
 mod machine;

@@ -468,6 +468,8 @@ impl Machine {
         let home = goroutine.home.load(Ordering::Relaxed);
         // SAFETY: machines are never freed.
         unsafe { (*home).home_count.fetch_sub(1, Ordering::Relaxed) };
+        // Before the context goes: a forked child looks at those of all goroutines.
+        goroutine.set_vessel(0, 0, 0);
         let spoiled = goroutine.spoiled.load(Ordering::Relaxed);
         if spoiled {
             host().contexts_delete(&mut std::iter::once(context));
@@ -478,8 +480,7 @@ impl Machine {
             unsafe { (*self.pool.get()).push(Vessel { stack, context, bound: goroutine.bound.get() }) };
         }
         goroutine.set_status(Status::Dead);
-        goroutine.set_vessel(0, 0, 0);
-        // Before its joiners go on: they may count the goroutines.
+        // Who has joined it no longer finds it among the living.
         runtime.goroutine_ended(goroutine);
         let mut joiners = goroutine.joiners.lock();
         joiners.ended = true;

@@ -312,6 +312,10 @@ pub fn sleep(deadline: Deadline, reason: WaitReason) -> bool {
 
 /// Waits for the end of a goroutine.
 pub fn join(goroutine: &Handle, deadline: Deadline) -> Result<(), crate::error::WaitError> {
+    if goroutine.forked() {
+        // Nobody is there to end, and its lock may be held for ever.
+        return Ok(());
+    }
     crate::sync::wait(
         &goroutine.joiners,
         |joiners| joiners.ended,

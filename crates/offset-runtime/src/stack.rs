@@ -28,7 +28,7 @@ pub const MIN_STACK: usize = 256 * 1024;
 /// Linux's advice that turns pages into a guard without splitting the mapping (kernel 6.13).
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 
-/// Usable bytes of the C stacks that are made from now on.
+/// Usable bytes of the C stacks that are made from now on, unless the host says otherwise.
 static SIZE: AtomicUsize = AtomicUsize::new(1024 * 1024);
 /// Guards that had to be made by splitting a mapping; bounded by the kernel's limit on mappings.
 static SPLIT: AtomicUsize = AtomicUsize::new(0);
@@ -190,6 +190,22 @@ fn guard(region: usize) {
             libc::mprotect(region as *mut _, GUARD, libc::PROT_NONE);
         }
     }
+}
+
+/// Holds the list of free regions for a fork.
+#[cfg(not(loom))]
+pub(crate) fn before_fork() {
+    std::mem::forget(FREE.lock());
+}
+
+/// Gives it back, in the parent and in the child.
+///
+/// # Safety
+/// After [`before_fork`], on the same thread.
+#[cfg(not(loom))]
+pub(crate) unsafe fn after_fork() {
+    // SAFETY: by contract.
+    unsafe { FREE.force_unlock() };
 }
 
 /// If `address` lies in the guard below the stack whose lowest usable address is `low`.

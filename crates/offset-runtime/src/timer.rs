@@ -170,7 +170,11 @@ impl Timers {
         if slot == OUT {
             return None;
         }
-        let at = heap.places[slot as usize] as usize;
+        let at = heap.places.get(slot as usize).map_or(OUT, |&at| at) as usize;
+        if !heap.entries.get(at).is_some_and(|entry| std::ptr::eq(entry.node(), node)) {
+            // Set before a fork: the heap that it was in stayed behind in the parent.
+            return None;
+        }
         heap.spare.push(slot);
         let entry = heap.entries.swap_remove(at);
         if at < heap.entries.len() {
