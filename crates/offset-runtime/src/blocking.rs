@@ -1,9 +1,14 @@
 //! The pool for calls that block: threads of their own, made on demand, gone after a while without work.
 //!
-//! A thread is idle (and sleeps) or works; those that work are limited. Jobs beyond the limit queue in order. A job owns all that it needs, so its caller may give it up at any time.
+//! A thread is idle (and sleeps) or works; those that work are limited. Jobs beyond the limit queue in order. A job owns all that
+//! it needs, so its caller may give it up at any time. The thread that became idle last is the first to work again: its memory is
+//! still in the caches, and those that are not needed any more sleep long enough to go away.
+//!
+//! All of [`State`] is under the pool's lock.
 
-use crate::lock::{Condvar, Lock, spawn};
+use crate::lock::{Condvar, Guard, Lock, spawn};
 use crate::sync::Note;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +22,13 @@ type Job = (Box<dyn FnOnce() + Send>, Arc<Note>);
 
 pub(crate) struct Pool {
     state: Lock<State>,
-    work: Condvar,
+}
+
+/// Where an idle thread sleeps: on its own stack, which it does not leave while the pool knows the address.
+struct Bed {
+    wakeup: Condvar,
+    /// It has been taken off the list, to look for a job. Under the pool's lock.
+    called: Cell<bool>,
 }
 
 struct State {
@@ -25,11 +36,15 @@ struct State {
     /// Calls that are queued or running.
     calls: usize,
     threads: usize,
-    idle: usize,
-    /// Have done a job and are about to look for the next.
-    returning: usize,
+    /// The beds of the threads that sleep, the latest last.
+    idle: Vec<*const Bed>,
+    /// Threads that are about to look for a job: called, new, or done with the last one.
+    coming: usize,
     limit: usize,
 }
+
+// SAFETY: the pointers are used as `Bed` says.
+unsafe impl Send for State {}
 
 impl Pool {
     pub(crate) fn new() -> Pool {
@@ -38,11 +53,10 @@ impl Pool {
                 jobs: VecDeque::new(),
                 calls: 0,
                 threads: 0,
-                idle: 0,
-                returning: 0,
+                idle: Vec::new(),
+                coming: 0,
                 limit: LIMIT,
             }),
-            work: Condvar::new(),
         }
     }
 
@@ -84,32 +98,57 @@ pub fn submit(job: Job) -> Result<(), Job> {
 impl Pool {
     /// Finds a thread for one more queued job, if one more may run. False if it may not, or there is none to be had.
     fn staff(&'static self, state: &mut State) -> bool {
-        if state.threads - state.idle >= state.limit {
+        if state.coming >= state.jobs.len() {
+            return true;
+        }
+        if state.threads - state.idle.len() >= state.limit {
             return false;
         }
-        if state.idle + state.returning >= state.jobs.len() {
-            self.work.notify_one();
+        if let Some(bed) = state.idle.pop() {
+            state.coming += 1;
+            // SAFETY: its thread is in `rest` until it has seen that it was called, under the lock that we hold.
+            unsafe {
+                (*bed).called.set(true);
+                (*bed).wakeup.notify_one();
+            }
             return true;
         }
         let started = spawn("offset-blocking", 8 << 20, move || work(self));
         state.threads += usize::from(started);
+        state.coming += usize::from(started);
         started
     }
 }
 
-/// A thread's life. It counts as idle but while it works.
+/// Sleeps until called; false if that did not happen for a while. Either way the thread is not idle any more.
+fn rest<'a>(mut state: Guard<'a, State>) -> (Guard<'a, State>, bool) {
+    let bed = Bed { wakeup: Condvar::new(), called: Cell::new(false) };
+    state.idle.push(&raw const bed);
+    let mut timed_out = false;
+    while !bed.called.get() && !timed_out {
+        timed_out = bed.wakeup.wait_for(&mut state, IDLE_LIFE);
+    }
+    if !bed.called.get() {
+        state.idle.retain(|&other| !std::ptr::eq(other, &raw const bed));
+    }
+    (state, bed.called.get())
+}
+
+/// A thread's life. It counts as idle only while it sleeps.
 fn work(pool: &'static Pool) {
     let mut state = pool.state.lock();
     loop {
-        // This thread is not idle: it is one of those that may work.
-        if state.threads - state.idle <= state.limit
+        state.coming -= 1;
+        // This thread is one of those that may work.
+        while state.threads - state.idle.len() <= state.limit
             && let Some(job) = state.jobs.pop_front()
         {
             drop(state);
             let (work, done) = job;
             work();
+            // From here on it is free, though it may not have got round to looking for a job: before its caller goes on.
             state = pool.state.lock();
-            state.returning += 1;
+            state.coming += 1;
             state.calls -= 1;
             let quiet = state.calls == 0;
             drop(state);
@@ -118,13 +157,11 @@ fn work(pool: &'static Pool) {
                 crate::scheduler::runtime().notice_quiet();
             }
             state = pool.state.lock();
-            state.returning -= 1;
-            continue;
+            state.coming -= 1;
         }
-        state.idle += 1;
-        let timed_out = pool.work.wait_for(&mut state, IDLE_LIFE);
-        state.idle -= 1;
-        if timed_out && state.jobs.is_empty() {
+        let called;
+        (state, called) = rest(state);
+        if !called {
             break;
         }
     }
