@@ -128,7 +128,9 @@ impl State {
 
     /// The goroutine to run next; or when to ask again, if those that are queued must wait.
     pub(crate) fn pick(&mut self) -> Result<*const Goroutine, Option<Instant>> {
-        if !self.full {
+        // Once their time has come, those that have not started take their turn: started ones that always have something to do
+        // must not keep them waiting for ever.
+        if !self.full || self.queue.has_fresh() && clock::now() >= self.fresh_after {
             return self.queue.pop().ok_or(None);
         }
         if let Some(goroutine) = self.queue.pop_started() {
@@ -137,9 +139,6 @@ impl State {
         if self.queue.len() == 0 {
             return Err(None);
         }
-        if clock::now() < self.fresh_after {
-            return Err(Some(self.fresh_after));
-        }
-        self.queue.pop().ok_or(None)
+        Err(Some(self.fresh_after))
     }
 }

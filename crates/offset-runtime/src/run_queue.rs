@@ -75,6 +75,11 @@ impl RunQueue {
         self.len
     }
 
+    /// Whether one that has not started waits.
+    pub(crate) fn has_fresh(&self) -> bool {
+        !self.fresh.head.is_null()
+    }
+
     pub(crate) fn push_back(&mut self, goroutine: &Goroutine) {
         self.len += 1;
         goroutine.run_order.set(self.arrivals);
