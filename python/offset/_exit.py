@@ -17,7 +17,6 @@ import functools
 import os
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from offset import _dump, _failure, _runtime
@@ -145,18 +144,18 @@ def finish() -> None:
         _runtime.shutdown()
 
 
-def end_child(exc: BaseException | None) -> NoReturn:
-    """End a child process that was forked inside a goroutine, as the end of its only thread.
+def end_child(goroutine: Goroutine, exc: BaseException | None) -> NoReturn:
+    """End a child process that was forked inside `goroutine`, as the end of its only thread.
 
-    The exit status is 0, that of a SystemExit, or 1 after an uncaught exception, which is printed.
+    The exit status is 0, that of a SystemExit, or 1 after an uncaught exception, which is reported.
     """
     status = 0
     if isinstance(exc, SystemExit):
         if exc.code is not None and not isinstance(exc.code, int):
-            print(exc.code, file=sys.stderr)
+            _dump.write(f"{exc.code}\n")
         status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     elif exc is not None and not isinstance(exc, GoroutineExit):
-        traceback.print_exception(exc)
+        _failure.report(goroutine, exc)
         status = 1
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):

@@ -11,12 +11,9 @@ Invariants:
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from offset import _dump, _runtime
+from offset import _dump
 from offset._errors import GoroutineExit
 
 if TYPE_CHECKING:
@@ -51,19 +48,13 @@ def excepthook(goroutine: Goroutine, exc: BaseException, /) -> None:
     _dump.write(_dump.failure(goroutine, exc))
 
 
-def uncaught(goroutine: Goroutine, exc: BaseException | None) -> None:
-    """Report `exc` at once through `offset.excepthook` and hand it to the run in progress.
-
-    In a forked child, which lives on the stack of the goroutine that forked and ends with it, end the process.
-    There it is called without an exception too, when the goroutine's function has returned.
-    """
-    if exc is None or _runtime.current() is None:
-        _end_child(goroutine, exc)
+def uncaught(goroutine: Goroutine, exc: BaseException) -> None:
+    """Report `exc` at once through `offset.excepthook` and hand it to the run in progress."""
     run = active()
     reporting.add(goroutine.id)
     try:
         if run is None or run.reports(goroutine, exc):
-            _report(goroutine, exc)
+            report(goroutine, exc)
     except BaseException as error:
         _dump.write(f"offset: the report of {exc!r} in goroutine {goroutine.id} failed: {error!r}\n")
     finally:
@@ -72,25 +63,8 @@ def uncaught(goroutine: Goroutine, exc: BaseException | None) -> None:
         reporting.discard(goroutine.id)
 
 
-def _end_child(goroutine: Goroutine, exc: BaseException | None) -> NoReturn:
-    """End a forked child as the end of its only goroutine demands."""
-    status = 1
-    if exc is None:
-        status = 0
-    elif isinstance(exc, SystemExit):
-        if exc.code is None or isinstance(exc.code, int):
-            status = exc.code or 0
-        else:
-            _dump.write(f"{exc.code}\n")
-    else:
-        _report(goroutine, exc)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.flush()
-    os._exit(status & 0xFF)
-
-
-def _report(goroutine: Goroutine, exc: BaseException) -> None:
+def report(goroutine: Goroutine, exc: BaseException) -> None:
+    """Report `exc` through `offset.excepthook`, which may fail."""
     import offset
 
     try:

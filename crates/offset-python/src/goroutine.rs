@@ -198,7 +198,7 @@ pub(crate) fn main(goroutine: &Goroutine) {
         Py_XDECREF(args);
         Py_XDECREF(kwargs);
         if goroutine.forked() {
-            end_child();
+            end_child(object.cast());
         }
         if result.is_null() {
             report_uncaught(object.cast());
@@ -214,14 +214,14 @@ pub(crate) fn main(goroutine: &Goroutine) {
 }
 
 /// Ends a child that was forked inside a goroutine, with the exception that is set, if one is. Never returns.
-unsafe fn end_child() -> ! {
+unsafe fn end_child(object: Object) -> ! {
     // SAFETY: attached.
     unsafe {
         let exception = take_raised();
         let module = PyImport_ImportModule(c"offset._exit".as_ptr());
         let end = if module.is_null() { NULL } else { PyObject_GetAttrString(module, c"end_child".as_ptr()) };
         if !end.is_null() {
-            let args = PyTuple_Pack(1, if exception.is_null() { Py_None() } else { exception });
+            let args = PyTuple_Pack(2, object, if exception.is_null() { Py_None() } else { exception });
             shim::offset_object_call(end, args, NULL);
         }
         libc::_exit(1)
