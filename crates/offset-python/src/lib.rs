@@ -50,6 +50,11 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
     // A thread may wait on a channel before the first goroutine starts, so the host is named here.
     // SAFETY: attached, before anything else of the shim is used; the answer is a constant.
     unsafe {
+        // Later versions do not get here: the module's definition says so.
+        if PyInterpreterState_Get() != PyInterpreterState_Main() {
+            error::raise(PyExc_ImportError, "offset runs in the main interpreter only");
+            return -1;
+        }
         let refusal = shim::offset_setup();
         if !refusal.is_null() {
             error::raise(PyExc_ImportError, &std::ffi::CStr::from_ptr(refusal).to_string_lossy());
@@ -57,6 +62,10 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
         }
     }
     offset_runtime::host::set_host(&host::Python);
+    if cfg!(not(Py_3_12)) {
+        // Its limit of 1000 calls is the only one, and sort keys that sort take 1.6 KB a call (tests/test_recursion.py).
+        offset_runtime::stack::set_stack_size(2 << 20);
+    }
     // SAFETY: the module's exec slot, attached.
     let ok = unsafe {
         error::load()

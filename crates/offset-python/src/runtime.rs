@@ -116,7 +116,7 @@ pub(crate) fn functions() -> Vec<PyMethodDef> {
         no_args(c"lock_os_thread", lock_os_thread, c"lock_os_thread()\n\nKeep this goroutine on its OS thread (Go: runtime.LockOSThread)."),
         no_args(c"unlock_os_thread", unlock_os_thread, c"unlock_os_thread()\n\nUndo one lock_os_thread(). RuntimeError if there is none."),
         one_arg(c"set_max_threads", set_max_threads, c"set_max_threads(n) -> int\n\nLimit the threads for blocking calls; the previous limit. ValueError below 1."),
-        one_arg(c"set_stack_size", set_stack_size, c"set_stack_size(bytes) -> int\n\nThe size of C stacks made from now on; the previous size. ValueError below 256 KiB."),
+        one_arg(c"set_stack_size", set_stack_size, c"set_stack_size(bytes) -> int\n\nThe size of C stacks made from now on, at first 1 MiB (2 MiB on 3.11); the previous size. ValueError below 256 KiB."),
         fast(c"gomaxprocs", gomaxprocs, c"gomaxprocs(n=0) -> int\n\nHow many goroutines can run at once: one with the GIL, one a core without. n has no effect."),
         no_args(c"stats", stats, c"stats() -> dict\n\nCounters and gauges of the runtime."),
         no_args(c"shutdown", shutdown, c"shutdown()\n\nStop the machines, for good."),
