@@ -51,24 +51,6 @@ _failed = pytest.StashKey[bool]()
 _seed = pytest.StashKey[int]()
 
 
-# ---- what is known not to hold yet ---------------------------------------------------------------
-
-KNOWN_FAILURES = os.path.join(os.path.dirname(__file__), "known_failures.txt")
-
-
-def known_failures() -> dict[str, str]:
-    """Give the reasons, by the start of a test's id, that known_failures.txt has for this interpreter."""
-    version = "%d.%d%s" % (*sys.version_info[:2], "t" if helpers.FREE_THREADED else "")
-    known = {}
-    with open(KNOWN_FAILURES, encoding="utf-8") as lines:
-        for line in lines:
-            if line.strip() and not line.startswith("#"):
-                versions, test, reason = line.strip().split(maxsplit=2)
-                if versions == "*" or version in versions.split(","):
-                    known[test] = reason
-    return known
-
-
 # ---- options and markers ---------------------------------------------------------------------
 
 
@@ -85,11 +67,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    known = known_failures()
-    for item in items:
-        for test, reason in known.items():
-            if item.nodeid.split("tests/")[-1].startswith(test):
-                item.add_marker(pytest.mark.skip(reason=f"known: {reason}"))
     wanted = config.getoption("--run-slow") or os.environ.get("OFFSET_RUN_SLOW", "0") not in ("", "0")
     if wanted or "slow" in config.getoption("-m"):
         return

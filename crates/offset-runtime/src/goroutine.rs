@@ -108,8 +108,9 @@ pub struct Goroutine {
     pub(crate) coroutine: UnsafeCell<Option<Coroutine>>,
     pub(crate) yielder: Cell<*const Yielder>,
     pub(crate) parked_at: Cell<usize>,
-    /// The stack's base and lowest usable address; 0 while there is none.
+    /// The stack's base; 0 before there is one.
     pub(crate) stack_base: Cell<usize>,
+    /// The stack's lowest usable address; 0 while there is none.
     identity: AtomicUsize,
     context: AtomicUsize,
     /// The binding (see `Machine::binding`) under which it last ran.
@@ -232,15 +233,20 @@ impl Goroutine {
         self.context.load(Ordering::Relaxed)
     }
 
-    /// Where its C stack starts and the host's memory begins; 0 before it starts and after its end.
+    /// Where its C stack starts and the host's memory begins, if it has a context; otherwise 0, or where it was.
     pub fn stack_base(&self) -> usize {
         self.stack_base.get()
     }
 
     pub(crate) fn set_vessel(&self, context: usize, identity: usize, base: usize) {
-        self.context.store(context, Ordering::Relaxed);
+        // A forked child sees this as it was at any moment: where there is a context, there is its base.
+        if context != 0 {
+            self.stack_base.set(base);
+        }
         self.identity.store(identity, Ordering::Relaxed);
-        self.stack_base.set(base);
+        // Release: a reader that sees the context sees the base. There is no reader on another thread: the base must only
+        // not be written later.
+        self.context.store(context, Ordering::Release);
     }
 
     /// Whether a cancellation was asked for and not delivered yet.
