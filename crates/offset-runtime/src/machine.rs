@@ -28,7 +28,7 @@ use std::time::Duration;
 const IDLE_LIFE: Duration = Duration::from_secs(5);
 /// After that long without work a machine tidies its pool.
 const TIDY_AFTER: Instant = 1_000_000_000;
-/// Stacks and contexts that a machine keeps for the next goroutines while it has work; half are let go when there are more.
+/// Stacks and contexts that a machine keeps for the next goroutines while it has work; a part is let go when there are more.
 /// Giving memory back means an interrupt on every core, so a burst of goroutines should not do it again and again.
 const POOL: usize = 65_536;
 /// What it keeps when it has none; they lose what deep recursion has left in them.
@@ -492,7 +492,7 @@ impl Machine {
         drop(unsafe { Handle::from_raw(goroutine) });
         // SAFETY: the pool is this thread's own.
         if unsafe { (*self.pool.get()).len() } > POOL {
-            self.empty_pool(POOL / 2);
+            self.empty_pool(POOL - POOL / 16);
         }
     }
 
