@@ -5,7 +5,7 @@
 
 use offset_runtime::scheduler;
 use offset_runtime::stack;
-use std::cell::UnsafeCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -76,10 +76,24 @@ pub(crate) fn install() {
     }
 }
 
-/// Gives the calling machine a stack for the handler. It is leaked: machines are few and long-lived.
+thread_local! {
+    static STACK: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives the calling machine a stack for the handler.
 pub(crate) fn arm_thread() {
-    let memory = vec![0u8; ALTERNATE].leak();
-    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: ALTERNATE };
-    // SAFETY: the memory is this thread's for good.
-    unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) };
+    STACK.with_borrow_mut(|memory| {
+        *memory = vec![0u8; ALTERNATE];
+        let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: ALTERNATE };
+        // SAFETY: the memory stays where it is until `disarm_thread`.
+        unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) };
+    });
+}
+
+/// Takes it back before the thread ends.
+pub(crate) fn disarm_thread() {
+    let none = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: the handler is not running on it.
+    unsafe { libc::sigaltstack(&none, std::ptr::null_mut()) };
+    STACK.take();
 }

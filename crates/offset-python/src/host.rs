@@ -72,6 +72,7 @@ unsafe impl Host for Python {
             PyThreadState_DeleteCurrent();
         }
         STATES.fetch_sub(1, Ordering::Relaxed);
+        crate::guard::disarm_thread();
     }
 
     fn context_new(&self, low: usize, base: usize, top: usize) -> usize {
