@@ -558,9 +558,6 @@ def spoil_by_cancel():
 
 
 SPOILERS = [function for name, function in sorted(globals().items()) if name.startswith("spoil_")]
-if not hasattr(threading, "_DeleteDummyThreadOnDel"):
-    # Such a version gives the stand-in of an ended thread to the next one with its identity, too.
-    SPOILERS.remove(spoil_thread_name)
 
 
 def impression():

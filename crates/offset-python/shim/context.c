@@ -216,15 +216,18 @@ static void drop_cached_chunk(PyThreadState *context)
 int offset_context_finish(PyThreadState *context)
 {
     int rounds = 0;
+    ENTER();
+    offset_forget_stand_in(context);
     if (owns_anything(context)) {
-        ENTER();
         do {
             drop_owned(context);
         } while (owns_anything(context) && context->c_tracefunc == NULL && context->c_profilefunc == NULL && ++rounds < ROUNDS);
-        LEAVE();
-        if (owns_anything(context)) {
-            return 0;
-        }
+        /* A finalizer may have asked for it again. */
+        offset_forget_stand_in(context);
+    }
+    LEAVE();
+    if (owns_anything(context)) {
+        return 0;
     }
 #if OFFSET_3_14
     drop_cached_chunk(context);

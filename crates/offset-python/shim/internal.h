@@ -60,8 +60,12 @@ extern int offset_ceval_known;
 /* Finds the slot of the PyGILState functions. Attached. 0 if it cannot be found. */
 int offset_slot_find(void);
 
-/* Makes the names that offset_apply_tracing looks for. Attached. 0 with an exception set if there is no memory. */
-int offset_tracing_setup(void);
+/* Makes the names that threading.c looks for. Attached. 0 with an exception set if there is no memory. */
+int offset_threading_setup(void);
+
+/* Attached as `context`, at the end of its goroutine: drops what `threading.current_thread` has made to stand for it. May run
+ * Python. */
+void offset_forget_stand_in(PyThreadState *context);
 
 /* ---- loaded objects ---- */
 

@@ -86,7 +86,7 @@ Py_ssize_t offset_count_threads(PyInterpreterState *interpreter);
  * with anyway. 0 with an exception set. */
 int offset_variables_copy(PyObject **copy);
 
-/* ---- tracing.c ---- */
+/* ---- threading.c ---- */
 
 /* Attached as the goroutine, before its function: applies threading.settrace and threading.setprofile as a new thread does.
  * Imports nothing; runs Python only if one of them is set. */

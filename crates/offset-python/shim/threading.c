@@ -1,21 +1,24 @@
-/* threading.settrace and threading.setprofile, for goroutines: a new one applies them as a new thread does.
+/* What a goroutine has to do with the module threading: it applies settrace and setprofile at its start as a new thread does, and
+ * leaves no entry behind at its end.
  *
- * The module threading keeps the two functions in its variables _trace_hook and _profile_hook on every version we know (what
- * its gettrace and getprofile return). It is never imported from here: who set one has imported it.
+ * The module keeps the two functions in its variables _trace_hook and _profile_hook on every version we know (what its gettrace
+ * and getprofile return), and the stand-ins for threads that it did not start in _active, by identity. It is never imported from
+ * here: who used it has imported it.
  */
 #include "internal.h"
 
 #include <stdatomic.h>
 
-/* Names, made by offset_tracing_setup and kept for ever. */
-static PyObject *threading_name, *trace_hook_name, *profile_hook_name;
+/* Names, made by offset_threading_setup and kept for ever. */
+static PyObject *threading_name, *trace_hook_name, *profile_hook_name, *active_name;
 
-int offset_tracing_setup(void)
+int offset_threading_setup(void)
 {
     threading_name = PyUnicode_InternFromString("threading");
     trace_hook_name = PyUnicode_InternFromString("_trace_hook");
     profile_hook_name = PyUnicode_InternFromString("_profile_hook");
-    return threading_name != NULL && trace_hook_name != NULL && profile_hook_name != NULL;
+    active_name = PyUnicode_InternFromString("_active");
+    return threading_name != NULL && trace_hook_name != NULL && profile_hook_name != NULL && active_name != NULL;
 }
 
 /* A new reference to dict[name], or NULL without an exception. */
@@ -79,4 +82,24 @@ void offset_apply_tracing(void)
         apply(variables, profile_hook_name, "setprofile");
     }
     LEAVE();
+}
+
+void offset_forget_stand_in(PyThreadState *context)
+{
+#if !OFFSET_3_13
+    /* From 3.13 on the module does this itself. Before, the stand-in would pass for that of the next goroutine on this stack. */
+    PyObject *variables = threading_variables();
+    PyObject *active = variables != NULL ? lookup(variables, active_name) : NULL;
+    /* The main thread is in there. What comes with another thread's identity is none of ours. */
+    if (active != NULL && PyDict_CheckExact(active) && PyDict_GET_SIZE(active) > 1) {
+        PyObject *identity = PyLong_FromUnsignedLong(context->thread_id);
+        if (identity == NULL || (PyDict_GetItemWithError(active, identity) != NULL && PyDict_DelItem(active, identity) < 0)) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(identity);
+    }
+    Py_XDECREF(active);
+#else
+    (void)context;
+#endif
 }
