@@ -23,6 +23,11 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # Seconds after which a program is taken to hang; also given to those that have a limit of their own.
 HANG = 100.0
 
+NO_MOVES = pytest.mark.skipif(
+    helpers.FREE_THREADED,
+    reason="without the GIL a call that blocks in C stops the started goroutines of its machine: none can be moved away",
+)
+
 PRIMES = [n for n in range(2, 542) if all(n % d for d in range(2, n))]
 
 
@@ -89,7 +94,7 @@ def test_wordcount_agrees_with_a_plain_loop(workers: int) -> None:
     assert files[-1] > 500
 
 
-@pytest.mark.skipif(helpers.FREE_THREADED, reason="builds without the GIL do not move a goroutine that has started")
+@NO_MOVES
 def test_rescue_wakes_every_sleeper_while_the_ticker_ticks() -> None:
     # The demo holds the program to its 2.5 s; here a slow machine may take longer.
     *ticks, verdict = output("rescue.py", HANG)
@@ -118,6 +123,7 @@ def test_workers_share_the_jobs_and_stop() -> None:
     assert re.fullmatch(r"12 results in [\d.]+ s; everybody has stopped", lines[-1])
 
 
+@NO_MOVES
 def test_chat_passes_every_message_on() -> None:
     assert output("chat.py") == [
         "ann reads: Your name?",
@@ -134,6 +140,7 @@ def test_chat_passes_every_message_on() -> None:
     ]
 
 
+@NO_MOVES
 def test_chat_serves_clients_of_another_process() -> None:
     with helpers.start_script(EXAMPLES / "chat.py", "serve", 0) as server:
         assert server.stdout is not None

@@ -5,7 +5,7 @@
 //! drops the outcome, attached.
 
 use crate::error::*;
-use crate::host::{STATES, adopt_thread};
+use crate::host::{adopt_thread, state_goes};
 use crate::method::*;
 use crate::shim;
 use offset_runtime::error::WaitError;
@@ -15,7 +15,6 @@ use offset_runtime::sync::Note;
 use offset_runtime::{blocking as pool, scheduler};
 use pyo3_ffi::*;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 struct Call {
     function: Object,
@@ -65,9 +64,9 @@ fn work(call: &Call) {
             Py_XDECREF(object);
         }
         PyThreadState_Clear(state);
+        state_goes();
         PyThreadState_DeleteCurrent();
     }
-    STATES.fetch_sub(1, Ordering::Relaxed);
 }
 
 unsafe extern "C" fn blocking(_: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {

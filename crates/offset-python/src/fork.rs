@@ -3,7 +3,6 @@
 //! In the child, before CPython's own clean-up frees the thread states that stayed behind, our chunks are cut out of them:
 //! they are no memory that CPython may free.
 
-use crate::host::STATES;
 use crate::shim;
 use offset_runtime::{fork, scheduler};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +29,7 @@ unsafe extern "C" fn child() {
             }
         });
     }
-    STATES.store(0, Ordering::Relaxed);
+    crate::host::forget_states();
     crate::STARTED.store(false, Ordering::Release);
 }
 

@@ -1,7 +1,8 @@
 //! `go` and the handle. The handle object is the goroutine's payload: it holds the function until it runs.
 //!
-//! Fields are touched attached only. `function`, `args`, `kwargs` and `context` are written at `go` and taken out by the
-//! goroutine when it starts, so that they die with it and not with the handle.
+//! Fields are touched attached only, those that change in exclusive sections of the object. `function`, `args`, `kwargs` and
+//! `context` are written at `go` and taken out by the goroutine when it starts, so that they die with it and not with the
+//! handle.
 
 use crate::error::*;
 use crate::method::*;
@@ -49,17 +50,19 @@ fn core<'a>(object: Object) -> &'a Handle {
     }
 }
 
-/// The object of a goroutine that is alive, borrowed.
+/// The object of a goroutine that is alive, borrowed; null once it is ending.
 pub(crate) fn object_of(goroutine: &Goroutine) -> Object {
     goroutine.payload() as Object
 }
 
 /// The goroutine that runs here, as a new reference, or None.
 unsafe extern "C" fn current(_: Object, _: Object) -> Object {
-    match scheduler::current() {
-        // SAFETY: the payload of a running goroutine is its object, kept by its reference.
-        Some(goroutine) => unsafe { Py_NewRef(object_of(goroutine)) },
-        None => none(),
+    // SAFETY: the payload of a running goroutine is its object, kept by its reference.
+    unsafe {
+        match scheduler::current().map(object_of) {
+            Some(object) if !object.is_null() => Py_NewRef(object),
+            _ => none(),
+        }
     }
 }
 
@@ -175,19 +178,27 @@ pub(crate) fn main(goroutine: &Goroutine) {
     let object = object_of(goroutine).cast::<GoroutineObject>();
     // SAFETY: the goroutine's reference keeps its object; all that is taken out of it is owned here.
     unsafe {
-        let function = std::mem::replace(&mut (*object).function, NULL);
-        let args = std::mem::replace(&mut (*object).args, NULL);
-        let kwargs = std::mem::replace(&mut (*object).kwargs, NULL);
-        let context = std::mem::replace(&mut (*object).context, NULL);
-        if (*object).name.is_null() {
-            (*object).name = function_name(function);
-        }
+        let name = get_name(object.cast(), null_mut());
         // Makes the bytes that `write_name` needs.
         let mut size = 0;
-        PyUnicode_AsUTF8AndSize((*object).name, &raw mut size);
+        PyUnicode_AsUTF8AndSize(name, &raw mut size);
+        Py_XDECREF(name);
+        let (function, args, kwargs, context) = exclusive(object.cast(), || {
+            let it = &mut *object;
+            let take = |field: &mut Object| std::mem::replace(field, NULL);
+            (take(&mut it.function), take(&mut it.args), take(&mut it.kwargs), take(&mut it.context))
+        });
         shim::offset_apply_tracing();
-        let result = if goroutine.cancelled() {
-            goroutine.forget_cancel();
+        let cancelled = exclusive(object.cast(), || {
+            let cancelled = goroutine.cancelled();
+            if cancelled {
+                // Whoever cancels may have found it running already.
+                goroutine.forget_cancel();
+                shim::offset_take_async_exc(goroutine.context() as *mut _);
+            }
+            cancelled
+        });
+        let result = if cancelled {
             raise_thrown()
         } else if !context.is_null() && PyContext_Enter(context) < 0 {
             NULL
@@ -260,10 +271,7 @@ pub(crate) fn raise_thrown() -> Object {
     // SAFETY: attached; the payload of the current goroutine is its object.
     unsafe {
         let thrown = match scheduler::current() {
-            Some(goroutine) => {
-                let object = object_of(goroutine).cast::<GoroutineObject>();
-                std::mem::replace(&mut (*object).thrown, NULL)
-            }
+            Some(goroutine) => take_thrown(goroutine),
             None => NULL,
         };
         if thrown.is_null() {
@@ -300,9 +308,11 @@ unsafe fn function_name(function: Object) -> Object {
     }
 }
 
+/// Has `exception` raised in the goroutine. In an exclusive section of `object`: where the goroutine is at the moment is decided
+/// once, and it does not come to its end, or past the question of `take_cancel`, meanwhile.
 unsafe fn throw_into(object: Object, exception: Object) -> Object {
     let goroutine = core(object);
-    if goroutine.status() == Status::Dead {
+    if goroutine.payload() == 0 {
         return none();
     }
     // SAFETY: attached; `object` is ours, `exception` is alive.
@@ -314,7 +324,7 @@ unsafe fn throw_into(object: Object, exception: Object) -> Object {
             return none();
         }
         let own = scheduler::current().is_some_and(|current| current.id() == goroutine.id());
-        if own || goroutine.status() == Status::Runnable && goroutine.started() {
+        if goroutine.started() && (own || goroutine.status() != Status::Running) {
             (*it).at_wait = true;
         } else if goroutine.identity() != 0 {
             // CPython takes a class only: an instance travels in a class whose instance it is.
@@ -337,16 +347,21 @@ unsafe fn throw_into(object: Object, exception: Object) -> Object {
 unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
     // SAFETY: `object` is ours; the class is kept for ever.
     unsafe {
-        let it = object.cast::<GoroutineObject>();
-        if std::mem::replace(&mut (*it).exiting, true) {
-            // Asked for once more: one that has not come to a wait since gets it where it computes.
-            if core(object).status() == Status::Running && std::mem::replace(&mut (*it).at_wait, false) {
-                let exit = GOROUTINE_EXIT.load(Ordering::Relaxed);
-                shim::offset_raise_async(core(object).identity() as std::ffi::c_ulong, exit);
+        exclusive(object, || {
+            let it = object.cast::<GoroutineObject>();
+            if std::mem::replace(&mut (*it).exiting, true) {
+                // Asked for once more: one that has not come to a wait since gets it where it computes.
+                if core(object).status() == Status::Running
+                    && core(object).payload() != 0
+                    && std::mem::replace(&mut (*it).at_wait, false)
+                {
+                    let exit = GOROUTINE_EXIT.load(Ordering::Relaxed);
+                    shim::offset_raise_async(core(object).identity() as std::ffi::c_ulong, exit);
+                }
+                return none();
             }
-            return none();
-        }
-        throw_into(object, GOROUTINE_EXIT.load(Ordering::Relaxed))
+            throw_into(object, GOROUTINE_EXIT.load(Ordering::Relaxed))
+        })
     }
 }
 
@@ -358,7 +373,7 @@ unsafe extern "C" fn throw(object: Object, exception: Object) -> Object {
         if !is_class && PyObject_IsInstance(exception, PyExc_BaseException) != 1 {
             return type_error("throw() takes an exception or an exception class");
         }
-        throw_into(object, exception)
+        exclusive(object, || throw_into(object, exception))
     }
 }
 
@@ -451,13 +466,26 @@ unsafe extern "C" fn get_started(object: Object, _: Closure) -> Object {
     boolean(core(object).started())
 }
 unsafe extern "C" fn get_name(object: Object, _: Closure) -> Object {
-    // SAFETY: `object` is ours.
+    // SAFETY: `object` is ours; what it holds is not let go inside a section.
     unsafe {
         let it = object.cast::<GoroutineObject>();
-        if (*it).name.is_null() && !(*it).function.is_null() {
-            (*it).name = function_name((*it).function);
+        let (name, function) = exclusive(object, || (Py_XNewRef((*it).name), Py_XNewRef((*it).function)));
+        if !name.is_null() || function.is_null() {
+            Py_XDECREF(function);
+            return if name.is_null() { string("?") } else { name };
         }
-        if (*it).name.is_null() { string("?") } else { Py_NewRef((*it).name) }
+        // May run Python.
+        let found = function_name(function);
+        Py_DECREF(function);
+        if found.is_null() {
+            return NULL;
+        }
+        exclusive(object, || {
+            if (*it).name.is_null() {
+                (*it).name = Py_NewRef(found);
+            }
+        });
+        found
     }
 }
 unsafe extern "C" fn set_name(object: Object, name: Object, _: Closure) -> std::ffi::c_int {
@@ -468,7 +496,7 @@ unsafe extern "C" fn set_name(object: Object, name: Object, _: Closure) -> std::
             return -1;
         }
         let it = object.cast::<GoroutineObject>();
-        let before = std::mem::replace(&mut (*it).name, Py_NewRef(name));
+        let before = exclusive(object, || std::mem::replace(&mut (*it).name, Py_NewRef(name)));
         Py_XDECREF(before);
         0
     }
@@ -575,14 +603,20 @@ unsafe fn deadline_of(seconds: Object) -> Option<offset_runtime::clock::Deadline
 }
 
 unsafe extern "C" fn goroutines(_: Object, _: Object) -> Object {
-    // SAFETY: attached; a goroutine that is alive holds its object. On free-threaded builds the handles keep the core, and a
-    // goroutine whose object may be going is left out.
+    let mut found = Vec::with_capacity(scheduler::num_goroutine());
+    scheduler::visit_goroutines(|goroutine| {
+        // SAFETY: attached. The goroutine lets go of its object only when it is listed no more.
+        found.push((goroutine.id(), unsafe { Py_NewRef(object_of(goroutine)) }));
+    });
+    found.sort_unstable_by_key(|&(id, _)| id);
+    // SAFETY: attached; the list takes the references over.
     unsafe {
-        let list = PyList_New(0);
-        for handle in scheduler::goroutines() {
-            if handle.status() != Status::Dead && PyList_Append(list, object_of(&handle)) < 0 {
-                Py_DECREF(list);
-                return NULL;
+        let list = PyList_New(found.len() as Py_ssize_t);
+        for (index, (_, object)) in found.into_iter().enumerate() {
+            if list.is_null() {
+                Py_DECREF(object);
+            } else {
+                PyList_SET_ITEM(list, index as Py_ssize_t, object);
             }
         }
         list
@@ -610,10 +644,12 @@ pub(crate) unsafe fn run_started_hook() -> bool {
     if crate::STARTED.load(Ordering::Acquire) {
         return true;
     }
+    // Another thread may be here too: nobody goes on before this is done.
+    static SET_UP: std::sync::Once = std::sync::Once::new();
+    SET_UP.call_once(crate::set_up);
     if crate::STARTED.swap(true, Ordering::AcqRel) {
         return true;
     }
-    crate::set_up();
     let hook = STARTED_HOOK.load(Ordering::Relaxed);
     if hook.is_null() {
         return true;
@@ -708,26 +744,69 @@ pub(crate) fn write_name(goroutine: &Goroutine, out: &mut impl std::io::Write) -
     // SAFETY: the object of a running goroutine is alive. The name's bytes were asked for when it started (`main`), so that
     // this call finds them and allocates nothing.
     unsafe {
-        let name = (*object_of(goroutine).cast::<GoroutineObject>()).name;
+        let object = object_of(goroutine).cast::<GoroutineObject>();
+        let name = if object.is_null() { NULL } else { (*object).name };
         let mut size = 0;
         let bytes = if name.is_null() { std::ptr::null() } else { PyUnicode_AsUTF8AndSize(name, &raw mut size) };
         if bytes.is_null() { Ok(()) } else { out.write_all(std::slice::from_raw_parts(bytes.cast(), size as usize)) }
     }
 }
 
-/// Whether the current goroutine is to be cancelled now that it waits; asks once.
-pub(crate) fn cancelled_at_wait(goroutine: &Goroutine) -> bool {
-    // SAFETY: attached, in this very goroutine.
-    unsafe { std::mem::replace(&mut (*object_of(goroutine).cast::<GoroutineObject>()).at_wait, false) }
-}
-
-/// Forgets what `throw` wanted raised: it has been raised by other means.
-pub(crate) fn forget_thrown(goroutine: &Goroutine) {
+/// `Host::take_cancel`.
+pub(crate) fn take_cancel(goroutine: &Goroutine) -> bool {
+    if !goroutine.started() {
+        return true;
+    }
+    let object = object_of(goroutine);
+    if object.is_null() {
+        // Its last finalizers: a cancellation of before came too late.
+        goroutine.forget_cancel();
+        return false;
+    }
+    let it = object.cast::<GoroutineObject>();
     // SAFETY: attached, in this very goroutine.
     unsafe {
-        let before = std::mem::replace(&mut (*object_of(goroutine).cast::<GoroutineObject>()).thrown, NULL);
-        Py_XDECREF(before);
+        let (taken, thrown) = exclusive(object, || {
+            if !goroutine.cancelled() {
+                // It ended the wait itself, meanwhile.
+                return (false, NULL);
+            }
+            let pending = shim::offset_take_async_exc(goroutine.context() as *mut _) != 0;
+            if std::mem::replace(&mut (*it).at_wait, false) || pending {
+                return (true, NULL);
+            }
+            // It has been raised by other means.
+            goroutine.forget_cancel();
+            (false, std::mem::replace(&mut (*it).thrown, NULL))
+        });
+        Py_XDECREF(thrown);
+        taken
     }
+}
+
+/// `Host::keep_cancel`.
+pub(crate) fn keep_cancel(goroutine: &Goroutine) {
+    let object = object_of(goroutine);
+    if !object.is_null() {
+        // SAFETY: attached, in this very goroutine.
+        unsafe { exclusive(object, || (*object.cast::<GoroutineObject>()).at_wait = true) };
+    }
+}
+
+/// Takes out what `throw` wants raised.
+fn take_thrown(goroutine: &Goroutine) -> Object {
+    let object = object_of(goroutine);
+    if object.is_null() {
+        return NULL;
+    }
+    // SAFETY: attached, in this very goroutine.
+    unsafe { exclusive(object, || std::mem::replace(&mut (*object.cast::<GoroutineObject>()).thrown, NULL)) }
+}
+
+/// Parts the goroutine from its object, whose reference the caller gets. Nothing is thrown into it from now on.
+pub(crate) fn end(goroutine: &Goroutine) -> Object {
+    // SAFETY: attached, in this very goroutine.
+    unsafe { exclusive(object_of(goroutine), || goroutine.ending() as Object) }
 }
 
 /// A further core handle of a goroutine object.

@@ -10,13 +10,45 @@ use offset_runtime::host::Host;
 use pyo3_ffi::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
 /// The host.
 pub(crate) struct Python;
 
-/// Thread states that are ours: contexts, and those of machines and pool threads.
-pub(crate) static STATES: AtomicIsize = AtomicIsize::new(0);
+/// Thread states that are ours: contexts, and those of machines and pool threads. Never more than there are: one is counted once
+/// it is made and until it is about to go, so that no foreign thread is ever overlooked.
+static STATES: AtomicIsize = AtomicIsize::new(0);
+/// How many were about to go so far.
+static GONE: AtomicUsize = AtomicUsize::new(0);
+
+/// To be called before a state of ours is deleted.
+pub(crate) fn state_goes() {
+    STATES.fetch_sub(1, Ordering::SeqCst);
+    // After the count and before the deletion: pairs with `foreign_states`.
+    GONE.fetch_add(1, Ordering::SeqCst);
+}
+
+/// In a forked child all states but the caller's go.
+pub(crate) fn forget_states() {
+    STATES.store(0, Ordering::SeqCst);
+}
+
+/// How many thread states the interpreter has that are not ours.
+///
+/// # Safety
+/// Attached.
+pub(crate) unsafe fn foreign_states() -> isize {
+    loop {
+        let gone = GONE.load(Ordering::SeqCst);
+        let ours = STATES.load(Ordering::SeqCst);
+        // SAFETY: by contract.
+        let all = unsafe { shim::offset_count_threads(PyInterpreterState_Main()) };
+        // Otherwise one may have been counted as ours and not been there any more.
+        if GONE.load(Ordering::SeqCst) == gone {
+            return all - ours;
+        }
+    }
+}
 
 thread_local! {
     static BASE: Cell<*mut PyThreadState> = const { Cell::new(null_mut()) };
@@ -24,9 +56,10 @@ thread_local! {
 
 /// Makes a thread state for this OS thread, which has none.
 pub(crate) fn adopt_thread() -> *mut PyThreadState {
-    STATES.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the main interpreter lives until the process ends; the call needs no attached state.
-    unsafe { PyThreadState_New(PyInterpreterState_Main()) }
+    let state = unsafe { PyThreadState_New(PyInterpreterState_Main()) };
+    STATES.fetch_add(1, Ordering::SeqCst);
+    state
 }
 
 /// Runs `work` with this machine's own thread state attached.
@@ -69,9 +102,9 @@ unsafe impl Host for Python {
             shim::offset_bind_thread(base);
             shim::offset_attach(base);
             PyThreadState_Clear(base);
+            state_goes();
             PyThreadState_DeleteCurrent();
         }
-        STATES.fetch_sub(1, Ordering::Relaxed);
         crate::guard::disarm_thread();
     }
 
@@ -91,7 +124,7 @@ unsafe impl Host for Python {
             }
         });
         if !context.is_null() {
-            STATES.fetch_add(1, Ordering::Relaxed);
+            STATES.fetch_add(1, Ordering::SeqCst);
         }
         context as usize
     }
@@ -99,9 +132,9 @@ unsafe impl Host for Python {
     fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>) {
         with_base(|| {
             for context in contexts {
+                state_goes();
                 // SAFETY: its goroutine has ended, and this machine ran it last.
                 unsafe { shim::offset_context_delete(context as *mut _) };
-                STATES.fetch_sub(1, Ordering::Relaxed);
             }
         });
     }
@@ -129,14 +162,13 @@ unsafe impl Host for Python {
         let context = goroutine.context() as *mut PyThreadState;
         // SAFETY: the context is this goroutine's. It is reset right before use and not after: once it is detached at the end,
         // an exiting interpreter may free it (tests/test_exit.py). The object goes before `finish`, as its end may run
-        // Python, and nobody may look for the object of a goroutine that is ending.
+        // Python; from then on the goroutine has none.
         unsafe {
             shim::offset_context_reset(context);
             shim::offset_attach(context);
             offset_runtime::scheduler::attached(goroutine);
             crate::goroutine::main(goroutine);
-            goroutine.ending();
-            Py_DECREF(goroutine.payload() as *mut PyObject);
+            Py_DECREF(crate::goroutine::end(goroutine));
             if shim::offset_context_finish(context) == 0 || remembers_contexts() {
                 goroutine.spoil();
             }
@@ -150,8 +182,11 @@ unsafe impl Host for Python {
     }
 
     fn unpark(&self, goroutine: &Goroutine) {
+        let context = goroutine.context() as *mut PyThreadState;
         // SAFETY: detached by `park`.
-        unsafe { shim::offset_attach(goroutine.context() as *mut _) };
+        unsafe {
+            shim::offset_attach(context);
+        }
     }
 
     fn may_move(&self, pointer: usize, base: usize) -> bool {
@@ -159,19 +194,11 @@ unsafe impl Host for Python {
     }
 
     fn take_cancel(&self, goroutine: &Goroutine) -> bool {
-        if !goroutine.started() {
-            return true;
-        }
-        // SAFETY: attached as this very context.
-        let pending = unsafe { shim::offset_take_async_exc(goroutine.context() as *mut _) } != 0;
-        if crate::goroutine::cancelled_at_wait(goroutine) {
-            return true;
-        }
-        if !pending {
-            goroutine.forget_cancel();
-            crate::goroutine::forget_thrown(goroutine);
-        }
-        pending
+        crate::goroutine::take_cancel(goroutine)
+    }
+
+    fn keep_cancel(&self, goroutine: &Goroutine) {
+        crate::goroutine::keep_cancel(goroutine);
     }
 
     fn thread_detach(&self) -> usize {

@@ -35,16 +35,13 @@ pub(crate) static STARTED: AtomicBool = AtomicBool::new(false);
 pub(crate) fn set_up() {
     // SAFETY: attached, after the shim's own setup.
     let identity = unsafe { identity::install() } == identity::Identity::Virtual;
-    let parallel = cfg!(Py_GIL_DISABLED);
-    let processors =
-        if parallel { std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get) } else { 1 };
-    offset_runtime::scheduler::configure(offset_runtime::scheduler::Config {
-        processors,
-        moves: identity && !parallel,
-    });
+    offset_runtime::scheduler::allow_moves(identity && !PARALLEL);
     fork::install();
     guard::install();
 }
+
+/// Whether goroutines can run Python at once.
+const PARALLEL: bool = cfg!(Py_GIL_DISABLED);
 
 unsafe extern "C" fn exec(module: Object) -> c_int {
     // A thread may wait on a channel before the first goroutine starts, so the host is named here.
@@ -66,6 +63,12 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
         // Its limit of 1000 calls is the only one, and sort keys that sort take 1.6 KB a call (tests/test_recursion.py).
         offset_runtime::stack::set_stack_size(2 << 20);
     }
+    // `run` watches the runtime, and so makes it, before the first `go` sets up the rest.
+    offset_runtime::scheduler::set_processors(if PARALLEL {
+        std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+    } else {
+        1
+    });
     // SAFETY: the module's exec slot, attached.
     let ok = unsafe {
         error::load()

@@ -304,6 +304,29 @@ pub(crate) fn int(value: u64) -> Object {
     unsafe { PyLong_FromUnsignedLongLong(value) }
 }
 
+/// Runs `work` while no other thread runs such a section of `object`; with the GIL that is so anyway. If `work` waits or runs
+/// Python, the section may end in between.
+///
+/// # Safety
+/// Attached; `object` is alive.
+#[inline]
+pub(crate) unsafe fn exclusive<R>(object: Object, work: impl FnOnce() -> R) -> R {
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: by contract; the section lies in this frame and ends before it.
+    unsafe {
+        let mut section = std::mem::MaybeUninit::<PyCriticalSection>::zeroed();
+        PyCriticalSection_Begin(section.as_mut_ptr(), object);
+        let result = work();
+        PyCriticalSection_End(section.as_mut_ptr());
+        result
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    {
+        let _ = object;
+        work()
+    }
+}
+
 /// Allocates an object of `class`, all zeroes behind its head.
 ///
 /// # Safety

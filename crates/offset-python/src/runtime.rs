@@ -1,12 +1,9 @@
 //! Functions of `offset.runtime`.
 
 use crate::error::*;
-use crate::host::STATES;
 use crate::method::*;
-use crate::shim;
 use offset_runtime::{blocking, scheduler, stack};
 use pyo3_ffi::*;
-use std::sync::atomic::Ordering;
 
 unsafe extern "C" fn quiescent(_: Object, _: Object) -> Object {
     boolean(scheduler::quiescent())
@@ -15,9 +12,9 @@ unsafe extern "C" fn quiescent(_: Object, _: Object) -> Object {
 unsafe extern "C" fn foreign_threads(_: Object, _: Object) -> Object {
     // SAFETY: attached. One of the states that are not ours is the caller's.
     unsafe {
-        let all = shim::offset_count_threads(PyInterpreterState_Main());
+        let foreign = crate::host::foreign_states();
         let caller = isize::from(scheduler::current().is_none());
-        PyLong_FromSsize_t((all - STATES.load(Ordering::Relaxed) - caller).max(0))
+        PyLong_FromSsize_t((foreign - caller).max(0))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `select`, its cases, and `default`.
 //!
 //! A case object holds its channel and, for a send, the value; `select` writes `outcome`, `ok` and `index` of the one that
-//! happened, attached, after the core has decided.
+//! happened, after the core has decided. These are touched in exclusive sections of the case.
 
 use crate::error::*;
 use crate::method::*;
@@ -123,9 +123,11 @@ unsafe fn finish(selected: Selected<Value>, args: *const Object, wait: Wait, def
             }
         };
         let case = *args.add(index);
-        let before = std::mem::replace(&mut it(case).outcome, value);
-        it(case).ok = ok;
-        it(case).index = index as Py_ssize_t;
+        let before = exclusive(case, || {
+            it(case).ok = ok;
+            it(case).index = index as Py_ssize_t;
+            std::mem::replace(&mut it(case).outcome, value)
+        });
         Py_XDECREF(before);
         Py_NewRef(case)
     }
@@ -134,16 +136,21 @@ unsafe fn finish(selected: Selected<Value>, args: *const Object, wait: Wait, def
 type Closure = *mut std::ffi::c_void;
 
 unsafe extern "C" fn get_value(object: Object, _: Closure) -> Object {
-    let value = if it(object).sends.is_null() { it(object).outcome } else { it(object).sends };
-    // SAFETY: the value is held.
-    if value.is_null() { none() } else { unsafe { Py_NewRef(value) } }
+    // SAFETY: `object` is a case; what it holds is not let go meanwhile.
+    unsafe {
+        exclusive(object, || {
+            let value = if it(object).sends.is_null() { it(object).outcome } else { it(object).sends };
+            if value.is_null() { none() } else { Py_NewRef(value) }
+        })
+    }
 }
 unsafe extern "C" fn get_ok(object: Object, _: Closure) -> Object {
-    boolean(it(object).ok)
+    // SAFETY: `object` is a case.
+    boolean(unsafe { exclusive(object, || it(object).ok) })
 }
 unsafe extern "C" fn get_index(object: Object, _: Closure) -> Object {
     // SAFETY: attached.
-    unsafe { PyLong_FromSsize_t(it(object).index) }
+    unsafe { PyLong_FromSsize_t(exclusive(object, || it(object).index)) }
 }
 
 /// What two cases have in common if they are equal: the channel and the direction.

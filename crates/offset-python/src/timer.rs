@@ -12,7 +12,7 @@ use offset_runtime::clock;
 use pyo3_ffi::*;
 use std::ptr::null_mut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 #[repr(C)]
 struct TimerObject {
@@ -25,13 +25,13 @@ struct TimerObject {
     args: Object,
     kwargs: Object,
     /// Nanoseconds; 0 for a timer.
-    period: u64,
+    period: AtomicU64,
 }
 
 static TIMER: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
 
 fn it<'a>(object: Object) -> &'a mut TimerObject {
-    // SAFETY: `object` is one of ours, alive as the caller's argument.
+    // SAFETY: `object` is one of ours, alive as the caller's argument; only birth and death write to it.
     unsafe { &mut *object.cast::<TimerObject>() }
 }
 
@@ -109,7 +109,7 @@ unsafe extern "C" fn ticker_new(class: *mut PyTypeObject, args: Object, kwargs: 
             return NULL;
         }
         let Some(object) = make(class) else { return NULL };
-        it(object).period = period;
+        it(object).period.store(period, Ordering::Relaxed);
         if let Some(timer) = &it(object).timer {
             timer.reset(from_now(period as i64), period);
         }
@@ -229,7 +229,7 @@ unsafe extern "C" fn ticker_reset(object: Object, seconds: Object) -> Object {
     // SAFETY: the calling convention.
     unsafe {
         let Some(period) = period(seconds, "Ticker.reset()") else { return NULL };
-        it(object).period = period;
+        it(object).period.store(period, Ordering::Relaxed);
         if let Some(timer) = &it(object).timer {
             timer.reset(from_now(period as i64), period);
         }
@@ -247,7 +247,7 @@ unsafe extern "C" fn stats(object: Object, _: Object) -> Object {
     // SAFETY: attached, new references.
     unsafe {
         dict(&[
-            (c"period", PyFloat_FromDouble(it(object).period as f64 / 1e9)),
+            (c"period", PyFloat_FromDouble(it(object).period.load(Ordering::Relaxed) as f64 / 1e9)),
             (c"function", boolean(it(object).func.is_some())),
         ])
     }

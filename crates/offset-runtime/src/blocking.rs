@@ -11,6 +11,7 @@ use crate::sync::Note;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const IDLE_LIFE: Duration = Duration::from_secs(5);
@@ -22,6 +23,8 @@ type Job = (Box<dyn FnOnce() + Send>, Arc<Note>);
 
 pub(crate) struct Pool {
     state: Lock<State>,
+    /// Calls whose end has not been told yet.
+    untold: AtomicUsize,
 }
 
 /// Where an idle thread sleeps: on its own stack, which it does not leave while the pool knows the address.
@@ -57,7 +60,14 @@ impl Pool {
                 coming: 0,
                 limit: LIMIT,
             }),
+            untold: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether a call may still wake somebody.
+    pub(crate) fn busy(&self) -> bool {
+        // Acquire pairs with the Release of the thread that did the last call: whom it woke is in a queue.
+        self.untold.load(Ordering::Acquire) > 0
     }
 
     /// Calls that are queued or running, and threads.
@@ -85,9 +95,11 @@ pub fn submit(job: Job) -> Result<(), Job> {
     let pool = &crate::scheduler::runtime().blocking;
     let mut state = pool.state.lock();
     state.calls += 1;
+    pool.untold.fetch_add(1, Ordering::Relaxed);
     state.jobs.push_back(job);
     if !pool.staff(&mut state) && state.threads == 0 {
         state.calls -= 1;
+        pool.untold.fetch_sub(1, Ordering::Relaxed);
         if let Some(job) = state.jobs.pop_back() {
             return Err(job);
         }
@@ -150,10 +162,9 @@ fn work(pool: &'static Pool) {
             state = pool.state.lock();
             state.coming += 1;
             state.calls -= 1;
-            let quiet = state.calls == 0;
             drop(state);
             done.set();
-            if quiet {
+            if pool.untold.fetch_sub(1, Ordering::Release) == 1 {
                 crate::scheduler::runtime().notice_quiet();
             }
             state = pool.state.lock();

@@ -90,7 +90,8 @@ pub struct Goroutine {
     references: AtomicUsize,
     id: u64,
     creator: u64,
-    payload: usize,
+    /// The host's, 0 once it has called `ending`.
+    payload: AtomicUsize,
     status: AtomicU8,
     reason: AtomicU8,
     /// A cancellation was asked for and not delivered yet.
@@ -139,14 +140,14 @@ impl Goroutine {
             references: AtomicUsize::new(2),
             id,
             creator,
-            payload,
+            payload: AtomicUsize::new(payload),
             status: AtomicU8::new(Status::Runnable as u8),
             reason: AtomicU8::new(0),
             cancel: AtomicBool::new(false),
             front: AtomicBool::new(false),
             spoiled: AtomicBool::new(false),
             locks: AtomicU32::new(0),
-            slot: Cell::new(0),
+            slot: Cell::new(UNLISTED),
             run_next: Cell::new(null()),
             run_order: Cell::new(0),
             coroutine: UnsafeCell::new(None),
@@ -174,9 +175,9 @@ impl Goroutine {
         self.creator
     }
 
-    /// What the host gave to `spawn`.
+    /// What the host gave to `spawn`; 0 once it has called [`Goroutine::ending`].
     pub fn payload(&self) -> usize {
-        self.payload
+        self.payload.load(Ordering::Relaxed)
     }
 
     /// What it is doing at the moment. In a forked child, goroutines that stayed behind in the parent are dead.
@@ -192,9 +193,11 @@ impl Goroutine {
         }
     }
 
-    /// To be called by the host before it lets go of the payload: nothing will ask for it any more.
-    pub fn ending(&self) {
+    /// To be called by the host before it lets go of the payload, which it gets back: nothing will ask for it any more.
+    pub fn ending(&self) -> usize {
+        crate::scheduler::runtime().registry.unlist(self);
         self.set_status(Status::Dead);
+        self.payload.swap(0, Ordering::Relaxed)
     }
 
     /// To be called by the host at its end: what is left in its context must not reach another goroutine.
@@ -340,9 +343,13 @@ impl Drop for Handle {
     }
 }
 
+const UNLISTED: usize = usize::MAX;
+
 /// How many goroutines are alive, and their numbers.
 pub(crate) struct Registry {
+    /// Those whose host has not called `ending`.
     alive: Lock<Vec<*const Goroutine>>,
+    count: AtomicUsize,
     last_id: AtomicU64,
 }
 
@@ -353,7 +360,7 @@ unsafe impl Sync for Registry {}
 
 impl Registry {
     pub(crate) fn new(last_id: u64) -> Registry {
-        Registry { alive: Lock::new(Vec::new()), last_id: AtomicU64::new(last_id) }
+        Registry { alive: Lock::new(Vec::new()), count: AtomicUsize::new(0), last_id: AtomicU64::new(last_id) }
     }
 
     pub(crate) fn last_id(&self) -> u64 {
@@ -365,25 +372,45 @@ impl Registry {
     }
 
     pub(crate) fn add(&self, goroutine: &Goroutine) {
+        self.count.fetch_add(1, Ordering::Relaxed);
         let mut alive = self.alive.lock();
         goroutine.slot.set(alive.len());
         alive.push(goroutine);
     }
 
-    /// Unlists one that has ended; gives how many are left.
-    pub(crate) fn remove(&self, goroutine: &Goroutine) -> usize {
+    /// Takes one off the list, if it is still there.
+    pub(crate) fn unlist(&self, goroutine: &Goroutine) {
         let mut alive = self.alive.lock();
-        let slot = goroutine.slot.get();
+        let slot = goroutine.slot.replace(UNLISTED);
+        if slot == UNLISTED {
+            return;
+        }
         alive.swap_remove(slot);
         if let Some(&moved) = alive.get(slot) {
             // SAFETY: listed, so alive.
             unsafe { (*moved).slot.set(slot) };
         }
-        alive.len()
+    }
+
+    /// One has ended; gives how many are left.
+    pub(crate) fn ended(&self, goroutine: &Goroutine) -> usize {
+        // The host has had it unlisted, if it keeps the rules; a host without a payload of its own need not.
+        if goroutine.payload() != 0 {
+            self.unlist(goroutine);
+        }
+        self.count.fetch_sub(1, Ordering::Relaxed) - 1
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.alive.lock().len()
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Shows all that are listed, under the lock.
+    pub(crate) fn visit(&self, mut show: impl FnMut(&Goroutine)) {
+        for &goroutine in self.alive.lock().iter() {
+            // SAFETY: listed, so alive.
+            show(unsafe { &*goroutine });
+        }
     }
 
     /// Holds the list for a fork.

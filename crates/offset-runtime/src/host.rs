@@ -52,6 +52,9 @@ pub unsafe trait Host: Sync {
     /// it by other means, and says whether it did.
     fn take_cancel(&self, goroutine: &Goroutine) -> bool;
 
+    /// On the goroutine's stack, attached: what `take_cancel` took back could not be delivered; the next wait asks again.
+    fn keep_cancel(&self, _goroutine: &Goroutine) {}
+
     /// On the stack of an OS thread that waits: gives the host up, if it has it. The answer goes to `thread_attach`.
     fn thread_detach(&self) -> usize;
 

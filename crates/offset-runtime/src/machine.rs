@@ -7,7 +7,9 @@
 //! processor. A machine that was stuck gets the processor back from younger ones, and with it the goroutines, so after a
 //! rescue all come together again on the oldest machine.
 //!
-//! `pool` is touched by the machine's own thread only; `mailbox` and `home_queue` have their locks; the rest is atomic.
+//! A machine without a processor opens its mailbox, and whoever gives it one puts it in there; a closed mailbox takes none, so
+//! no machine ever holds two. `pool` is touched by the machine's own thread only; `mailbox` and `home_queue` have their locks;
+//! the rest is atomic.
 //! Machines are never freed: their structs are used again by later threads.
 
 use crate::clock::{self, Instant};
@@ -43,15 +45,21 @@ struct Vessel {
     bound: u64,
 }
 
+struct Mailbox {
+    processor: Option<&'static Processor>,
+    /// It has no processor and waits for one, or is about to look for one.
+    open: bool,
+}
+
 pub(crate) struct Machine {
     pub(crate) id: AtomicU32,
     /// The clock of its thread's processor time.
     clock: AtomicI32,
     /// Sleeps on this under the lock of the processor that it holds.
     pub(crate) sleep: Condvar,
-    mailbox: Lock<Option<&'static Processor>>,
+    mailbox: Lock<Mailbox>,
     mail: Condvar,
-    /// Runnable goroutines that can run nowhere else.
+    /// Runnable goroutines that can run nowhere else, while it holds no processor. Locked before any processor.
     home_queue: Lock<VecDeque<*const Goroutine>>,
     /// Goroutines that started here and have not ended.
     home_count: AtomicUsize,
@@ -146,7 +154,8 @@ impl Machine {
             id: AtomicU32::new(0),
             clock: AtomicI32::new(0),
             sleep: Condvar::new(),
-            mailbox: Lock::new(None),
+            // Open: the first processor comes before the thread.
+            mailbox: Lock::new(Mailbox { processor: None, open: true }),
             mail: Condvar::new(),
             home_queue: Lock::new(VecDeque::new()),
             home_count: AtomicUsize::new(0),
@@ -177,13 +186,14 @@ impl Machine {
         self.processor.store(std::ptr::from_ref(processor).cast_mut(), Ordering::Release);
     }
 
-    /// Hands it a processor that has been made its own; false if it has just been handed another one.
+    /// Hands it a processor that has been made its own, or is made so under the processor's lock; false if it has another one.
+    #[must_use]
     pub(crate) fn give(&self, processor: &'static Processor) -> bool {
         let mut mailbox = self.mailbox.lock();
-        if mailbox.is_some() {
+        if !mailbox.open || mailbox.processor.is_some() {
             return false;
         }
-        *mailbox = Some(processor);
+        mailbox.processor = Some(processor);
         self.mail.notify_one();
         true
     }
@@ -193,6 +203,30 @@ impl Machine {
     pub(crate) fn nudge(&self) {
         let _mailbox = self.mailbox.lock();
         self.mail.notify_one();
+    }
+
+    /// Opens the mailbox of a machine whose thread is about to be started again.
+    pub(crate) fn open(&self) {
+        self.mailbox.lock().open = true;
+    }
+
+    /// Leaves a goroutine to this machine, which holds no processor; false, without having done so, if it holds one: then the
+    /// goroutine has been queued there.
+    pub(crate) fn take_home(&self, runtime: &Runtime, goroutine: &Goroutine) -> bool {
+        // Under this lock: the machine looks into the queue after each time that it got a processor and before each time
+        // that it waits for one.
+        let mut queue = self.home_queue.lock();
+        if let Some(processor) = self.processor() {
+            let mut state = processor.lock();
+            if std::ptr::eq(state.holder, self) {
+                state.queue.push_back(goroutine);
+                state.rouse();
+                return false;
+            }
+        }
+        runtime.homing.fetch_add(1, Ordering::Relaxed);
+        queue.push_back(goroutine);
+        true
     }
 
     /// The thread's whole life.
@@ -217,21 +251,22 @@ impl Machine {
     fn acquire(&'static self, runtime: &'static Runtime) -> Option<&'static Processor> {
         host().unbind();
         self.binding.store(BINDINGS.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        if let Some(processor) = self.processor() {
-            let mut state = processor.lock();
-            // SAFETY: machines are never freed.
-            let holder = unsafe { state.holder.as_ref() };
-            let senior = self.home_count.load(Ordering::Relaxed) > 0
-                && holder.is_some_and(|holder| holder.id.load(Ordering::Relaxed) > self.id.load(Ordering::Relaxed));
-            let needed = !self.home_queue.lock().is_empty();
-            if (senior || needed) && !runtime.stopping() && state.claim(self, senior) {
-                return Some(processor);
+        self.open();
+        if let Some(processor) = self.ask(runtime) {
+            let mut mailbox = self.mailbox.lock();
+            mailbox.open = false;
+            let second = mailbox.processor.take();
+            drop(mailbox);
+            if let Some(second) = second {
+                runtime.free(second);
             }
+            return Some(processor);
         }
         runtime.machine_idle(self);
         let mut mailbox = self.mailbox.lock();
         loop {
-            if let Some(processor) = mailbox.take() {
+            if let Some(processor) = mailbox.processor.take() {
+                mailbox.open = false;
                 drop(mailbox);
                 runtime.machine_busy(self);
                 if let Some(last) = self.processor() {
@@ -240,24 +275,50 @@ impl Machine {
                 return Some(processor);
             }
             let waited = self.mail.wait_for(&mut mailbox, IDLE_LIFE);
-            if waited && mailbox.is_none() && self.home_count.load(Ordering::Relaxed) == 0 {
+            if waited && mailbox.processor.is_none() && self.home_count.load(Ordering::Relaxed) == 0 {
                 drop(mailbox);
-                if runtime.machine_busy(self) {
+                let retires = runtime.machine_busy(self);
+                mailbox = self.mailbox.lock();
+                // Who took it off the idle list gives it a processor now; who heeds a claim may have done so.
+                if retires && mailbox.processor.is_none() {
+                    mailbox.open = false;
                     return None;
                 }
-                // Somebody took it off the idle list to give it a processor: that comes now.
-                mailbox = self.mailbox.lock();
             }
         }
     }
 
+    /// Looks for a processor for the goroutines that wait here: one that nobody uses, or the last one, at once or in its turn.
+    fn ask(&'static self, runtime: &'static Runtime) -> Option<&'static Processor> {
+        let needed = !self.home_queue.lock().is_empty();
+        let last = self.processor()?;
+        let mut state = last.lock();
+        // SAFETY: machines are never freed.
+        let holder = unsafe { state.holder.as_ref() };
+        let senior = self.home_count.load(Ordering::Relaxed) > 0
+            && holder.is_some_and(|holder| holder.id.load(Ordering::Relaxed) > self.id.load(Ordering::Relaxed));
+        if !(senior || needed) || runtime.stopping() {
+            return None;
+        }
+        if state.claim(self, senior) {
+            return Some(last);
+        }
+        drop(state);
+        let free = runtime.processors.iter().find(|other| needed && other.lock().take(self))?;
+        last.lock().unclaim(self);
+        Some(free)
+    }
+
     /// Runs goroutines until the processor is lost or handed on.
     fn run(&'static self, runtime: &'static Runtime, processor: &'static Processor) {
+        let homed = std::mem::take(&mut *self.home_queue.lock());
         let mut state = processor.lock();
-        for goroutine in self.home_queue.lock().drain(..).rev() {
+        for &goroutine in homed.iter().rev() {
             // SAFETY: runnable goroutines are alive.
             state.queue.push_front(unsafe { &*goroutine });
         }
+        runtime.homing.fetch_sub(homed.len(), Ordering::Relaxed);
+        drop(homed);
         // Timers are looked at once before each goroutine: one that is always due must not keep goroutines from running.
         let mut looked = false;
         loop {
@@ -296,7 +357,9 @@ impl Machine {
                 Ok(goroutine) => goroutine,
                 Err(retry) => {
                     drop(state);
-                    if let Some(goroutine) = runtime.steal(processor) {
+                    if retry.is_none()
+                        && let Some(goroutine) = runtime.steal(processor)
+                    {
                         state = processor.lock();
                         // SAFETY: runnable goroutines are alive.
                         state.queue.push_back(unsafe { &*goroutine });
@@ -308,7 +371,11 @@ impl Machine {
                 }
             };
             // SAFETY: runnable goroutines are alive.
-            if !self.may_run(runtime, &mut state, unsafe { &*goroutine }) {
+            let it = unsafe { &*goroutine };
+            if let Some(home) = self.elsewhere(runtime, it) {
+                drop(state);
+                runtime.send_home(it, home, processor);
+                state = processor.lock();
                 continue;
             }
             state.tick += 1;
@@ -352,11 +419,20 @@ impl Machine {
         }
         state.idle = true;
         drop(state);
+        // Who queued one elsewhere a moment ago found this processor not idle yet, and woke nobody.
+        if retry.is_none() && runtime.any_fresh(processor) {
+            state = processor.lock();
+            if std::ptr::eq(state.holder, self) {
+                state.idle = false;
+            }
+            return state;
+        }
         runtime.notice_quiet();
         state = processor.lock();
         let slept_at = clock::now();
         let mut untidy = true;
-        while state.idle && !runtime.stopping() && !state.claimed() {
+        // Another machine may have taken the processor meanwhile, and sleep with it by now.
+        while state.idle && std::ptr::eq(state.holder, self) && !runtime.stopping() && !state.claimed() {
             let due = runtime.timers.next().min(retry.unwrap_or(Instant::MAX));
             let tidy_at = if untidy { slept_at + TIDY_AFTER } else { Instant::MAX };
             let until = due.min(tidy_at);
@@ -382,31 +458,26 @@ impl Machine {
         state
     }
 
-    /// Whether `goroutine`, just taken from the queue, may run here. If not, it has been left to the machine where it must.
-    fn may_run(&'static self, runtime: &Runtime, state: &mut State, goroutine: &Goroutine) -> bool {
+    /// The machine where `goroutine`, just taken from the queue, must run; None if that is here.
+    fn elsewhere(&'static self, runtime: &Runtime, goroutine: &Goroutine) -> Option<&'static Machine> {
         let home = goroutine.home.load(Ordering::Relaxed).cast_const();
         if home.is_null() || std::ptr::eq(home, self) {
-            return true;
+            return None;
         }
         // SAFETY: machines are never freed.
         let home = unsafe { &*home };
         let movable = runtime.moves()
             && goroutine.locks.load(Ordering::Relaxed) == 0
             && host().may_move(goroutine.parked_at.get(), goroutine.stack_base.get());
-        if movable {
-            // It is at home where its frames are: what it calls next may be foreign code that must return on this thread.
-            home.home_count.fetch_sub(1, Ordering::Relaxed);
-            self.home_count.fetch_add(1, Ordering::Relaxed);
-            goroutine.home.store(std::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
-            runtime.count_move();
-            return true;
+        if !movable {
+            return Some(home);
         }
-        home.home_queue.lock().push_back(goroutine);
-        if !home.stuck.load(Ordering::Relaxed) {
-            // It is free: it waits for a processor, and asks for ours.
-            state.claim(home, false);
-        }
-        false
+        // It is at home where its frames are: what it calls next may be foreign code that must return on this thread.
+        home.home_count.fetch_sub(1, Ordering::Relaxed);
+        self.home_count.fetch_add(1, Ordering::Relaxed);
+        goroutine.home.store(std::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
+        runtime.count_move();
+        None
     }
 
     /// Runs `goroutine` until it gives its stack back.
@@ -480,7 +551,7 @@ impl Machine {
             unsafe { (*self.pool.get()).push(Vessel { stack, context, bound: goroutine.bound.get() }) };
         }
         goroutine.set_status(Status::Dead);
-        // Who has joined it no longer finds it among the living.
+        // Before anybody can know of its end: who joined it does not count it any more.
         runtime.goroutine_ended(goroutine);
         let mut joiners = goroutine.joiners.lock();
         joiners.ended = true;

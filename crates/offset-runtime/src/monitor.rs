@@ -80,12 +80,14 @@ fn watch(runtime: &'static Runtime) {
     let mut quiet = 0;
     while !runtime.stopping() {
         if quiet >= QUIET_LOOKS {
-            let mut bed = BED.lock();
             ASLEEP.store(true, Ordering::SeqCst);
-            // Somebody may have become busy before the flag was up.
+            // Somebody may have become busy before the flag was up. Not asked in bed: `busy` comes there with a processor locked.
             if !any_running(runtime) {
-                // The timeout bounds what a missed wake-up could cost, and costs nothing itself.
-                ALARM.wait_for(&mut bed, Duration::from_secs(10));
+                let mut bed = BED.lock();
+                if ASLEEP.load(Ordering::Relaxed) {
+                    // The timeout bounds what a missed wake-up could cost, and costs nothing itself.
+                    ALARM.wait_for(&mut bed, Duration::from_secs(10));
+                }
             }
             ASLEEP.store(false, Ordering::Relaxed);
             if !any_running(runtime) {

@@ -85,13 +85,21 @@ impl State {
         }
     }
 
-    /// `machine` wants the processor. True if it has it now: nobody held it, or the holder slept.
+    /// Makes the processor `machine`'s if nobody holds it, or the holder sleeps.
+    pub(crate) fn take(&mut self, machine: &Machine) -> bool {
+        if !self.holder.is_null() && !self.idle {
+            return false;
+        }
+        self.rouse();
+        self.running = false;
+        self.holder = machine;
+        self.tick += 1;
+        true
+    }
+
+    /// `machine` wants the processor. True if it has it now.
     pub(crate) fn claim(&mut self, machine: &Machine, urgent: bool) -> bool {
-        if self.holder.is_null() || self.idle {
-            self.rouse();
-            self.running = false;
-            self.holder = machine;
-            self.tick += 1;
+        if self.take(machine) {
             return true;
         }
         if !self.claimants.contains(&std::ptr::from_ref(machine)) {

@@ -75,7 +75,7 @@ impl RunQueue {
         self.len
     }
 
-    /// Whether one that has not started waits.
+    /// Whether one waits that has not started.
     pub(crate) fn has_fresh(&self) -> bool {
         !self.fresh.head.is_null()
     }

@@ -22,15 +22,6 @@ use std::sync::atomic::AtomicPtr;
 /// More OS threads than this are never made to run goroutines.
 const MACHINES: usize = 10_000;
 
-/// What the host decides before the first goroutine.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// How many goroutines can run the host's code at once.
-    pub processors: usize,
-    /// Whether a started goroutine may be moved to another OS thread at all.
-    pub moves: bool,
-}
-
 /// Counters and gauges, for whoever wants to see what the runtime does.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs)]
@@ -68,9 +59,10 @@ pub(crate) struct Runtime {
     pub(crate) registry: Registry,
     pub(crate) machines: Lock<Machines>,
     pub(crate) blocking: crate::blocking::Pool,
-    moves: bool,
     stopping: AtomicBool,
     started: AtomicBool,
+    /// How many goroutines are in queues of machines.
+    pub(crate) homing: AtomicUsize,
     watcher: Lock<Option<Arc<Note>>>,
     watched: AtomicBool,
     next_processor: AtomicUsize,
@@ -82,16 +74,26 @@ global! {
     // Not through the door to atomics: what it points to is made once, and a model makes it before its threads.
     static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(null_mut());
 }
+// What the host has decided: read when the runtime is made, in a forked child again.
 global! {
-    static CONFIG: Lock<Config> = Lock::new(Config { processors: 1, moves: true });
+    static PROCESSORS: AtomicUsize = AtomicUsize::new(1);
+}
+global! {
+    static MOVES: AtomicBool = AtomicBool::new(true);
 }
 global! {
     static CREATING: Lock<()> = Lock::new(());
 }
 
-/// Decides how the runtime is made. Has no effect on one that runs.
-pub fn configure(config: Config) {
-    *CONFIG.lock() = config;
+/// How many goroutines can run the host's code at once. To be called before anything else: a runtime that was made keeps what
+/// it has.
+pub fn set_processors(count: usize) {
+    PROCESSORS.store(count.max(1), Ordering::Relaxed);
+}
+
+/// Whether a started goroutine may be moved to another OS thread at all. To be called before the first goroutine starts.
+pub fn allow_moves(moves: bool) {
+    MOVES.store(moves, Ordering::Relaxed);
 }
 
 #[inline]
@@ -110,9 +112,8 @@ fn create(last_id: u64) -> &'static Runtime {
     if let Some(runtime) = unsafe { RUNTIME.load(Ordering::Acquire).as_ref() } {
         return runtime;
     }
-    let config = *CONFIG.lock();
     let runtime: &'static Runtime = Box::leak(Box::new(Runtime {
-        processors: (0..config.processors.max(1)).map(|_| Processor::new()).collect(),
+        processors: (0..PROCESSORS.load(Ordering::Relaxed)).map(|_| Processor::new()).collect(),
         timers: Timers::new(),
         registry: Registry::new(last_id),
         machines: Lock::new(Machines {
@@ -123,9 +124,9 @@ fn create(last_id: u64) -> &'static Runtime {
             last_id: 0,
         }),
         blocking: crate::blocking::Pool::new(),
-        moves: config.moves,
         stopping: AtomicBool::new(false),
         started: AtomicBool::new(false),
+        homing: AtomicUsize::new(0),
         watcher: Lock::new(None),
         watched: AtomicBool::new(false),
         next_processor: AtomicUsize::new(0),
@@ -274,10 +275,12 @@ impl Party {
         // Pairs with the fence in `Goroutine::cancel`: either it sees our ticket, or we see its wish.
         fence(Ordering::SeqCst);
         if goroutine.cancelled() && host().take_cancel(goroutine) {
-            goroutine.forget_cancel();
             if goroutine.parker.claim(ticket, CANCELLED).won() {
+                goroutine.forget_cancel();
                 return CANCELLED;
             }
+            // What was waited for has happened: the wish stays for the next wait.
+            host().keep_cancel(goroutine);
         }
         let node = Node::new();
         if let Some(when) = deadline {
@@ -347,6 +350,12 @@ pub fn goroutines() -> Vec<Handle> {
     runtime().registry.handles()
 }
 
+/// Shows each goroutine whose host has not called `ending` yet, in no order. None of them can do so meanwhile: `show` must be
+/// quick, and may not wait or drop anything.
+pub fn visit_goroutines(show: impl FnMut(&Goroutine)) {
+    runtime().registry.visit(show);
+}
+
 /// How many goroutines can run at once.
 pub fn processors() -> usize {
     runtime().processors.len()
@@ -398,7 +407,7 @@ pub fn stats() -> Stats {
         machines: machines.threads,
         idle_machines: machines.idle.len(),
         stuck_machines: machines.stuck.len(),
-        runnable,
+        runnable: runnable + runtime.homing.load(Ordering::Relaxed),
         switches,
         handoffs: runtime.handoffs.load(Ordering::Relaxed),
         moves: runtime.moved.load(Ordering::Relaxed),
@@ -414,7 +423,7 @@ impl Runtime {
     }
 
     pub(crate) fn moves(&self) -> bool {
-        self.moves
+        MOVES.load(Ordering::Relaxed)
     }
 
     pub(crate) fn count_move(&self) {
@@ -446,6 +455,34 @@ impl Runtime {
         }
     }
 
+    /// Gives up a processor that was made a machine's which has another one.
+    pub(crate) fn free(&'static self, processor: &'static Processor) {
+        let mut state = processor.lock();
+        state.holder = std::ptr::null();
+        let work = state.queue.len() > 0;
+        drop(state);
+        if work {
+            self.staff(processor);
+        }
+    }
+
+    /// `goroutine` was found on `here` by a machine that may not run it: leaves it to its home.
+    pub(crate) fn send_home(&'static self, goroutine: &Goroutine, home: &'static Machine, here: &'static Processor) {
+        if !home.take_home(self, goroutine) || home.stuck.load(Ordering::Relaxed) {
+            return;
+        }
+        // It waits for a processor: one that nobody uses, or this one, in its turn.
+        for processor in self.processors.iter().filter(|other| !std::ptr::eq(*other, here)) {
+            if processor.lock().take(home) {
+                if !home.give(processor) {
+                    self.free(processor);
+                }
+                return;
+            }
+        }
+        here.lock().claim(home, false);
+    }
+
     /// More goroutines wait to start than `busy` can start at once: wakes another processor to steal some.
     fn find_help(&'static self, busy: &Processor) {
         for processor in &self.processors {
@@ -461,6 +498,12 @@ impl Runtime {
                 return state.rouse();
             }
         }
+    }
+
+    /// Whether another processor than `own` has goroutines that `own` could start.
+    pub(crate) fn any_fresh(&self, own: &Processor) -> bool {
+        self.processors.len() > 1
+            && self.processors.iter().any(|other| !std::ptr::eq(other, own) && other.lock().queue.has_fresh())
     }
 
     /// A goroutine that has not started, from another processor's queue.
@@ -502,10 +545,7 @@ impl Runtime {
             // It was taken off the idle list, so nobody else gives it one, but for a holder that heeds a claim: then this
             // processor goes to the next one.
             if !machine.give(processor) {
-                let mut state = processor.lock();
-                state.holder = std::ptr::null();
-                drop(state);
-                self.staff(processor);
+                self.free(processor);
             }
             return;
         }
@@ -515,7 +555,10 @@ impl Runtime {
             machines.last_id
         };
         machine.id.store(id, Ordering::Relaxed);
-        let _ = machine.give(processor);
+        machine.open();
+        if !machine.give(processor) {
+            crate::dump::fatal("a machine without a thread was given two processors");
+        }
         if !spawn_thread("offset-machine", 256 * 1024, move || machine.main()) {
             crate::dump::fatal("the system refuses a thread to run goroutines on");
         }
@@ -552,7 +595,7 @@ impl Runtime {
     }
 
     pub(crate) fn goroutine_ended(&self, goroutine: &Goroutine) {
-        if self.registry.remove(goroutine) == 0 && self.watched.load(Ordering::Relaxed) {
+        if self.registry.ended(goroutine) == 0 && self.watched.load(Ordering::Relaxed) {
             self.tell_watcher();
         }
     }
@@ -571,16 +614,19 @@ impl Runtime {
         }
     }
 
+    /// A machine that holds a processor and does not sleep may be about to make a goroutine runnable. All processors are looked
+    /// at in one moment, and what could wake them only then: what it is that wakes them is over only when that is done.
     fn quiet(&self) -> bool {
-        if self.timers.next() != Instant::MAX || self.blocking.counts().0 > 0 {
-            return false;
-        }
         let machines = self.machines.lock();
-        machines.stuck.is_empty()
-            && self.processors.iter().all(|processor| {
-                let state = processor.lock();
-                state.queue.len() == 0 && !state.running && !state.claimed()
-            })
+        let states: Vec<_> = self.processors.iter().map(Processor::lock).collect();
+        let at_rest = states.iter().all(|state| {
+            (state.idle || state.holder.is_null()) && state.queue.len() == 0 && !state.running && !state.claimed()
+        });
+        at_rest
+            && machines.stuck.is_empty()
+            && self.homing.load(Ordering::Relaxed) == 0
+            && self.timers.next() == Instant::MAX
+            && !self.blocking.busy()
     }
 }
 
