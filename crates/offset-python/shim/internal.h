@@ -67,6 +67,9 @@ int offset_threading_setup(void);
  * Python. */
 void offset_forget_stand_in(PyThreadState *context);
 
+/* Looks whether offset_refcounts_first can do its work. Attached. */
+void offset_refcounts_setup(void);
+
 /* ---- loaded objects ---- */
 
 #ifdef __linux__

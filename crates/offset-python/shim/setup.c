@@ -57,6 +57,9 @@ const char *offset_setup(void)
     if (reason == NULL && !offset_slot_find() && OFFSET_BIND_EVERY_RESUME) {
         reason = "the thread slot of the PyGILState functions was not found";
     }
+    if (reason == NULL) {
+        offset_refcounts_setup();
+    }
     if (reason == NULL && !offset_threading_setup()) {
         PyErr_Clear();
         reason = "there is no memory";

@@ -86,6 +86,15 @@ Py_ssize_t offset_count_threads(PyInterpreterState *interpreter);
  * with anyway. 0 with an exception set. */
 int offset_variables_copy(PyObject **copy);
 
+/* ---- refcounts.c: free-threaded builds; on others these do nothing ---- */
+
+/* Attached as `state`: what other threads drop of this OS thread's objects is settled by `state` from now on. To be called after
+ * each attach of a context, and of a machine's own state, which must be the first when a context is deleted. */
+void offset_refcounts_first(PyThreadState *state);
+
+/* The calling OS thread is about to end, or its states are deleted by others. */
+void offset_refcounts_leave(void);
+
 /* ---- threading.c ---- */
 
 /* Attached as the goroutine, before its function: applies threading.settrace and threading.setprofile as a new thread does.

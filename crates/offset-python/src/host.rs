@@ -69,6 +69,7 @@ fn with_base<R>(work: impl FnOnce() -> R) -> R {
     unsafe {
         shim::offset_bind_thread(base);
         shim::offset_attach(base);
+        shim::offset_refcounts_first(base);
         let result = work();
         shim::offset_detach();
         shim::offset_unbind_thread();
@@ -101,6 +102,7 @@ unsafe impl Host for Python {
         unsafe {
             shim::offset_bind_thread(base);
             shim::offset_attach(base);
+            shim::offset_refcounts_leave();
             PyThreadState_Clear(base);
             state_goes();
             PyThreadState_DeleteCurrent();
@@ -166,6 +168,7 @@ unsafe impl Host for Python {
         unsafe {
             shim::offset_context_reset(context);
             shim::offset_attach(context);
+            shim::offset_refcounts_first(context);
             offset_runtime::scheduler::attached(goroutine);
             crate::goroutine::main(goroutine);
             Py_DECREF(crate::goroutine::end(goroutine));
@@ -186,6 +189,7 @@ unsafe impl Host for Python {
         // SAFETY: detached by `park`.
         unsafe {
             shim::offset_attach(context);
+            shim::offset_refcounts_first(context);
         }
     }
 

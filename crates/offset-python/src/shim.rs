@@ -51,6 +51,15 @@ unsafe extern "C" {
     /// The context has no Python frame left, or will never run again; nobody else uses it.
     pub(crate) fn offset_context_cut(context: *mut PyThreadState, root: *mut c_void);
 
+    /// Makes `state` the one that settles the counts of this OS thread's objects that other threads drop.
+    ///
+    /// # Safety
+    /// Attached as `state`.
+    pub(crate) fn offset_refcounts_first(state: *mut PyThreadState);
+
+    /// Forgets which state that is: this OS thread's states are about to be deleted.
+    pub(crate) safe fn offset_refcounts_leave();
+
     /// The number of thread states of the interpreter.
     ///
     /// # Safety

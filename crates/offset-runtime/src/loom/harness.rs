@@ -2,7 +2,7 @@
 
 use crate::goroutine::Handle;
 use crate::host::Plain;
-use crate::scheduler::{self, Config};
+use crate::scheduler;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Runs `model` in every interleaving with a few preemptions.
@@ -20,7 +20,8 @@ pub(crate) fn check_with(preemptions: usize, model: impl Fn() + Send + Sync + 's
 
 /// Makes the runtime. To be called before anything else.
 pub(crate) fn runtime(processors: usize, moves: bool) -> &'static scheduler::Runtime {
-    scheduler::configure(Config { processors, moves });
+    scheduler::set_processors(processors);
+    scheduler::allow_moves(moves);
     scheduler::runtime()
 }
 

@@ -1,0 +1,399 @@
+"""Several processors: goroutines that run Python at once, and what must hold for them and for what they share.
+
+On builds with the GIL there is one processor; most of these tests hold there as well and are run there too.
+"""
+
+import collections
+import gc
+import os
+import random
+import threading
+import weakref
+
+import offset
+import pytest
+from helpers import FREE_THREADED, PATIENCE, Thread, main_goroutine, run_script, wait_ended, wait_parked, wait_until
+from offset import GoroutineExit, go, gosched, makechan, nilchan, run, runtime, select, sync
+
+PROCESSORS = runtime.stats()["processors"]
+
+parallel = pytest.mark.skipif(PROCESSORS < 2, reason="needs two processors: a build without the GIL, and two cores")
+no_moves = pytest.mark.skipif(not FREE_THREADED, reason="with the GIL, started goroutines may move")
+
+
+def meet(places: list[bool], own: int) -> None:
+    """Wait, without a park, until every one of `places` is taken: so each is on a processor of its own."""
+    places[own] = True
+    while not all(places):
+        pass
+
+
+class Thing:
+    """Something that a weak reference can watch."""
+
+
+# ---- processors ------------------------------------------------------------------------------
+
+
+def processors_of(program: str, cores: set[int]) -> int:
+    ended = run_script(f"import os; os.sched_setaffinity(0, {cores})\n" + program)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return int(ended.stdout)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import offset, offset.runtime as r\nprint(offset.run(lambda: r.stats()['processors']))",
+        "import offset.runtime as r\nprint(r.stats()['processors'])",
+        "import offset, offset.runtime as r\noffset.go(print, end='').join()\nprint(r.gomaxprocs())",
+    ],
+    ids=["in run", "before anything", "outside run"],
+)
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="chooses cores")
+def test_there_is_one_processor_a_core_without_the_gil_and_one_with_it(program: str) -> None:
+    cores = os.sched_getaffinity(0)
+    assert processors_of(program, {min(cores)}) == 1
+    # A quota of processor time counts, too, so there may be fewer than cores.
+    assert processors_of(program, cores) == PROCESSORS <= (len(cores) if FREE_THREADED else 1)
+
+
+@parallel
+@main_goroutine
+def test_goroutines_run_python_at_once() -> None:
+    # Neither parks: each spins until it sees what the other wrote.
+    places = [False, False]
+    wait_ended(*[go(meet, places, own) for own in range(2)])
+
+
+@parallel
+def test_goroutines_that_a_plain_thread_starts_run_at_once() -> None:
+    places = [False, False]
+    wait_ended(*[go(meet, places, own) for own in range(2)])
+
+
+@parallel
+@main_goroutine
+def test_a_processor_that_sleeps_is_woken_for_a_goroutine_that_another_one_starts() -> None:
+    for _ in range(200):
+        places = [False, False]
+        child = go(meet, places, 0)
+        # This goroutine keeps its own processor busy, so the child has to start on another one.
+        meet(places, 1)
+        wait_ended(child)
+
+
+# ---- where goroutines run --------------------------------------------------------------------
+
+
+@no_moves
+def test_a_started_goroutine_never_moves_and_a_thread_state_stays_on_its_thread() -> None:
+    homes: dict[int, int] = {}
+    strays = []
+
+    def visitor(rounds: int) -> None:
+        ident, native = threading.get_ident(), threading.get_native_id()
+        # A thread state is known by its identity, and is pooled where it was born.
+        before = homes.setdefault(ident, native)
+        if before != native and os.path.exists(f"/proc/self/task/{before}"):
+            strays.append((ident, before, native))
+        for _ in range(rounds):
+            gosched()
+            offset.sleep(0)
+            assert threading.get_native_id() == native
+
+    def hog() -> None:
+        end = offset.time.now() + 0.03
+        while offset.time.now() < end:
+            pass
+
+    def main() -> None:
+        for turn in range(20):
+            group = [go(visitor, 20) for _ in range(50)]
+            # It loses its processor meanwhile, so goroutines start on further machines.
+            if turn % 5 == 0:
+                group.append(go(hog))
+            wait_ended(*group)
+
+    moves = runtime.stats()["moves"]
+    run(main)
+    assert not strays
+    assert runtime.stats()["moves"] == moves
+
+
+@no_moves
+@main_goroutine
+def test_goroutines_of_a_machine_that_computes_wait_for_it_and_lose_nothing() -> None:
+    # Each machine in turn computes without a park, so that processors change hands all the time.
+    channel = makechan()
+
+    def worker(number: int) -> None:
+        choose = random.Random(number)
+        for _ in range(30):
+            if choose.random() < 0.1:
+                end = offset.time.now() + 0.012
+                while offset.time.now() < end:
+                    pass
+            elif choose.random() < 0.2:
+                offset.sleep(0.001)
+            channel.send(number)
+
+    for number in range(20):
+        go(worker, number)
+    assert collections.Counter(channel.recv(timeout=PATIENCE) for _ in range(600)) == dict.fromkeys(range(20), 30)
+
+
+# ---- rest and deadlock -----------------------------------------------------------------------
+
+
+def test_no_false_alarm_while_goroutines_wake_each_other_on_several_processors() -> None:
+    def relay(source: offset.Chan[int], sink: offset.Chan[int]) -> None:
+        for value in source:
+            if value % 7 == 0:
+                offset.sleep(0.0001)
+            if value % 11 == 0:
+                offset.syscall.blocking(int)
+            if value % 13 == 0:
+                # Starts elsewhere if there is another processor.
+                go(sink.send, value)
+            else:
+                sink.send(value)
+        sink.close()
+
+    def main() -> None:
+        # One value on its way at a time: everybody else is parked, and a moment without it would be a deadlock.
+        channels = [makechan() for _ in range(6)]
+        for source, sink in zip(channels, channels[1:], strict=False):
+            go(relay, source, sink)
+        for value in range(600):
+            channels[0].send(value)
+            assert channels[-1].recv() == value
+        channels[0].close()
+
+    for _ in range(3):
+        run(main)
+
+
+def test_a_deadlock_across_processors_is_found() -> None:
+    # In a process without further threads or signal handlers, which might wake somebody.
+    program = """
+from offset import DeadlockError, go, makechan, nilchan, run
+for _ in range(20):
+    try:
+        run(lambda: [go(nilchan.recv) for _ in range(4)] and makechan().recv())
+    except DeadlockError:
+        print("found")
+"""
+    assert run_script(program) == (0, "found\n" * 20, "")
+
+
+# ---- handles ---------------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_the_list_of_goroutines_while_they_end() -> None:
+    stop = sync.atomic.Bool()
+
+    def look() -> None:
+        while not stop.load():
+            for goroutine in runtime.goroutines():
+                assert goroutine.id > 0
+                assert goroutine.name
+                repr(goroutine)
+            gosched()
+
+    lookers = [go(look) for _ in range(2)]
+    for _ in range(100):
+        # No handle is kept: the object goes with its goroutine.
+        group = sync.WaitGroup()
+        for _ in range(20):
+            group.go(int)
+        group.wait()
+    stop.store(True)
+    wait_ended(*lookers)
+
+
+@main_goroutine
+def test_an_ending_goroutine_has_no_handle_any_more() -> None:
+    # What its thread-locals hold ends after its object.
+    local, seen = threading.local(), makechan(1)
+
+    class Last:
+        def __del__(self) -> None:
+            gosched()
+            alive = [goroutine.name for goroutine in runtime.goroutines()]
+            seen.send((offset.current(), alive))
+
+    def work() -> None:
+        local.last = Last()
+
+    go(work)
+    current, alive = seen.recv(timeout=PATIENCE)
+    assert current is None
+    assert not [name for name in alive if "work" in name]
+
+
+@main_goroutine
+def test_names_are_read_and_written_at_once() -> None:
+    gate = makechan()
+    parked = go(gate.recv)
+
+    def rename(prefix: str) -> None:
+        for number in range(2000):
+            parked.name = prefix + str(number)
+            assert parked.name[0] in "ab"
+
+    parked.name = "a"
+    wait_ended(go(rename, "a"), go(rename, "b"))
+    gate.send(None)
+    wait_ended(parked)
+
+
+@main_goroutine
+def test_one_case_object_in_selects_at_once() -> None:
+    channel = makechan(8)
+    case = channel.if_recv()
+    stop = sync.atomic.Bool()
+
+    def choose() -> None:
+        while not stop.load():
+            select(case, offset.default)
+            assert case.value is None or case.value[0] == 1
+            gosched()
+
+    choosers = [go(choose) for _ in range(3)]
+    for number in range(3000):
+        channel.send([1, number])
+    stop.store(True)
+    wait_ended(*choosers)
+
+
+@main_goroutine
+def test_cancelling_goroutines_at_every_moment_of_their_lives() -> None:
+    choose = random.Random(5)
+
+    def life(wait: object, ends: list[str]) -> None:
+        ready = makechan(1)
+        try:
+            for _ in range(choose.randrange(3)):
+                gosched()
+            ready.send(None)
+            ready.recv()
+            wait()  # type: ignore[operator]
+        except GoroutineExit:
+            ends.append("cancelled")
+            # Delivered once: this wait is not disturbed.
+            offset.sleep(0.0001)
+            ends.append("slept")
+            raise
+
+    def spin() -> None:
+        # Not for ever: without the GIL the goroutines of its machine wait for it.
+        end = offset.time.now() + 0.005
+        while offset.time.now() < end:
+            pass
+
+    for _ in range(300):
+        ends: list[str] = []
+        goroutine = go(life, choose.choice([nilchan.recv, select, lambda: offset.sleep(3600), spin]), ends)
+        for _ in range(choose.randrange(4)):
+            gosched()
+        goroutine.cancel()
+        wait_ended(goroutine)
+        assert ends in ([], ["cancelled", "slept"])
+
+
+# ---- memory ----------------------------------------------------------------------------------
+
+
+@parallel
+@pytest.mark.parametrize("way", ["through a channel", "through a deque"])
+def test_what_one_processor_makes_and_another_drops_is_freed_without_a_collection(way: str) -> None:
+    count, alive, places = 20_000, sync.atomic.Int(), [False, False]
+    channel: offset.Chan[Thing] = makechan(16)
+    queue: collections.deque[Thing] = collections.deque()
+    most = 0
+
+    def produce() -> None:
+        meet(places, 0)
+        for _ in range(count):
+            thing = Thing()
+            alive.add(1)
+            weakref.finalize(thing, alive.add, -1).atexit = False
+            if way == "through a channel":
+                channel.send(thing)
+            else:
+                # Never parks: the other one has to keep up.
+                while len(queue) > 100:
+                    pass
+                queue.append(thing)
+
+    def consume() -> None:
+        nonlocal most
+        meet(places, 1)
+        for _ in range(count):
+            if way == "through a channel":
+                thing = channel.recv()
+            else:
+                while not queue:
+                    pass
+                thing = queue.popleft()
+            del thing
+            most = max(most, alive.load())
+
+    gc.disable()
+    try:
+        run(lambda: wait_ended(go(produce), go(consume)))
+    finally:
+        gc.enable()
+    # Without the rule of shim/refcounts.c none of them goes.
+    assert most < count / 4
+
+
+# ---- threads beside goroutines ---------------------------------------------------------------
+
+
+@main_goroutine
+def test_threads_and_goroutines_start_the_runtime_together() -> None:
+    program = """
+import threading, offset
+from offset import go, makechan
+channel, gate = makechan(), threading.Barrier(8)
+def begin(number):
+    gate.wait()
+    go(channel.send, number)
+threads = [threading.Thread(target=begin, args=(number,)) for number in range(8)]
+for thread in threads:
+    thread.start()
+print(sorted(channel.recv() for _ in threads))
+"""
+    ended = run_script(program)
+    assert ended == (0, f"{list(range(8))}\n", "")
+
+
+def test_threads_and_goroutines_hand_values_to_each_other_at_once() -> None:
+    channel, count = makechan(), 500
+
+    def send(base: int) -> None:
+        for number in range(count):
+            channel.send(base + number)
+
+    def main() -> None:
+        senders = [Thread(send, 0), Thread(send, count), go(send, 2 * count), go(send, 3 * count)]
+        got = [channel.recv() for _ in range(4 * count)]
+        assert sorted(got) == list(range(4 * count))
+        for sender in senders[:2]:
+            wait_until(lambda sender=sender: sender.ended)  # type: ignore[misc]
+        wait_ended(*senders[2:])
+
+    run(main)
+
+
+@main_goroutine
+def test_a_parked_goroutine_is_seen_as_parked_from_another_processor() -> None:
+    for _ in range(200):
+        gate = makechan()
+        goroutine = go(gate.recv)
+        wait_parked(goroutine, reason="chan receive")
+        gate.send(None)
+        wait_ended(goroutine)
