@@ -171,13 +171,15 @@ unbuffered = makechan()
 waiter = go(unbuffered.recv)
 while not waiter.wait_reason:
     time.sleep(0.001)
+reason = waiter.wait_reason
 child = os.fork()
 if child == 0:
     def part():
         say(buffered.recv(), len(buffered))
         go(buffered.send, "new").join()
         say(buffered.recv())
-        say(runtime.num_goroutine(), "chan receive" in runtime.stack(all=True))
+        # By name: the stack shows this very line.
+        say(runtime.num_goroutine(), reason in runtime.stack(all=True))
     leave(part)
 say("status", wait_for(child))
 unbuffered.send("to the goroutine of the parent")

@@ -551,10 +551,10 @@ impl Machine {
             unsafe { (*self.pool.get()).push(Vessel { stack, context, bound: goroutine.bound.get() }) };
         }
         goroutine.set_status(Status::Dead);
-        // Before anybody can know of its end: who joined it does not count it any more.
-        runtime.goroutine_ended(goroutine);
+        // One step for all who look: who joined it does not count it any more, and who no longer counts it can join it.
         let mut joiners = goroutine.joiners.lock();
         joiners.ended = true;
+        runtime.goroutine_ended(goroutine);
         while let Some(claim) = joiners.queue.serve(|waiter| waiter.set_granted(true), |_| {}) {
             claim.wake();
         }
