@@ -134,6 +134,51 @@ def test_exit_with_goroutines_left(ending, left):
             assert sign not in ended.stderr, told
 
 
+# What drops the last reference to `Stubborn()`, whose finalizer never ends.
+DROPS = {
+    "an argument": "go(int.__add__, 1, Stubborn())",
+    "a result": "go(Stubborn)",
+    "a local of the thread": "go(lambda: setattr(local, 'x', Stubborn()))",
+    "a context variable": "variable = contextvars.ContextVar('v'); go(lambda: variable.set(Stubborn()) and None)",
+    "an exception": "go(goexit, Stubborn())",
+    "an unstarted goroutine": "go(lambda: go(int, Stubborn()).cancel())",
+    "a channel": "go(lambda: makechan(1).send(Stubborn()))",
+    "a received value": "ch = makechan(1); ch.send(Stubborn()); go(lambda: ch.recv() and None)",
+    "a case": "go(lambda: makechan(1).if_send(Stubborn()) and None)",
+    "an atomic": "ref = offset.sync.atomic.Ref(Stubborn()); go(ref.store, None)",
+    "a timer": "go(lambda: offset.time.after_func(3600, int, Stubborn()).stop())",
+    "a blocking call": "go(offset.syscall.blocking, lambda thing: None, Stubborn())",
+    "a blocking call's result": "go(offset.syscall.blocking, Stubborn)",
+    "a blocking call's thread": "go(offset.syscall.blocking, lambda: setattr(local, 'x', Stubborn()))",
+}
+
+
+@pytest.mark.parametrize("drop", DROPS)
+def test_exit_while_a_finalizer_runs(drop):
+    """It wants the interpreter that is going away, wherever it was called: its thread stays where it is."""
+    ended = finish(
+        f"""
+import contextvars
+began = threading.Event()
+class Stubborn:
+    def __del__(self):
+        began.set()
+        while True:
+            try:
+                while True:
+                    pass
+            except BaseException:
+                pass
+def goexit(thing):
+    raise offset.GoroutineExit(thing)
+local = threading.local()
+{DROPS[drop]}
+assert began.wait({PATIENCE})
+"""
+    )
+    assert ended.returncode == 0, ended
+
+
 def test_those_that_do_not_end_are_named():
     """The grace time is over: each is named on stderr, and the program ends all the same."""
     ended = finish(

@@ -12,6 +12,28 @@ PyObject *offset_object_call(PyObject *callable, PyObject *args, PyObject *kwarg
     return result;
 }
 
+void offset_drop(PyObject *object)
+{
+    ENTER();
+    Py_DECREF(object);
+    LEAVE();
+}
+
+void offset_clear_error(void)
+{
+    ENTER();
+    PyErr_Clear();
+    LEAVE();
+}
+
+void offset_thread_end(PyThreadState *state)
+{
+    ENTER();
+    PyThreadState_Clear(state);
+    PyThreadState_DeleteCurrent();
+    LEAVE();
+}
+
 PyObject *offset_call_method(PyObject *object, PyObject *name)
 {
     ENTER();

@@ -1,6 +1,7 @@
 //! `offset.sync.atomic`: a 64-bit integer, a truth value and a reference that change in one step, with or without the GIL.
 
 use crate::method::*;
+use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::lock::Lock;
 use pyo3_ffi::*;
 use std::ptr::null_mut;

@@ -8,6 +8,7 @@ use crate::error::*;
 use crate::host::{adopt_thread, state_goes};
 use crate::method::*;
 use crate::shim;
+use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::error::WaitError;
 use offset_runtime::goroutine::WaitReason;
 use offset_runtime::lock::Lock;
@@ -63,9 +64,8 @@ fn work(call: &Call) {
         if let Some(Outcome::Returned(object) | Outcome::Raised(object)) = unwanted {
             Py_XDECREF(object);
         }
-        PyThreadState_Clear(state);
         state_goes();
-        PyThreadState_DeleteCurrent();
+        shim::offset_thread_end(state);
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::error::*;
 use crate::method::*;
 use crate::object::Value;
+use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::alarm::ChanTimer;
 use offset_runtime::chan::{Chan, Wait};
 use offset_runtime::error::{RecvError, SendError};

@@ -3,6 +3,9 @@
 //! Each function here sets the exception of the calling thread and gives null, so that a method can return its answer.
 
 use crate::method::{Object, string};
+use crate::shim::Py_DECREF;
+#[cfg(not(Py_3_12))]
+use crate::shim::Py_XDECREF;
 use offset_runtime::error::{Misuse, WaitError};
 use pyo3_ffi::*;
 use std::ptr::null_mut;

@@ -7,6 +7,7 @@
 use crate::error::*;
 use crate::method::*;
 use crate::shim;
+use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
 use offset_runtime::error::WaitError;
 use offset_runtime::goroutine::{Goroutine, Handle, Status};
 use offset_runtime::scheduler;

@@ -5,6 +5,7 @@
 //! touch Python between goroutines.
 
 use crate::shim;
+use crate::shim::{Py_DECREF, PyErr_Clear};
 use offset_runtime::goroutine::Goroutine;
 use offset_runtime::host::Host;
 use pyo3_ffi::*;
@@ -103,9 +104,8 @@ unsafe impl Host for Python {
             shim::offset_bind_thread(base);
             shim::offset_attach(base);
             shim::offset_refcounts_leave();
-            PyThreadState_Clear(base);
             state_goes();
-            PyThreadState_DeleteCurrent();
+            shim::offset_thread_end(base);
         }
         crate::guard::disarm_thread();
     }

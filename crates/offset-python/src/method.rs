@@ -4,6 +4,7 @@
 //! would unbalance. A single way for all types is simpler than two.
 
 use crate::error::{raise, value_error};
+use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
 use offset_runtime::clock::{self, Deadline};
 use pyo3_ffi::*;
 use std::ffi::CStr;

@@ -5,6 +5,7 @@
 
 use crate::error::raise_object;
 use crate::method::Object;
+use crate::shim::Py_DECREF;
 use pyo3_ffi::*;
 
 const TAGS: usize = 3;

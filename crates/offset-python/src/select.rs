@@ -6,6 +6,7 @@
 use crate::error::*;
 use crate::method::*;
 use crate::object::Value;
+use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::chan::Wait;
 use offset_runtime::select::{Case, INLINE, Selected, select as core_select};
 use pyo3_ffi::*;

@@ -164,9 +164,65 @@ unsafe extern "C-unwind" {
         kwargs: *mut PyObject,
     ) -> *mut PyObject;
 
+    /// Drops a reference, in such a frame: it may be the last, and run a finalizer.
+    ///
+    /// # Safety
+    /// Attached; the reference is the caller's.
+    fn offset_drop(object: *mut PyObject);
+
+    /// `PyErr_Clear`, in such a frame.
+    ///
+    /// # Safety
+    /// Attached.
+    fn offset_clear_error();
+
+    /// Deletes the attached state, in such a frame: what belongs to a thread is dropped at its end.
+    ///
+    /// # Safety
+    /// `state` is attached on this thread, which is none of the interpreter's any more afterwards.
+    pub(crate) fn offset_thread_end(state: *mut PyThreadState);
+
     /// `object.name()`, in such a frame.
     ///
     /// # Safety
     /// Attached; live objects, and `name` a string.
     pub(crate) fn offset_call_method(object: *mut PyObject, name: *mut PyObject) -> *mut PyObject;
+}
+
+// Under the names of what they stand for, so that nobody uses those by mistake: a finalizer that runs while the interpreter exits is
+// unwound. tests/test_exit.py aborts with the originals.
+
+/// Drops a reference that is not null.
+///
+/// # Safety
+/// Attached; the reference is the caller's.
+#[allow(non_snake_case)]
+#[inline]
+pub(crate) unsafe fn Py_DECREF(object: *mut PyObject) {
+    // SAFETY: by contract.
+    unsafe { offset_drop(object) };
+}
+
+/// Drops a reference, or does nothing for null.
+///
+/// # Safety
+/// As for [`Py_DECREF`].
+#[allow(non_snake_case)]
+#[inline]
+pub(crate) unsafe fn Py_XDECREF(object: *mut PyObject) {
+    if !object.is_null() {
+        // SAFETY: by contract.
+        unsafe { offset_drop(object) };
+    }
+}
+
+/// Drops the exception that is set.
+///
+/// # Safety
+/// Attached.
+#[allow(non_snake_case)]
+#[inline]
+pub(crate) unsafe fn PyErr_Clear() {
+    // SAFETY: by contract.
+    unsafe { offset_clear_error() };
 }

@@ -5,6 +5,7 @@
 use crate::error::*;
 use crate::method::*;
 use crate::shim;
+use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
 use offset_runtime::error::WaitError;
 use offset_runtime::scheduler;
 use offset_runtime::sync::{Cond, Mutex, Note, RwMutex, Semaphore, WaitGroup};

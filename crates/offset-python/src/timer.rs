@@ -7,6 +7,7 @@ use crate::chan;
 use crate::error::*;
 use crate::method::*;
 use crate::object::Value;
+use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::alarm::{ChanTimer, FuncTimer};
 use offset_runtime::clock;
 use pyo3_ffi::*;
