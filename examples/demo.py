@@ -5,6 +5,7 @@ Fails when one of them does; the others are run all the same.
 
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -25,6 +26,9 @@ PROGRAMS = {
     "chat.py": "a chat server on plain sockets",
 }
 
+# They need goroutines to be moved away from an OS thread that is blocked, which builds without the GIL cannot do.
+NEED_MOVES = {"rescue.py", "chat.py"}
+WITHOUT_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 # Seconds after which a program is taken to hang.
 PATIENCE = 120
@@ -40,8 +44,11 @@ def finish(program):
 
 
 def main():
-    failed = []
+    failed, left_out = [], len(NEED_MOVES) if WITHOUT_GIL else 0
     for name, what in PROGRAMS.items():
+        if WITHOUT_GIL and name in NEED_MOVES:
+            print(f"\n==== {name}: left out, as a build without the GIL cannot move goroutines")
+            continue
         print(f"\n==== {name}: {what}\n", flush=True)
         started = time.monotonic()
         ended = finish(HERE / name)
@@ -49,7 +56,7 @@ def main():
         if ended:
             failed.append(name)
 
-    print(f"\n==== {len(PROGRAMS) - len(failed)} of {len(PROGRAMS)} programs did what they should")
+    print(f"\n==== {len(PROGRAMS) - len(failed) - left_out} of {len(PROGRAMS) - left_out} programs did what they should")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -168,9 +168,9 @@ def test_demo_fails_when_a_program_fails(tmp_path: Path) -> None:
     demo = (EXAMPLES / "demo.py").read_text(encoding="utf-8")
     (tmp_path / "demo.py").write_text(demo, encoding="utf-8")
     for name in runpy.run_path(str(EXAMPLES / "demo.py"))["PROGRAMS"]:
-        broken = name in ("boom.py", "chat.py")
+        broken = name in ("boom.py", "workers.py")
         (tmp_path / name).write_text("raise SystemExit(3)\n" if broken else "", encoding="utf-8")
     ended = helpers.run_script(tmp_path / "demo.py", timeout=HANG)
     assert ended.returncode == 1
     assert ended.stdout.count("FAILED: status 3") == 2
-    assert ended.stderr == "failed: boom.py, chat.py\n"
+    assert ended.stderr == "failed: boom.py, workers.py\n"
