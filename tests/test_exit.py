@@ -65,7 +65,9 @@ def begin(*functions):
     "Start goroutines and wait until they have begun."
     goroutines = [go(function) for function in functions]
     while not all(goroutine.started for goroutine in goroutines):
-        offset.gosched() if offset.current() else time.sleep(0.001)
+        # Without the GIL none of them may start on the caller's machine: it could not be moved away from there.
+        free_threaded = not getattr(sys, "_is_gil_enabled", lambda: True)()
+        offset.gosched() if offset.current() and not free_threaded else time.sleep(0.001)
     return goroutines
 """
 
