@@ -16,6 +16,8 @@ mod harness;
 #[cfg(test)]
 mod chan;
 #[cfg(test)]
+mod handoff;
+#[cfg(test)]
 mod park;
 #[cfg(test)]
 mod queue;

@@ -1,0 +1,98 @@
+//! Hand-off: the model plays the monitor and takes processors from machines that run a goroutine, at any moment. Every
+//! goroutine ends, so no processor is lost; what may not move goes on where it was; and a machine picks a goroutine only while
+//! it holds the processor (`Machine::run` asserts that).
+
+use super::harness::{Count, check, check_with, finish, go, go_straight, join, runtime};
+use crate::goroutine::Handle;
+use crate::machine;
+use crate::scheduler::{self, Runtime};
+
+/// Takes processor `index` from its machine if that runs a goroutine.
+fn take(runtime: &'static Runtime, index: usize) -> bool {
+    let processor = &runtime.processors[index];
+    let tick = {
+        let state = processor.lock();
+        if !state.running {
+            return false;
+        }
+        state.tick
+    };
+    runtime.hand_off(processor, tick)
+}
+
+/// A goroutine that gives up its stack twice and, unless it may move, goes on where it started.
+fn wanderer(moves: bool, runs: &Count) -> Handle {
+    let runs = runs.clone();
+    go(move || {
+        let home = machine::this();
+        scheduler::gosched();
+        assert!(moves || std::ptr::eq(home, machine::this()), "it was moved");
+        runs.add(1);
+    })
+}
+
+fn straight(runs: &Count) -> Handle {
+    let runs = runs.clone();
+    go_straight(move || {
+        runs.add(1);
+    })
+}
+
+fn assert_at_rest(runtime: &'static Runtime, runs: &Count, count: u32) {
+    assert_eq!(runs.get(), count, "each goroutine runs once");
+    let stats = scheduler::stats();
+    assert_eq!((stats.goroutines, stats.runnable), (0, 0));
+    finish();
+    assert_eq!(scheduler::stats().stuck_machines, 0);
+    assert_eq!(scheduler::stats().machines, 0);
+    for processor in &runtime.processors {
+        assert!(!processor.lock().running);
+    }
+}
+
+fn one_processor(moves: bool) {
+    check(move || {
+        let runtime = runtime(1, moves);
+        let runs = Count::default();
+        let goroutines = [wanderer(moves, &runs), straight(&runs)];
+        take(runtime, 0);
+        goroutines.iter().for_each(join);
+        assert_at_rest(runtime, &runs, 2);
+    });
+}
+
+#[test]
+fn a_processor_is_taken_and_goroutines_stay_at_home() {
+    one_processor(false);
+}
+
+#[test]
+fn a_processor_is_taken_and_goroutines_move() {
+    one_processor(true);
+}
+
+#[test]
+fn a_processor_is_taken_twice() {
+    check(|| {
+        let runtime = runtime(1, false);
+        let runs = Count::default();
+        let goroutines = [wanderer(false, &runs), straight(&runs), straight(&runs)];
+        take(runtime, 0);
+        take(runtime, 0);
+        goroutines.iter().for_each(join);
+        assert_at_rest(runtime, &runs, 3);
+    });
+}
+
+#[test]
+fn two_processors_are_taken() {
+    check_with(1, || {
+        let runtime = runtime(2, false);
+        let runs = Count::default();
+        let goroutines = [wanderer(false, &runs), straight(&runs)];
+        take(runtime, 0);
+        take(runtime, 1);
+        goroutines.iter().for_each(join);
+        assert_at_rest(runtime, &runs, 2);
+    });
+}
