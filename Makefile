@@ -124,7 +124,9 @@ tsan: ## the core under the thread sanitizer (nightly), else valgrind
 valgrind: ## the core under valgrind's memcheck
 	.ci/instrument.sh valgrind $(ARGS)
 
-fuzz: build ## random channel programs against a naive model, CASES=20000 of them
+fuzz: build ## random channel programs against a naive model, CASES=20000 of them, in the core and in Python
+	OFFSET_MODEL_CASES=$(CASES) $(CARGO) test --release --package offset-runtime --target-dir $(TARGET_DIR) \
+	  --test one_processor --test four_processors model
 	OFFSET_MODEL_EXAMPLES=$(CASES) $(VPYTHON) -m pytest -q --timeout 0 tests/test_model.py
 
 # ---- figures and packages ----------------------------------------------------------------------

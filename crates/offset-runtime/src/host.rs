@@ -111,6 +111,8 @@ unsafe impl Host for Plain {
     fn suspended(&self) {}
     fn unbind(&self) {}
     fn run(&self, goroutine: &Goroutine) {
+        // Else the monitor takes it for one that waits to attach, and never rescues the others from it.
+        crate::scheduler::attached(goroutine);
         // SAFETY: the payload was made by `Plain::payload` and a goroutine runs once.
         let work = unsafe { Box::from_raw(goroutine.payload() as *mut Box<dyn FnOnce() + Send>) };
         if !goroutine.cancelled() {
