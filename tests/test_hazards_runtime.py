@@ -280,6 +280,59 @@ run(main)
     )
 
 
+@GIL_ONLY
+@LINUX
+def test_hazard_16_what_calls_left_behind_keeps_nobody_from_moving(extension):
+    """Rule: where the scan finds foreign code the frames are looked at; a word of a call that is over does not count.
+
+    Stacks are used again, and frames leave out much of what they cover, so words that calls of another goroutine
+    left behind show through. A goroutine that is kept on its machine for one, with a plain lock that the next
+    goroutine there waits for, stays for ever.
+    """
+    succeed(
+        """
+import logging
+sys.path.insert(0, sys.argv[1])
+import foreign_frames
+
+class Parking(io.RawIOBase):
+    def __init__(self):
+        self.data = b""
+    def writable(self):
+        return True
+    def write(self, data):
+        offset.gosched()
+        self.data += bytes(data)
+        offset.gosched()
+        return len(data)
+
+def leave_words(depth):
+    connection = sqlite3.connect(":memory:")
+    with contextlib.closing(connection):
+        connection.create_function("twice", 1, lambda value: 2 * value)
+        assert connection.execute("select twice(?)", (depth,)).fetchone() == (2 * depth,)
+    if depth:
+        foreign_frames.call(lambda: sorted([depth], key=lambda _: leave_words(depth - 1)))
+
+def talk(logger):
+    for count in range(5):
+        logger.info("message %d", count)
+
+def main():
+    for _ in range(20):
+        join(*[go(leave_words, 10) for _ in range(12)])
+        raw = Parking()
+        logger = logging.Logger("goroutines", logging.INFO)
+        logger.addHandler(logging.StreamHandler(io.TextIOWrapper(raw, write_through=True)))
+        join(*[go(talk, logger) for _ in range(6)])
+        assert raw.data.count(b"\\n") == 30, raw.data
+    print("fine")
+run(main)
+""",
+        args=(extension,),
+    )
+
+
 @LINUX
 def test_hazard_17_without_the_gil_started_goroutines_stay():
     """Rule: on a free-threaded build a started goroutine never moves; those that have not started go on.

@@ -197,6 +197,10 @@ unsafe impl Host for Python {
         crate::scan::may_move(pointer, base)
     }
 
+    fn frames_may_move(&self, base: usize) -> bool {
+        crate::scan::frames_may_move(base)
+    }
+
     fn take_cancel(&self, goroutine: &Goroutine) -> bool {
         crate::goroutine::take_cancel(goroutine)
     }

@@ -3,8 +3,10 @@
 //! CPython's own C frames keep no thread-local address across the calls that can park. Frames of other objects may: PyO3
 //! counts attachments per thread, pybind11 keeps per-thread lists, a C++ handler has thread-local state, sqlite's mutexes have
 //! owners. Such a frame shows on the stack as a return address into the object that it belongs to, so a stack on which no word
-//! points into the code of such an object has none of them. The converse does not hold: a word that only looks like an address,
-//! or is left over from a call that has returned, forbids a move that would have been harmless.
+//! points into the code of such an object has none of them. The converse does not hold: a word may only look like an address, or be
+//! left over from a call that has returned, on this goroutine or on the one that had the stack before. So where the scan finds
+//! something, `frames_may_move` looks at the frames themselves, by their unwind tables, which takes as many microseconds as there
+//! are frames. A frame without such a table ends that search, and the goroutine stays where it is.
 //!
 //! Code that may move: the interpreter, the extension modules of its standard library, the C library and its loader, and this
 //! extension. Anonymous memory is not looked for: the trampolines that live there (libffi's, perf's) are entered from objects
@@ -15,11 +17,17 @@
 //! may find it locked by a thread that it does not have, and then moves nothing.
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::may_move;
+pub(crate) use linux::{frames_may_move, may_move};
 
 /// Whether no word of `[stack_pointer, stack_base)` points into foreign code. Nothing is known of the objects of other systems.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn may_move(_stack_pointer: usize, _stack_base: usize) -> bool {
+    false
+}
+
+/// Whether no frame of the calling function's stack belongs to foreign code. Nothing is known here either.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn frames_may_move(_stack_base: usize) -> bool {
     false
 }
 
@@ -59,6 +67,57 @@ mod linux {
         !any_foreign(&table.foreign, stack_pointer, stack_base)
     }
 
+    /// Whether the frames of the calling function and of those that called it, up to `stack_base`, are all known, and none belongs to
+    /// foreign code. To be called on the stack in question, with no more held than for `may_move`, and on any thread: it keeps
+    /// nothing of the thread's.
+    #[inline(never)]
+    pub(crate) fn frames_may_move(stack_base: usize) -> bool {
+        let Ok(table) = TABLE.try_lock() else { return false };
+        // `may_move` has just brought the table up to date, and what was loaded since has no frame here.
+        let mut search = Search { foreign: &table.foreign, stack_base, answer: false };
+        // SAFETY: the callback has the type that the function wants and writes to `search` only. The unwinder reads the tables
+        // that the loader knows, which belong to the code whose frames these are.
+        unsafe { _Unwind_Backtrace(look_at_frame, (&raw mut search).cast()) };
+        search.answer
+    }
+
+    /// What a walk over frames knows; the answer is yes once it has come to the stack's base.
+    struct Search<'a> {
+        foreign: &'a [Range<usize>],
+        stack_base: usize,
+        answer: bool,
+    }
+
+    const CONTINUE: c_int = 0;
+    const STOP: c_int = 4;
+
+    /// The first frames of a goroutine's stack, which are the switch's, lie so close to its base. Their caller is the machine.
+    const FIRST_FRAMES: usize = 64;
+
+    unsafe extern "C" fn look_at_frame(context: *mut c_void, search: *mut c_void) -> c_int {
+        // SAFETY: the unwinder's context, and the address of the `Search` above.
+        let (search, frame, address) =
+            unsafe { (&mut *search.cast::<Search>(), _Unwind_GetCFA(context), _Unwind_GetIP(context)) };
+        // The address after a call that never returns may lie in the next function, or in no object.
+        if is_foreign(search.foreign, address.wrapping_sub(1)) {
+            return STOP;
+        }
+        search.answer = search.stack_base.wrapping_sub(frame) <= FIRST_FRAMES;
+        if search.answer { STOP } else { CONTINUE }
+    }
+
+    unsafe extern "C" {
+        fn _Unwind_Backtrace(look: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int, data: *mut c_void)
+        -> c_int;
+        fn _Unwind_GetCFA(context: *mut c_void) -> usize;
+        fn _Unwind_GetIP(context: *mut c_void) -> usize;
+    }
+
+    fn is_foreign(foreign: &[Range<usize>], address: usize) -> bool {
+        let after = foreign.partition_point(|range| range.start <= address);
+        after > 0 && address < foreign[after - 1].end
+    }
+
     fn any_foreign(foreign: &[Range<usize>], stack_pointer: usize, stack_base: usize) -> bool {
         let (Some(first), Some(last)) = (foreign.first(), foreign.last()) else {
             return false;
@@ -69,10 +128,7 @@ mod linux {
             // SAFETY: an aligned word of a parked stack, which the caller promises is readable. Volatile, as what is there
             // are other functions' variables.
             let word = unsafe { (address as *const usize).read_volatile() };
-            word.wrapping_sub(low) < span && {
-                let after = foreign.partition_point(|range| range.start <= word);
-                after > 0 && word < foreign[after - 1].end
-            }
+            word.wrapping_sub(low) < span && is_foreign(foreign, word)
         })
     }
 

@@ -114,3 +114,10 @@ fn many_threads_at_once() {
     // Busy or not, the answer for foreign code is never yes.
     assert_eq!(moved, 0);
 }
+
+#[test]
+fn frames_that_do_not_lead_to_the_base_stay() {
+    let _alone = ALONE.lock();
+    // No frame of this thread's stack begins at address 0: the walk ends without having seen the base.
+    assert!(!scan::frames_may_move(0));
+}

@@ -48,6 +48,10 @@ pub unsafe trait Host: Sync {
     /// thread?
     fn may_move(&self, pointer: usize, base: usize) -> bool;
 
+    /// On the goroutine's stack, which ends at `base`, without the host, on any OS thread: the same question where `may_move` has
+    /// said no. It sees words; here frames can be told from what other calls have left behind.
+    fn frames_may_move(&self, base: usize) -> bool;
+
     /// On the goroutine's stack, attached: a cancellation was asked for while it ran. Takes it back if the host has not delivered
     /// it by other means, and says whether it did.
     fn take_cancel(&self, goroutine: &Goroutine) -> bool;
@@ -122,6 +126,9 @@ unsafe impl Host for Plain {
     fn park(&self, _goroutine: &Goroutine) {}
     fn unpark(&self, _goroutine: &Goroutine) {}
     fn may_move(&self, _pointer: usize, _base: usize) -> bool {
+        true
+    }
+    fn frames_may_move(&self, _base: usize) -> bool {
         true
     }
     fn take_cancel(&self, goroutine: &Goroutine) -> bool {

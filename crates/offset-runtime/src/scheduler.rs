@@ -11,7 +11,7 @@ use crate::lock::{Lock, global, spawn as spawn_thread, yield_now};
 use crate::machine::{self, Machine};
 use crate::park::{CANCELLED, Code, Parker, TIMED_OUT, Ticket};
 use crate::processor::Processor;
-use crate::switch::{Switch, here};
+use crate::switch::{Switch, Yielder, here};
 use crate::sync::Note;
 use crate::thread::Loan;
 use crate::timer::{Node, Timers};
@@ -239,11 +239,22 @@ pub fn attached(goroutine: &Goroutine) {
 
 fn leave(goroutine: &Goroutine, switch: Switch) {
     host().park(goroutine);
-    goroutine.parked_at.set(here());
     // SAFETY: set when the goroutine started, valid as long as its stack.
-    unsafe { (*goroutine.yielder.get()).suspend(switch) };
+    let yielder = unsafe { &*goroutine.yielder.get() };
+    goroutine.parked_at.set(here());
+    yielder.suspend(switch);
+    while goroutine.parked_at.get() == 0 {
+        answer(goroutine, yielder);
+    }
     host().unpark(goroutine);
     attached(goroutine);
+}
+
+/// The goroutine was woken only to say whether its frames may move (see `Machine::ask`), perhaps by a thread that is not its own.
+#[cold]
+fn answer(goroutine: &Goroutine, yielder: &Yielder) {
+    goroutine.parked_at.set(here());
+    yielder.suspend(Switch::Answer(host().frames_may_move(goroutine.stack_base.get())));
 }
 
 /// Who waits: the current goroutine, or the calling OS thread.
