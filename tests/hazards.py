@@ -1,10 +1,14 @@
-"""What the tests of the hazards share: the beginning of their programs, and who is left out.
+"""What the tests of the hazards share: the beginning of their programs, an extension, and who is left out.
 
 Each hazard is a known way in which CPython breaks goroutines; NN in a test's name is its number in the
 design. Invariant: every program is a subprocess, because without the rule that it tests it may crash.
 """
 
+import os
+import shlex
+import subprocess
 import sys
+import sysconfig
 
 import pytest
 from helpers import FREE_THREADED, run_script
@@ -49,3 +53,86 @@ def succeed(program, *options, expected="fine\n", env=None, args=()):
     ended = run_script(PREAMBLE + program, *args, interpreter_options=options, env=env)
     assert (ended.returncode, ended.stdout) == (0, expected), ended.stdout + ended.stderr
     return ended
+
+
+# ---- an extension that is none of ours -------------------------------------------------------
+
+EXTENSION = r"""
+#define _GNU_SOURCE
+#include <Python.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* As C++ bindings do: a list of frames in thread-local memory, whose address is kept across a call. */
+static __thread long depth;
+
+static PyObject *call(PyObject *module, PyObject *function)
+{
+    long *here = &depth;
+    long before = syscall(SYS_gettid);
+    ++*here;
+    PyObject *result = PyObject_CallNoArgs(function);
+    --*here;
+    if (result == NULL)
+        return NULL;
+    Py_DECREF(result);
+    return Py_BuildValue("llO", before, (long)syscall(SYS_gettid), here == &depth ? Py_True : Py_False);
+}
+
+/* A frame as large as the largest of CPython's, which is written from its far end. */
+static __attribute__((noinline)) char large_frame(void)
+{
+    volatile char frame[262192];
+    for (size_t i = 0; i < sizeof frame / 2; i++)
+        frame[i] = 1;
+    return frame[0];
+}
+
+/* Calls it with 16 KiB of stack left, on a stack whose lowest address is given. */
+static PyObject *large_frame_at_the_end(PyObject *module, PyObject *low)
+{
+    char *here = __builtin_frame_address(0);
+    volatile char *rest = __builtin_alloca((size_t)(here - (char *)PyLong_AsVoidPtr(low)) - 16384);
+    rest[0] = 1;
+    return PyLong_FromLong(large_frame());
+}
+
+static PyMethodDef methods[] = {
+    {"call", call, METH_O, NULL},
+    {"large_frame_at_the_end", large_frame_at_the_end, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "foreign_frames", NULL, -1, methods};
+
+PyMODINIT_FUNC PyInit_foreign_frames(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+#ifdef Py_GIL_DISABLED
+    if (module != NULL)
+        PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED);
+#endif
+    return module;
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def extension(tmp_path_factory):
+    """The directory with an extension whose frames keep the address of thread-local memory."""
+    directory = tmp_path_factory.mktemp("foreign_frames")
+    source = directory / "foreign_frames.c"
+    source.write_text(EXTENSION)
+    target = directory / f"foreign_frames{sysconfig.get_config_var('EXT_SUFFIX')}"
+    compiler = os.environ.get("CC", "cc")
+    include = sysconfig.get_path("include")
+    options = ["-shared", "-fPIC", "-O1", "-fno-stack-clash-protection", f"-I{include}"]
+    command = [*shlex.split(compiler), *options, str(source), "-o", str(target)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no C compiler")
+    except subprocess.CalledProcessError as error:
+        if "Python.h" in error.stderr:
+            pytest.skip("the headers of this Python are not installed")
+        raise AssertionError(error.stderr) from error
+    return directory

@@ -9,8 +9,8 @@ Invariants:
 
 * A case's name is "KIND: WORDS"; the kind says with which others it is run in one process.
 * A case takes no time to speak of, leaves nothing behind, and depends on no other case.
-* `DEPTH` is far beyond what any stack of a goroutine holds; data is that deep, calls have no end but where CPython would
-  not end them.
+* `DEPTH` is far beyond what any stack of a goroutine holds; data is that deep, calls have no end but where
+  CPython would not end them.
 """
 
 import array
