@@ -250,7 +250,7 @@ fn leave(goroutine: &Goroutine, switch: Switch) {
     attached(goroutine);
 }
 
-/// The goroutine was woken only to say whether its frames may move (see `Machine::ask`), perhaps by a thread that is not its own.
+/// The goroutine was woken only to say whether its frames may move (see `Machine::let_it_look`), perhaps by a thread that is not its own.
 #[cold]
 fn answer(goroutine: &Goroutine, yielder: &Yielder) {
     goroutine.parked_at.set(here());

@@ -14,6 +14,8 @@ pub(crate) enum Switch {
     Yield,
     /// To sleep until its park word is claimed.
     Park,
+    /// Nothing: this is the answer to whether its frames may move (see `Machine::ask`).
+    Answer(bool),
 }
 
 pub(crate) enum CoroutineResult<Y, R> {
