@@ -5,7 +5,7 @@
 //! * `run_next`, `run_order` - under the lock of the processor whose queue it is in;
 //! * `coroutine`, `vessel` fields, `bound` - the machine that resumes it or has just got it back;
 //! * `yielder`, `parked_at` - the goroutine itself; a machine that wants to move it reads `parked_at` while it is runnable, and sets it
-//!   to 0 to ask it a question (see `Machine::ask`);
+//!   to 0 to ask it a question (see `Machine::let_it_look`);
 //! * `slot` - under the registry's lock;
 //! * the rest is atomic.
 //!

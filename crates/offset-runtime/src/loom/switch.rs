@@ -14,7 +14,7 @@ pub(crate) enum Switch {
     Yield,
     /// To sleep until its park word is claimed.
     Park,
-    /// Nothing: this is the answer to whether its frames may move (see `Machine::ask`).
+    /// Nothing: this is the answer to whether its frames may move (see `Machine::let_it_look`).
     Answer(bool),
 }
 
