@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicPtr;
 
 /// More OS threads than this are never made to run goroutines.
-const MACHINES: usize = 10_000;
+const MACHINES: usize = if cfg!(loom) { 3 } else { 10_000 };
 
 /// Counters and gauges, for whoever wants to see what the runtime does.
 #[derive(Clone, Copy, Debug, Default)]
