@@ -60,6 +60,8 @@ def succeed(program, *options, expected="fine\n", env=None, args=()):
 EXTENSION = r"""
 #define _GNU_SOURCE
 #include <Python.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -97,8 +99,95 @@ static PyObject *large_frame_at_the_end(PyObject *module, PyObject *low)
     return PyLong_FromLong(large_frame());
 }
 
+/* pybind11's loader_life_support: frames of one thread are left in the order in which they were entered. */
+struct frame { struct frame *before; };
+static __thread struct frame *top;
+
+static PyObject *in_order(PyObject *module, PyObject *function)
+{
+    struct frame frame = {top};
+    top = &frame;
+    PyObject *result = PyObject_CallNoArgs(function);
+    int is_top = top == &frame;
+    top = frame.before;
+    if (result == NULL)
+        return NULL;
+    Py_DECREF(result);
+    return PyBool_FromLong(is_top);
+}
+
+/* Memory of the data stack that is given back to the system: whole pages, or it is not the interpreter's. */
+static PyObjectArenaAllocator arena;
+static long part_pages;
+
+static void counting_free(void *context, void *address, size_t size)
+{
+    if ((uintptr_t)address % 4096 != 0)
+        part_pages++;
+    else
+        arena.free(context, address, size);
+}
+
+static PyObject *watch_pages(PyObject *module, PyObject *unused)
+{
+    PyObject_GetArenaAllocator(&arena);
+    PyObjectArenaAllocator counting = arena;
+    counting.free = counting_free;
+    PyObject_SetArenaAllocator(&counting);
+    Py_RETURN_NONE;
+}
+
+static PyObject *part_pages_freed(PyObject *module, PyObject *unused)
+{
+    return PyLong_FromLong(part_pages);
+}
+
+/* Raw allocations by a thread that runs no goroutine and has nothing attached, while its slot names a thread
+ * state: a hook of tracemalloc's would attach that. */
+static PyMemAllocatorEx raw;
+static atomic_long strays;
+
+static void look(void)
+{
+    if (PyThread_get_thread_ident() == (unsigned long)pthread_self() && _PyThreadState_UncheckedGet() == NULL
+        && PyGILState_GetThisThreadState() != NULL)
+        strays++;
+}
+
+static void *looking_malloc(void *context, size_t size)
+{
+    look();
+    return raw.malloc(context, size);
+}
+
+static void *looking_calloc(void *context, size_t count, size_t size)
+{
+    look();
+    return raw.calloc(context, count, size);
+}
+
+static PyObject *watch_allocations(PyObject *module, PyObject *unused)
+{
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw);
+    PyMemAllocatorEx looking = raw;
+    looking.malloc = looking_malloc;
+    looking.calloc = looking_calloc;
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &looking);
+    Py_RETURN_NONE;
+}
+
+static PyObject *stray_allocations(PyObject *module, PyObject *unused)
+{
+    return PyLong_FromLong(strays);
+}
+
 static PyMethodDef methods[] = {
     {"call", call, METH_O, NULL},
+    {"in_order", in_order, METH_O, NULL},
+    {"watch_pages", watch_pages, METH_NOARGS, NULL},
+    {"part_pages_freed", part_pages_freed, METH_NOARGS, NULL},
+    {"watch_allocations", watch_allocations, METH_NOARGS, NULL},
+    {"stray_allocations", stray_allocations, METH_NOARGS, NULL},
     {"large_frame_at_the_end", large_frame_at_the_end, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -174,7 +174,10 @@ run(main)
 @GIL_ONLY
 @LINUX
 def test_hazard_03_callbacks_after_a_move():
-    """Rule: as above; the slot of the thread to which a goroutine was moved names its state."""
+    """Rule: as above; the slot of the thread to which a goroutine was moved names its state.
+
+    It stays named where it ran last when that machine goes idle, so others come and go here.
+    """
     succeed(
         """
 local = threading.local()
@@ -192,6 +195,11 @@ def work(n, moves):
             native = threading.get_native_id()
             moves.append(native)
 
+def block():
+    while not stop:
+        time.sleep(0.015)
+        offset.gosched()
+
 started = makechan()
 
 def main():
@@ -199,12 +207,12 @@ def main():
     workers = [go(work, n, each) for n, each in enumerate(moves)]
     for _ in workers:
         started.recv()
-    hogs = [go(hog) for _ in range(2)]
+    blockers = [go(block) for _ in range(2)]
     end = time.monotonic() + 30
-    while not all(moves) and time.monotonic() < end:
+    while not all(len(each) >= 5 for each in moves) and time.monotonic() < end:
         offset.gosched()
     stop.append(True)
-    join(*workers, *hogs)
+    join(*workers, *blockers)
     assert all(moves), moves
     print("fine")
 run(main)
