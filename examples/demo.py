@@ -56,7 +56,8 @@ def main():
         if ended:
             failed.append(name)
 
-    print(f"\n==== {len(PROGRAMS) - len(failed) - left_out} of {len(PROGRAMS) - left_out} programs did what they should")
+    tried = len(PROGRAMS) - left_out
+    print(f"\n==== {tried - len(failed)} of {tried} programs did what they should")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -25,7 +25,7 @@ HANG = 100.0
 
 NO_MOVES = pytest.mark.skipif(
     helpers.FREE_THREADED,
-    reason="without the GIL a call that blocks in C stops the started goroutines of its machine: none can be moved away",
+    reason="without the GIL a call that blocks in C stops the started goroutines of its machine: none can move",
 )
 
 PRIMES = [n for n in range(2, 542) if all(n % d for d in range(2, n))]

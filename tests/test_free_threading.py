@@ -5,6 +5,7 @@ On builds with the GIL there is one processor; most of these tests hold there as
 
 import collections
 import gc
+import itertools
 import os
 import random
 import threading
@@ -169,7 +170,7 @@ def test_no_false_alarm_while_goroutines_wake_each_other_on_several_processors()
     def main() -> None:
         # One value on its way at a time: everybody else is parked, and a moment without it would be a deadlock.
         channels = [makechan() for _ in range(6)]
-        for source, sink in zip(channels, channels[1:], strict=False):
+        for source, sink in itertools.pairwise(channels):
             go(relay, source, sink)
         for value in range(600):
             channels[0].send(value)
