@@ -234,6 +234,31 @@ say([timer.stop() for timer in timers] == [True] * 8)
     )
 
 
+def test_a_signal_handler_that_forks_during_a_wait():
+    """The wait goes on in the child, where signals and its timeout can end it and nobody else."""
+    succeed(
+        """
+children = []
+signal.signal(signal.SIGUSR1, lambda *_: children.append(os.fork()))
+ch = makechan()
+def later():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    while not children:
+        offset.sleep(0.001)
+    os.kill(children[0], signal.SIGINT)
+    say("status", offset.syscall.blocking(wait_for, children[0]))
+    ch.send("received")
+go(later)
+try:
+    say(ch.recv())
+except KeyboardInterrupt:
+    say("interrupted")
+    os._exit(3)
+""",
+        expected=["interrupted", "status 3", "received"],
+    )
+
+
 def test_a_fork_while_everything_is_busy():
     """The scheduler's locks are free in the child, whatever the other threads did at that moment."""
     succeed(

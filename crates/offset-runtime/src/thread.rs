@@ -93,7 +93,12 @@ mod real {
         code
     }
 
+    /// Ends the wait with `code`, unless it is over already; gives how it ended.
     fn end(parker: &Parker, ticket: Ticket, code: Code) -> Option<Code> {
+        if parker.left_behind() {
+            // A signal handler has forked during the wait. In the child nobody else can end it.
+            return Some(code);
+        }
         // The claim is our own: there is nobody to wake.
         let _ = parker.claim(ticket, code);
         parker.outcome()
@@ -116,7 +121,9 @@ mod real {
                     let now = crate::clock::now();
                     if now >= when {
                         drop(notified);
-                        let _ = end(parker, ticket, TIMED_OUT);
+                        if let Some(code) = end(parker, ticket, TIMED_OUT) {
+                            break code;
+                        }
                         continue;
                     }
                     signal.wakeup.wait_for(&mut notified, std::time::Duration::from_nanos(when - now));
@@ -157,7 +164,7 @@ mod real {
             };
             if host().check_signals() {
                 restore();
-                if parker.claim(ticket, CANCELLED).won() {
+                if end(parker, ticket, CANCELLED) == Some(CANCELLED) {
                     return CANCELLED;
                 }
                 // What was waited for has happened: that stands, and the handler's exception is raised later.
@@ -174,7 +181,9 @@ mod real {
                     let now = crate::clock::now();
                     if now >= when {
                         restore();
-                        let _ = end(parker, ticket, TIMED_OUT);
+                        if let Some(code) = end(parker, ticket, TIMED_OUT) {
+                            return code;
+                        }
                         continue;
                     }
                     Some(when - now)
