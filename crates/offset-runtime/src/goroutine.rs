@@ -197,7 +197,6 @@ impl Goroutine {
     /// To be called by the host before it lets go of the payload, which it gets back: nothing will ask for it any more.
     pub fn ending(&self) -> usize {
         crate::scheduler::runtime().registry.unlist(self);
-        self.set_status(Status::Dead);
         self.payload.swap(0, Ordering::Relaxed)
     }
 

@@ -563,15 +563,18 @@ impl Machine {
             // SAFETY: the pool is this thread's own.
             unsafe { (*self.pool.get()).push(Vessel { stack, context, bound: goroutine.bound.get() }) };
         }
-        goroutine.set_status(Status::Dead);
-        // One step for all who look: who joined it does not count it any more, and who no longer counts it can join it.
+        // All of it under one lock: who joins it does not count it any more, and who does not count it, or sees it dead, can join it.
         let mut joiners = goroutine.joiners.lock();
         joiners.ended = true;
-        runtime.goroutine_ended(goroutine);
+        goroutine.set_status(Status::Dead);
+        let last = runtime.registry.ended(goroutine) == 0;
         while let Some(claim) = joiners.queue.serve(|waiter| waiter.set_granted(true), |_| {}) {
             claim.wake();
         }
         drop(joiners);
+        if last {
+            runtime.last_goroutine_ended();
+        }
         // SAFETY: the reference for being alive, which nobody uses any more.
         drop(unsafe { Handle::from_raw(goroutine) });
         // SAFETY: the pool is this thread's own.

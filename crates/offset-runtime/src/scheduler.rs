@@ -605,8 +605,8 @@ impl Runtime {
         machines.retired.push(machine);
     }
 
-    pub(crate) fn goroutine_ended(&self, goroutine: &Goroutine) {
-        if self.registry.ended(goroutine) == 0 && self.watched.load(Ordering::Relaxed) {
+    pub(crate) fn last_goroutine_ended(&self) {
+        if self.watched.load(Ordering::Relaxed) {
             self.tell_watcher();
         }
     }
