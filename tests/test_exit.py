@@ -230,6 +230,7 @@ begin(lambda: careful(1, left, right), lambda: careful(2, right, left))
 def test_an_exception_at_exit_is_reported():
     ended = finish(
         """
+offset._exit.GRACE = 30
 def failing():
     try:
         nilchan.recv()

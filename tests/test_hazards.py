@@ -4,6 +4,7 @@ Each docstring says which rule of the runtime keeps the hazard away; without tha
 for races, fails soon). See `hazards.py`.
 """
 
+import importlib.util
 import re
 import signal
 import subprocess

@@ -7,6 +7,9 @@
  * (tests/test_free_threading.py). So a context that is attached on a machine after another one becomes the first, and takes over
  * what was queued with the one before.
  *
+ * What is dropped of a machine's objects while the machine is idle waits until it runs again, or for a collection, as with a
+ * thread that waits in C.
+ *
  * Invariant: `first` is the state that was made the first last on this OS thread; it is listed. Lists and queues are touched
  * attached, so that a stopped world, a fork's among them, finds them whole.
  */
