@@ -378,6 +378,7 @@ impl Machine {
                 state = processor.lock();
                 continue;
             }
+            debug_assert!(std::ptr::eq(state.holder, self));
             state.tick += 1;
             state.running = true;
             looked = false;

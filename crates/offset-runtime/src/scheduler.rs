@@ -575,8 +575,16 @@ impl Runtime {
         }
     }
 
-    pub(crate) fn machine_idle(&self, machine: &'static Machine) {
+    pub(crate) fn machine_idle(&'static self, machine: &'static Machine) {
         self.machines.lock().idle.push(machine);
+        for processor in &self.processors {
+            let state = processor.lock();
+            // No machine could be had when it was to be staffed: here is one.
+            if state.holder.is_null() && state.queue.len() > 0 {
+                drop(state);
+                self.staff(processor);
+            }
+        }
         self.notice_quiet();
     }
 
