@@ -115,10 +115,10 @@ loom: ## the interleavings of the core's models (LOOM_MAX_PREEMPTIONS=3 for more
 miri: ## the core under Miri (needs a nightly with the component)
 	.ci/instrument.sh miri $(ARGS)
 
-asan: ## the core under the address sanitizer (nightly), else valgrind
+asan: ## the core under the address sanitizer
 	.ci/instrument.sh address $(ARGS)
 
-tsan: ## the core under the thread sanitizer (nightly), else valgrind
+tsan: ## the core under the thread sanitizer
 	.ci/instrument.sh thread $(ARGS)
 
 valgrind: ## the core under valgrind's memcheck

@@ -4,7 +4,8 @@ use super::{after, go, join, start, until, until_parked};
 use offset_runtime::chan::{Chan, Wait};
 use offset_runtime::error::{Misuse, RecvError, SendError};
 use offset_runtime::goroutine::WaitReason;
-use std::sync::{Arc, Mutex};
+use offset_runtime::lock::Lock;
+use std::sync::Arc;
 
 const EVER: Wait = Wait::Until(None);
 
@@ -20,7 +21,7 @@ fn nothing_is_lost_or_doubled_whoever_sends_and_receives() {
             for mix in 0..4u32 {
                 // Bit 0: the first sender is a thread; bit 1: the first receiver is one.
                 let chan = chan::<u32>(capacity);
-                let seen = Arc::new(Mutex::new(Vec::new()));
+                let seen = Arc::new(Lock::new(Vec::new()));
                 let sending: Vec<_> = (0..senders)
                     .map(|me| {
                         let chan = chan.clone();
@@ -43,14 +44,14 @@ fn nothing_is_lost_or_doubled_whoever_sends_and_receives() {
                             for sender in 0..senders {
                                 assert!(mine.iter().filter(|&value| value / EACH == sender).is_sorted());
                             }
-                            seen.lock().unwrap().extend(mine);
+                            seen.lock().extend(mine);
                         })
                     })
                     .collect();
                 sending.into_iter().for_each(|wait| wait());
                 chan.close().unwrap();
                 receiving.into_iter().for_each(|wait| wait());
-                let mut seen = seen.lock().unwrap();
+                let mut seen = seen.lock();
                 seen.sort();
                 assert!(seen.iter().copied().eq(0..senders * EACH), "{capacity} {senders} {receivers} {mix}");
                 assert_eq!(chan.counts(), (0, 0, u64::from(senders * EACH)));
@@ -62,11 +63,11 @@ fn nothing_is_lost_or_doubled_whoever_sends_and_receives() {
 #[test]
 fn those_who_wait_are_served_in_order() {
     let chan = chan::<usize>(0);
-    let got = Arc::new(Mutex::new(vec![0; 6]));
+    let got = Arc::new(Lock::new(vec![0; 6]));
     let receivers: Vec<_> = (0..6)
         .map(|me| {
             let (queue, got) = (chan.clone(), got.clone());
-            let receiver = start(me % 2 == 1, move || got.lock().unwrap()[me] = queue.recv(EVER).unwrap());
+            let receiver = start(me % 2 == 1, move || got.lock()[me] = queue.recv(EVER).unwrap());
             until("it waits", || chan.counts().1 == me + 1);
             receiver
         })
@@ -75,7 +76,7 @@ fn those_who_wait_are_served_in_order() {
         chan.send(value, Wait::No).unwrap();
     }
     receivers.into_iter().for_each(|wait| wait());
-    assert_eq!(*got.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(*got.lock(), [0, 1, 2, 3, 4, 5]);
 }
 
 #[test]

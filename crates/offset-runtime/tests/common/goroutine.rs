@@ -5,9 +5,10 @@ use offset_runtime::chan::{Chan, Wait};
 use offset_runtime::error::{RecvError, WaitError};
 use offset_runtime::goroutine::{Status, WaitReason};
 use offset_runtime::host::Plain;
+use offset_runtime::lock::Lock;
 use offset_runtime::scheduler;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 const EVER: Wait = Wait::Until(None);
 
@@ -52,7 +53,7 @@ fn goroutines_start_goroutines() {
 #[test]
 fn a_goroutine_knows_itself_and_its_creator() {
     assert!(scheduler::current().is_none());
-    let seen = Arc::new(Mutex::new((0, 0, 0)));
+    let seen = Arc::new(Lock::new((0, 0, 0)));
     let parent = {
         let seen = seen.clone();
         go(move || {
@@ -63,15 +64,15 @@ fn a_goroutine_knows_itself_and_its_creator() {
                 let seen = seen.clone();
                 go(move || {
                     let me = scheduler::current().unwrap();
-                    *seen.lock().unwrap() = (id, me.creator(), me.id());
+                    *seen.lock() = (id, me.creator(), me.id());
                 })
             };
             join(&child);
-            assert_eq!(seen.lock().unwrap().2, child.id());
+            assert_eq!(seen.lock().2, child.id());
         })
     };
     join(&parent);
-    let (id, creator, child) = *seen.lock().unwrap();
+    let (id, creator, child) = *seen.lock();
     assert_eq!((id, creator), (parent.id(), parent.id()));
     assert!(child > id);
 }
@@ -81,7 +82,7 @@ fn yielding_goes_round_on_one_processor() {
     if crate::PROCESSORS != 1 {
         return;
     }
-    let order = Arc::new(Mutex::new(Vec::new()));
+    let order = Arc::new(Lock::new(Vec::new()));
     let parent = {
         let order = order.clone();
         go(move || {
@@ -89,7 +90,7 @@ fn yielding_goes_round_on_one_processor() {
                 let order = order.clone();
                 go(move || {
                     for _ in 0..5 {
-                        order.lock().unwrap().push(me);
+                        order.lock().push(me);
                         scheduler::gosched();
                     }
                 })
@@ -98,9 +99,9 @@ fn yielding_goes_round_on_one_processor() {
         })
     };
     join(&parent);
-    let order = order.lock().unwrap();
+    let order = order.lock();
     for round in order.chunks(3) {
-        assert_eq!(round, [0, 1, 2], "{order:?}");
+        assert_eq!(round, [0, 1, 2], "{:?}", *order);
     }
 }
 
@@ -122,14 +123,14 @@ fn a_join_may_time_out_and_be_repeated() {
 #[test]
 fn a_cancelled_wait_ends_and_leaves_nothing_behind() {
     let chan = Arc::new(Chan::<u32>::new(0).unwrap());
-    let result = Arc::new(Mutex::new(None));
+    let result = Arc::new(Lock::new(None));
     let goroutine = {
         let (chan, result) = (chan.clone(), result.clone());
         go(move || {
             let first = chan.recv(EVER);
             // It is delivered once: the next wait is a wait again.
             let second = chan.recv(EVER);
-            *result.lock().unwrap() = Some((first, second));
+            *result.lock() = Some((first, second));
         })
     };
     until_parked(&goroutine, WaitReason::ChanReceive);
@@ -137,7 +138,7 @@ fn a_cancelled_wait_ends_and_leaves_nothing_behind() {
     super::until("the second wait", || chan.counts().1 == 1 && goroutine.wait_reason() == WaitReason::ChanReceive);
     chan.send(7, EVER).unwrap();
     join(&goroutine);
-    assert_eq!(*result.lock().unwrap(), Some((Err(RecvError::Cancelled), Ok(7))));
+    assert_eq!(*result.lock(), Some((Err(RecvError::Cancelled), Ok(7))));
     assert_eq!(chan.counts(), (0, 0, 1));
 }
 

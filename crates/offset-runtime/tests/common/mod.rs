@@ -1,5 +1,6 @@
 //! Tests of the runtime that hold for any number of processors; the executables beside this directory choose one. The host
-//! is `Plain`: goroutines are closures. Tests of one executable run side by side in one runtime.
+//! is `Plain`: goroutines are closures. Tests of one executable run side by side in one runtime. What they share is under the
+//! runtime's own lock: the thread sanitizer sees through that, and not through one of a library that it did not build.
 
 mod blocking;
 mod chan;
