@@ -4,7 +4,6 @@ Each docstring says which rule of the runtime keeps the hazard away; without tha
 for races, fails soon). See `hazards.py`.
 """
 
-import importlib.util
 import re
 import signal
 import subprocess
