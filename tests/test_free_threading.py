@@ -181,6 +181,11 @@ def test_no_false_alarm_while_goroutines_wake_each_other_on_several_processors()
         run(main)
 
 
+def test_the_end_of_main_is_never_taken_for_a_goexit() -> None:
+    for _ in range(1000):
+        assert run(int) == 0
+
+
 def test_a_deadlock_across_processors_is_found() -> None:
     # In a process without further threads or signal handlers, which might wake somebody.
     program = """

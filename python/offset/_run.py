@@ -297,7 +297,8 @@ class Run:
             return True
         if self.main is None:
             return _exit.remaining() == 0
-        if self.outcome is None and self.main.status == "dead":
+        # In this order: a main that ends at this moment, on another thread, has said how before it is dead.
+        if self.main.status == "dead" and self.outcome is None:
             # Cancelled before it began.
             self.outcome = "exited"
         if self.outcome == "exited" and _exit.remaining() == 0:
