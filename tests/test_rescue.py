@@ -31,6 +31,7 @@ import offset
 import pytest
 from helpers import FREE_THREADED, PATIENCE, Thread, go_parked, main_goroutine, wait_ended, wait_until
 from offset import current, go, gosched, makechan, sleep
+from offset.sync import atomic
 
 gil_only = pytest.mark.skipif(FREE_THREADED, reason="without the GIL, started goroutines do not move")
 
@@ -221,16 +222,15 @@ def test_endless_loops_do_not_stop_those_that_run(count):
 
 @main_goroutine
 def test_a_hundred_computations_beside_one_that_yields():
-    inside, most, steps, stop = 0, 0, 0, False
+    inside, most, steps, stop = atomic.Int(), 0, 0, False
 
     def compute():
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
+        nonlocal most
+        most = max(most, inside.add(1))
         end = time.thread_time() + 0.05
         while time.thread_time() < end:
             pass
-        inside -= 1
+        inside.add(-1)
 
     def other():
         nonlocal steps
