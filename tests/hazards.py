@@ -14,27 +14,27 @@ another file is named; "shim" is crates/offset-python/shim/tests):
 | 04 | CPython's limits are set to that stack | context.c | repr of deep lists ends in the guard |
 | 04 | the guard is larger than any C frame | stack.rs | the neighbour's stack is written to, unnoticed |
 | 05 | the first chunk of the data stack has 64 KiB | stack.rs | page faults at each call (up to 3.13) |
-| 06 | a C frame that hangs round each attach | internal.h | the process aborts at exit, now and then |
-| 07 | states are deleted where they ran last; no slot dangles | context.c, machine.rs | shim: callbacks meet a fatal error |
+| 06 | a C frame that hangs round each attach | internal.h | shim: the process aborts; here seldom |
+| 07 | states are deleted where they ran last; no slot dangles | context.c, machine.rs | shim: callbacks fail |
 | 08, 09 | the thread id is the goroutine's, and readable | context.c | the id is no memory; the wrong one is hit |
 | 10 | the main thread waits in ppoll | thread.rs | Ctrl-C is not seen |
 | 11 | a second Ctrl-C dumps and exits | _run.py | the program does not end |
 | 12 | machines block no signals | host.rs | children inherit the mask |
-| 13 | machines that compute are capped | monitor.rs | a machine for each |
+| 13 | machines that compute are capped | monitor.rs | (not tried) |
 | 14 | waiting to attach is progress | monitor.rs, machine.rs | little, as the cap of 13 holds as well |
 | 15, 28 | the scan of the C stack forbids a move | scan.rs | frames return on another thread |
 | 16 | ... but not for CPython's own frames, nor for calls that are over | scan.rs, machine.rs | deadlock |
-| 17 | without the GIL no started goroutine moves | scheduler.rs | (its memory is another thread's) |
-| 18 | a thread state is born on its machine | machine.rs | (as 17) |
+| 17 | without the GIL no started goroutine moves | scheduler.rs | (not tried) |
+| 18 | a thread state is born on its machine | machine.rs | (not tried) |
 | 19 | one page a parked goroutine; pools | stack.rs, machine.rs | 9,421 bytes each |
 | 20 | none; a collection that parks delays collections only | | |
 | 21 | dumps of our own, with everybody | _dump.py | 100 of 250 stacks |
 | 22 | `go` applies threading.settrace | threading.c | nothing is traced |
-| 23 | a thread state is reset before reuse | context.c | contexts, locals and the rest leak; also shim |
+| 23 | a thread state is reset before reuse | context.c | a context, a depth leak (the rest: not tried) |
 | 24 | none; the documentation says by how much | | |
 | 25 | a child's chunks are cut out of its states | fork.rs | nothing: no CPython so far frees them there |
-| 25 | a child that was forked in a goroutine ends with it | _exit.py | it runs on |
-| 26 | a raised recursion limit ends by name | guard.rs | a bare SIGSEGV |
+| 25 | a child that was forked in a goroutine ends with it | _exit.py | (not tried) |
+| 26 | a raised recursion limit ends by name | guard.rs | (not tried) |
 | 27 | machines allocate with a state of their own | host.rs | one stray allocation for each new stack |
 | 28 | none for calls that must be left in order; README.md | | |
 """
