@@ -78,6 +78,8 @@ pub(crate) fn start_over() {
 fn watch(runtime: &'static Runtime) {
     let mut seen = vec![Seen::default(); runtime.processors.len()];
     let mut quiet = 0;
+    // How late the system wakes this thread, at worst of late: so late it may run the others.
+    let mut late = 0;
     while !runtime.stopping() {
         if quiet >= QUIET_LOOKS {
             ASLEEP.store(true, Ordering::SeqCst);
@@ -95,8 +97,10 @@ fn watch(runtime: &'static Runtime) {
             }
             quiet = 0;
         }
+        let asleep = clock::now();
         std::thread::sleep(LOOK);
-        quiet = if look(runtime, &mut seen) { 0 } else { quiet + 1 };
+        late = (late - late / 8).max((clock::now() - asleep).saturating_sub(LOOK.as_nanos() as Instant));
+        quiet = if look(runtime, &mut seen, 4 * late) { 0 } else { quiet + 1 };
     }
 }
 
@@ -107,10 +111,11 @@ fn any_running(runtime: &Runtime) -> bool {
     })
 }
 
-/// One look at everything; whether any goroutine runs.
-fn look(runtime: &'static Runtime, seen: &mut [Seen]) -> bool {
+/// One look at everything; whether any goroutine runs. A thread that uses no processor time may only wait for a processor, `slack`
+/// longer than on an idle system.
+fn look(runtime: &'static Runtime, seen: &mut [Seen], slack: Instant) -> bool {
     let now = clock::now();
-    let computing = runtime.machines.lock().stuck.iter().filter(|machine| computes(machine, now)).count();
+    let computing = runtime.machines.lock().stuck.iter().filter(|machine| computes(machine, now, slack)).count();
     let mut any = false;
     for (processor, seen) in runtime.processors.iter().zip(seen) {
         let mut state = processor.lock();
@@ -144,7 +149,7 @@ fn look(runtime: &'static Runtime, seen: &mut [Seen]) -> bool {
         }
         let tick = state.tick;
         let blocked = used - seen.used < COMPUTED;
-        if blocked && now - seen.changed < QUIET && now - seen.since < SILENCE {
+        if blocked && now - seen.changed < QUIET + slack && now - seen.since < SILENCE + slack {
             // Not much so far, but something of late: that it computes, or waits for the interpreter lock, is soon seen.
             continue;
         }
@@ -166,7 +171,7 @@ fn look(runtime: &'static Runtime, seen: &mut [Seen]) -> bool {
 }
 
 /// Whether a machine without a processor computes. The fields are the monitor's own.
-fn computes(machine: &Machine, now: Instant) -> bool {
+fn computes(machine: &Machine, now: Instant, slack: Instant) -> bool {
     let used = machine.time_used();
     let more = used.saturating_sub(machine.used.swap(used, Ordering::Relaxed));
     if more > 0 {
@@ -175,7 +180,7 @@ fn computes(machine: &Machine, now: Instant) -> bool {
     // A look is a quarter of the time in which so much must be used.
     let computing = more >= COMPUTED / 4
         || machine.computing.load(Ordering::Relaxed)
-            && now.saturating_sub(machine.used_at.load(Ordering::Relaxed)) < SILENCE;
+            && now.saturating_sub(machine.used_at.load(Ordering::Relaxed)) < SILENCE + slack;
     machine.computing.store(computing, Ordering::Relaxed);
     computing
 }
