@@ -313,6 +313,7 @@ def test_a_goroutine_and_a_thread_import_one_module(package):
     wait_ended(goroutine)
 
 
+@PARKS_WITH_A_PLAIN_LOCK
 @main_goroutine
 def test_a_failed_import_leaves_the_lock_free(package):
     """Whoever waited for the lock meanwhile gets what a thread would get; nobody is left waiting."""
@@ -370,6 +371,7 @@ def test_a_cancelled_import_leaves_the_lock_free(package):
         del builtins.gate
 
 
+@PARKS_WITH_A_PLAIN_LOCK
 def test_imports_beside_a_hog(package):
     """A goroutine that holds an import lock is moved to another machine; it can still release it."""
     package(
