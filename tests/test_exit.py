@@ -155,7 +155,7 @@ DROPS = {
 }
 
 
-@pytest.mark.skipif(FREE_THREADED, reason="without the GIL the thread that made an object runs its finalizer: the main one")
+@pytest.mark.skipif(FREE_THREADED, reason="without the GIL the thread that made an object finalizes it")
 @pytest.mark.parametrize("drop", DROPS)
 def test_exit_while_a_finalizer_runs(drop):
     """It wants the interpreter that is going away, wherever it was called: its thread stays where it is."""
