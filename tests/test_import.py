@@ -167,7 +167,15 @@ def test_a_subinterpreter_is_refused_cleanly():
 # ---- imports in goroutines -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("together", [False, True], ids=["one after the other", "all at once"])
+# Plain threads that import these at once on 3.15t see half of `email._policybase` about one time in ten, or hang.
+IMPORTS_RACE = pytest.mark.skipif(FREE_THREADED, reason="without the GIL CPython's own imports race, in plain threads too")
+
+
+@pytest.mark.parametrize(
+    "together",
+    [False, pytest.param(True, marks=IMPORTS_RACE)],
+    ids=["one after the other", "all at once"],
+)
 def test_large_packages_are_imported_in_goroutines(together):
     """Each import runs on the stack of a goroutine, from the compiler's recursion to the module's code."""
     ended = run_script(
