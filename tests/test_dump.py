@@ -257,11 +257,13 @@ def test_sigquit_prints_all_goroutines_and_exits_with_2(beside):
 def test_sigquit_without_main():
     status, _, stderr = quit_program(
         """
-        import offset
-        def worker():
+        import signal, time, offset
+        worker = offset.go(offset.sleep, 3600)
+        def witness():
+            while not worker.wait_reason or signal.getsignal(signal.SIGQUIT) == signal.SIG_DFL:
+                time.sleep(0.001)
             print("ready")
-            offset.sleep(3600)
-        offset.go(worker)
+        threading.Thread(target=witness).start()
         offset.run()
         """
     )

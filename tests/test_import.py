@@ -168,7 +168,7 @@ def test_a_subinterpreter_is_refused_cleanly():
 
 
 # Plain threads that import these at once on 3.15t see half of `email._policybase` about one time in ten, or hang.
-IMPORTS_RACE = pytest.mark.skipif(FREE_THREADED, reason="without the GIL CPython's own imports race, in plain threads too")
+IMPORTS_RACE = pytest.mark.skipif(FREE_THREADED, reason="without the GIL CPython's imports race, in plain threads too")
 
 
 @pytest.mark.parametrize(
