@@ -35,6 +35,8 @@ pytest.register_assert_rewrite("helpers")
 import helpers  # noqa: E402
 import offset  # noqa: E402
 import offset.runtime  # noqa: E402
+
+# A fixture, for every file.
 from hazards import extension  # noqa: E402, F401
 
 # Seconds in which what a test started may still come to its end.

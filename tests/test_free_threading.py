@@ -291,7 +291,7 @@ def test_cancelling_goroutines_at_every_moment_of_their_lives() -> None:
                 gosched()
             ready.send(None)
             ready.recv()
-            wait()  # type: ignore[operator]
+            wait()
         except GoroutineExit:
             ends.append("cancelled")
             # Delivered once: this wait is not disturbed.
@@ -395,7 +395,7 @@ def test_threads_and_goroutines_hand_values_to_each_other_at_once() -> None:
         got = [channel.recv() for _ in range(4 * count)]
         assert sorted(got) == list(range(4 * count))
         for sender in senders[:2]:
-            wait_until(lambda sender=sender: sender.ended)  # type: ignore[misc]
+            wait_until(lambda sender=sender: sender.ended)
         wait_ended(*senders[2:])
 
     run(main)

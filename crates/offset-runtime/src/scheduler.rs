@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicPtr;
 
 /// More OS threads than this are never made to run goroutines.
+/// A model has room for few.
 const MACHINES: usize = if cfg!(loom) { 3 } else { 10_000 };
 
 /// Counters and gauges, for whoever wants to see what the runtime does.
@@ -250,7 +251,8 @@ fn leave(goroutine: &Goroutine, switch: Switch) {
     attached(goroutine);
 }
 
-/// The goroutine was woken only to say whether its frames may move (see `Machine::let_it_look`), perhaps by a thread that is not its own.
+/// The goroutine was woken only to say whether its frames may move (see `Machine::let_it_look`), perhaps by a thread that is
+/// not its own.
 #[cold]
 fn answer(goroutine: &Goroutine, yielder: &Yielder) {
     goroutine.parked_at.set(here());
