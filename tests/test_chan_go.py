@@ -185,7 +185,8 @@ def test_nonblock_select_race(way):
 def test_self_select(capacity):
     """Two goroutines that offer to send and to receive on one channel serve each other only."""
     channel = makechan(capacity)
-    moved = Counter()
+    # A count for each: `+=` on a shared one is not atomic where goroutines run at the same time.
+    moved = [Counter(), Counter()]
 
     def offer_both(me):
         for step in range(1000):
@@ -195,12 +196,14 @@ def test_self_select(capacity):
             else:
                 case = select(channel.if_recv(), channel.if_send(me))
                 received = case.index == 0
-            moved["received" if received else "sent"] += 1
+            moved[me]["received" if received else "sent"] += 1
             if received and capacity == 0:
                 assert case.value != me, "received from itself"
 
     wait_ended(go(offer_both, 0), go(offer_both, 1))
-    assert moved["sent"] - moved["received"] == len(channel)
+    both = sum(moved, Counter())
+    assert both.total() == 2000
+    assert both["sent"] - both["received"] == len(channel)
 
 
 @main_goroutine
