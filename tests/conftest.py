@@ -21,6 +21,7 @@ import contextlib
 import gc
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -62,6 +63,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background job ignores both, and so would the children of the tests that send them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     config.addinivalue_line("markers", "slow: takes minutes or gigabytes; run with --run-slow or -m slow")
     config.addinivalue_line(
         "markers",
@@ -151,7 +155,7 @@ def leak_check(request: pytest.FixtureRequest, warm_runtime: None) -> Iterator[N
         end_goroutines(before)
         return
     # Values of fixtures live until pytest lets go of them, after this check.
-    held = list(getattr(request.node, "funcargs", {}).values())
+    held = list((getattr(request.node, "funcargs", None) or {}).values())
     deadline = time.monotonic() + SETTLE
     while left := before.leftovers(allowed, held):
         if time.monotonic() > deadline:

@@ -409,16 +409,22 @@ def test_without_main_a_failure_ends_the_run(reports):
 # ---- the report ------------------------------------------------------------------------------
 
 
-def create_failing(error):
-    return go(fail, error)
+def create_failing(error, ready):
+    def wait_and_fail():
+        ready.recv_ok()
+        fail(error)
+
+    return go(wait_and_fail)
 
 
 def test_the_report_says_who_failed_where_and_who_made_it(capsys):
     goroutines = []
 
     def main():
-        goroutines.append(create_failing(Failure("the message")))
+        ready = makechan()
+        goroutines.append(create_failing(Failure("the message"), ready))
         goroutines[0].name = "the worker"
+        ready.close()
         nilchan.recv()
 
     with pytest.raises(Failure):

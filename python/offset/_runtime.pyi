@@ -81,7 +81,9 @@ class Goroutine:
         """Raise GoroutineExit inside the goroutine, once, where it is parked or at its next step.
 
         Its `finally` blocks run and may block. One that has not begun ends without beginning; nothing
-        happens if it has ended.
+        happens if it has ended. A wait ends in one way only: cancelled, or with what it waited for. One that
+        computes gets it between two instructions, as the main thread of a program gets KeyboardInterrupt;
+        from CPython 3.14 on that may be between the entry of a `with` and its block.
         """
     def throw(self, exc: BaseException | type[BaseException], /) -> None:
         """Raise `exc` inside the goroutine, where it is parked or at its next step."""

@@ -200,6 +200,7 @@ pub(crate) fn main(goroutine: &Goroutine) {
             cancelled
         });
         let result = if cancelled {
+            crate::sync::member_left_out(function);
             raise_thrown()
         } else if !context.is_null() && PyContext_Enter(context) < 0 {
             NULL

@@ -255,13 +255,24 @@ unsafe extern "C" fn member_call(object: Object, args: Object, kwargs: Object) -
         result
     }
 }
-/// A member whose goroutine was cancelled before it began counts as done, too.
+/// A function that is not called after all, as its goroutine was cancelled before it began: a member counts as done, too. Its
+/// deallocation would not do: without the GIL it may wait for a turn of the thread that made the object, which may be the one
+/// that waits for the group.
+pub(crate) unsafe fn member_left_out(function: Object) {
+    // SAFETY: the caller holds `function`, and is the only one who calls it.
+    unsafe {
+        if Py_TYPE(function) == MEMBER.load(Ordering::Relaxed)
+            && let Some(group) = (*function.cast::<Shell<Arc<WaitGroup>>>()).core.take()
+        {
+            let _ = group.add(-1);
+        }
+    }
+}
+/// A member that never got a goroutine, or one that never ran.
 unsafe extern "C" fn member_dealloc(object: Object) {
     // SAFETY: the last reference is gone.
     unsafe {
-        if let Some(group) = (*object.cast::<Shell<Arc<WaitGroup>>>()).core.take() {
-            let _ = group.add(-1);
-        }
+        member_left_out(object);
         dealloc::<Arc<WaitGroup>>(object);
     }
 }
