@@ -22,39 +22,36 @@ PyThreadState *offset_detach(void)
     return context;
 }
 
-/* ---- the slot ---- */
-
 /* The calling thread's number in the kernel's eyes; 0 until asked for. */
 OFFSET_THREAD_LOCAL unsigned long native_id;
 
-#if OFFSET_3_15
+#if OFFSET_3_12
+
+/* ---- thread-local variables of the interpreter ---- */
 
 #ifdef __linux__
 
-/* Where the variable lies in the thread-local block of the interpreter's object. Written once, by offset_slot_find. */
-static struct {
-    unsigned long module;
-    unsigned long offset;
-} slot;
-
 void *__tls_get_addr(void *index);
 
-static void slot_write(PyThreadState *state)
+PyThreadState **tls_address(struct tls_place *place)
 {
-    if (slot.module != 0) {
-        *(PyThreadState **)__tls_get_addr(&slot) = state;
-    }
+    return __tls_get_addr(place);
 }
 
+struct search {
+    struct tls_place *place;
+    PyThreadState *(*getter)(void);
+};
+
 /* Writes NULL to each word of the object's block that holds the state; the getter then tells which one it reads. */
-static int search_object(struct dl_phdr_info *object, size_t size, void *unused)
+static int search_object(struct dl_phdr_info *object, size_t size, void *argument)
 {
     (void)size;
-    (void)unused;
+    const struct search *search = argument;
     if (!object_contains(object, offset_interpreter_address())) {
         return 0;
     }
-    PyThreadState *current = PyGILState_GetThisThreadState();
+    PyThreadState *current = search->getter();
     PyThreadState **block = object->dlpi_tls_data;
     for (int i = 0; i < object->dlpi_phnum && block != NULL && current != NULL; i++) {
         if (object->dlpi_phdr[i].p_type != PT_TLS) {
@@ -66,11 +63,11 @@ static int search_object(struct dl_phdr_info *object, size_t size, void *unused)
                 continue;
             }
             *candidate = NULL;
-            int found = PyGILState_GetThisThreadState() == NULL;
+            int found = search->getter() == NULL;
             *candidate = current;
             if (found) {
-                slot.offset = word * sizeof *block;
-                slot.module = object->dlpi_tls_modid;
+                search->place->offset = word * sizeof *block;
+                search->place->module = object->dlpi_tls_modid;
                 return 1;
             }
         }
@@ -78,25 +75,54 @@ static int search_object(struct dl_phdr_info *object, size_t size, void *unused)
     return 1;
 }
 
-int offset_slot_find(void)
+int tls_find(struct tls_place *place, PyThreadState *(*getter)(void))
 {
-    dl_iterate_phdr(search_object, NULL);
-    return slot.module != 0;
+    struct search search = {place, getter};
+    dl_iterate_phdr(search_object, &search);
+    return place->module != 0;
 }
 
 #else
 
-static void slot_write(PyThreadState *state)
+PyThreadState **tls_address(struct tls_place *place)
 {
-    (void)state;
+    (void)place;
+    return NULL;
 }
 
-int offset_slot_find(void)
+int tls_find(struct tls_place *place, PyThreadState *(*getter)(void))
 {
+    (void)place;
+    (void)getter;
     return 0;
 }
 
 #endif
+
+#endif
+
+/* ---- the slot ---- */
+
+#if OFFSET_3_15
+
+static struct tls_place slot;
+
+void offset_slot_write(PyThreadState *state)
+{
+    if (slot.module != 0) {
+        *tls_address(&slot) = state;
+    }
+}
+
+int offset_slot_find(void)
+{
+    return tls_find(&slot, PyGILState_GetThisThreadState);
+}
+
+int offset_slot_known(void)
+{
+    return slot.module != 0;
+}
 
 #else
 
@@ -104,7 +130,7 @@ int offset_slot_find(void)
 static pthread_key_t slot;
 static int slot_known;
 
-static void slot_write(PyThreadState *state)
+void offset_slot_write(PyThreadState *state)
 {
     if (slot_known) {
         pthread_setspecific(slot, state);
@@ -130,25 +156,57 @@ int offset_slot_find(void)
     return slot_known;
 }
 
+int offset_slot_known(void)
+{
+    return slot_known;
+}
+
 #endif
 
-void offset_bind_thread(PyThreadState *context)
+/* ---- binding ---- */
+
+void offset_bind(PyThreadState *context)
 {
 #if OFFSET_3_12
-    /* The attach names the context in the slot unless this bit says that it is named somewhere. */
+    /* The attach names the context in the slot unless this bit says that it is named somewhere. Whoever gave the context up has
+     * cleared it, if by offset_leave. */
+    if (context->_status.bound_gilstate) {
+        context->_status.bound_gilstate = 0;
+    }
+#else
+    offset_slot_write(context);
+#endif
+}
+
+void offset_unbind(PyThreadState *context)
+{
+#if OFFSET_3_12
     context->_status.bound_gilstate = 0;
 #else
-    slot_write(context);
+    (void)context;
 #endif
+    offset_slot_write(NULL);
+}
+
+void offset_number(PyThreadState *context)
+{
     if (native_id == 0) {
         native_id = PyThread_get_thread_native_id();
     }
-    context->native_thread_id = native_id;
+    if (context->native_thread_id != native_id) {
+        context->native_thread_id = native_id;
+    }
+}
+
+void offset_bind_thread(PyThreadState *context)
+{
+    offset_bind(context);
+    offset_number(context);
 }
 
 void offset_unbind_thread(void)
 {
-    slot_write(NULL);
+    offset_slot_write(NULL);
     /* A forked child comes by here, and its thread has another number. */
     native_id = 0;
 }

@@ -59,6 +59,36 @@ extern int offset_ceval_known;
 
 /* Finds the slot of the PyGILState functions. Attached. 0 if it cannot be found. */
 int offset_slot_find(void);
+int offset_slot_known(void);
+void offset_slot_write(PyThreadState *state);
+
+#if OFFSET_3_12
+
+/* A thread-local variable of the interpreter, in the form that __tls_get_addr takes. */
+struct tls_place {
+    unsigned long module;
+    unsigned long offset;
+};
+
+/* Finds the one that `getter` reads. Attached. 0 if it cannot be found. */
+int tls_find(struct tls_place *place, PyThreadState *(*getter)(void));
+
+/* The calling thread's. */
+PyThreadState **tls_address(struct tls_place *place);
+
+#endif
+
+/* Looks whether a goroutine can stay attached while others run. Attached, after offset_slot_find. */
+void offset_hand_setup(void);
+
+/* Detached: makes the next attach on this OS thread name the context in its slot. */
+void offset_bind(PyThreadState *context);
+
+/* Attached as `context`, which is about to be given up: no slot names it any more. */
+void offset_unbind(PyThreadState *context);
+
+/* The context runs on this OS thread: gives it the thread's number. */
+void offset_number(PyThreadState *context);
 
 /* Makes the names that threading.c looks for. Attached. 0 with an exception set if there is no memory. */
 int offset_threading_setup(void);

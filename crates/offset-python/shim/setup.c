@@ -54,10 +54,11 @@ const char *offset_setup(void)
         return "offset was built for another minor version of CPython";
     }
     const char *reason = check_layout();
-    if (reason == NULL && !offset_slot_find() && OFFSET_BIND_EVERY_RESUME) {
+    if (reason == NULL && !offset_slot_find() && !OFFSET_3_12) {
         reason = "the thread slot of the PyGILState functions was not found";
     }
     if (reason == NULL) {
+        offset_hand_setup();
         offset_refcounts_setup();
     }
     if (reason == NULL && !offset_threading_setup()) {

@@ -35,17 +35,23 @@ void offset_attach(PyThreadState *context);
 PyThreadState *offset_detach(void);
 
 /* Makes the next attach of `context` on the calling OS thread name it in the thread's slot of the PyGILState functions. Called
- * with `context` detached, by the one who will attach it. On 3.11, where an attach does not name it, before each attach
- * (OFFSET_BIND_EVERY_RESUME); on later versions if the context ran elsewhere, or the slot was emptied or written by another means. */
+ * with `context` detached, by the one who will attach it. offset_enter does so by itself. */
 void offset_bind_thread(PyThreadState *context);
-#if PY_VERSION_HEX < 0x030C0000
-#define OFFSET_BIND_EVERY_RESUME 1
-#else
-#define OFFSET_BIND_EVERY_RESUME 0
-#endif
 
 /* Empties the calling OS thread's slot without a look at the state that it names, which may be gone. With nothing attached. */
 void offset_unbind_thread(void);
+
+/* ---- hand.c ---- */
+
+/* Attached as `context`, whose goroutine parks: gives the interpreter up, or stays attached until the next offset_enter or
+ * offset_release on this OS thread. */
+void offset_leave(PyThreadState *context);
+
+/* On `context`'s own stack, with nothing attached but what offset_leave has left: attaches it. */
+void offset_enter(PyThreadState *context);
+
+/* Gives up what offset_leave has left, if it has. To be called before this OS thread sleeps, or attaches anything by offset_attach. */
+void offset_release(void);
 
 /* ---- context.c ---- */
 

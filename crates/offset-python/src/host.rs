@@ -68,6 +68,7 @@ fn with_base<R>(work: impl FnOnce() -> R) -> R {
     let base = BASE.with(Cell::get);
     // SAFETY: the state is this thread's own; the slot may name a goroutine's, so it is bound anew.
     unsafe {
+        shim::offset_release();
         shim::offset_bind_thread(base);
         shim::offset_attach(base);
         shim::offset_refcounts_first(base);
@@ -141,23 +142,25 @@ unsafe impl Host for Python {
         });
     }
 
-    fn resume(&self, context: usize, identity: usize, rebind: bool) {
-        // SAFETY: the context is about to be attached on this thread and nowhere else.
-        unsafe {
-            if rebind || shim::OFFSET_BIND_EVERY_RESUME {
-                shim::offset_bind_thread(context as *mut _);
-            }
-            shim::offset_set_identity(identity);
-        }
+    fn resume(&self, identity: usize) {
+        shim::offset_set_identity(identity);
     }
 
     fn suspended(&self) {
         shim::offset_set_identity(0);
     }
 
+    fn release(&self) {
+        // SAFETY: by contract.
+        unsafe { shim::offset_release() };
+    }
+
     fn unbind(&self) {
-        // SAFETY: writes this thread's slot only.
-        unsafe { shim::offset_unbind_thread() };
+        // SAFETY: by contract; then this thread's slot only is written.
+        unsafe {
+            shim::offset_release();
+            shim::offset_unbind_thread();
+        }
     }
 
     fn run(&self, goroutine: &Goroutine) {
@@ -167,7 +170,7 @@ unsafe impl Host for Python {
         // Python; from then on the goroutine has none.
         unsafe {
             shim::offset_context_reset(context);
-            shim::offset_attach(context);
+            shim::offset_enter(context);
             shim::offset_refcounts_first(context);
             offset_runtime::scheduler::attached(goroutine);
             crate::goroutine::main(goroutine);
@@ -179,16 +182,16 @@ unsafe impl Host for Python {
         }
     }
 
-    fn park(&self, _goroutine: &Goroutine) {
+    fn park(&self, goroutine: &Goroutine) {
         // SAFETY: attached, as who parks is.
-        unsafe { shim::offset_detach() };
+        unsafe { shim::offset_leave(goroutine.context() as *mut _) };
     }
 
     fn unpark(&self, goroutine: &Goroutine) {
         let context = goroutine.context() as *mut PyThreadState;
-        // SAFETY: detached by `park`.
+        // SAFETY: left by `park`.
         unsafe {
-            shim::offset_attach(context);
+            shim::offset_enter(context);
             shim::offset_refcounts_first(context);
         }
     }

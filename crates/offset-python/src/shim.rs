@@ -7,9 +7,6 @@
 use pyo3_ffi::{Py_ssize_t, PyCodeObject, PyInterpreterState, PyObject, PyThreadState};
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 
-/// Whether [`offset_bind_thread`] must come before every attach: an attach of 3.11 does not write the thread's slot.
-pub(crate) const OFFSET_BIND_EVERY_RESUME: bool = cfg!(not(Py_3_12));
-
 unsafe extern "C" {
     /// The dealloc of channels: lets the collector go, and calls `offset_chan_release`, not too deeply nested.
     ///
@@ -107,6 +104,26 @@ unsafe extern "C-unwind" {
     /// # Safety
     /// Attached.
     pub(crate) fn offset_detach() -> *mut PyThreadState;
+
+    /// Gives the interpreter up, or leaves the goroutine attached until the next [`offset_enter`] or [`offset_release`] on this OS
+    /// thread.
+    ///
+    /// # Safety
+    /// Attached as `context`, whose goroutine parks.
+    pub(crate) fn offset_leave(context: *mut PyThreadState);
+
+    /// Attaches `context`, in place of what [`offset_leave`] has left.
+    ///
+    /// # Safety
+    /// On the context's own stack; nothing else is attached on this thread, and the context is attached nowhere else by anybody who
+    /// needs it.
+    pub(crate) fn offset_enter(context: *mut PyThreadState);
+
+    /// Gives up what [`offset_leave`] has left, if it has.
+    ///
+    /// # Safety
+    /// On a machine's own stack.
+    pub(crate) fn offset_release();
 
     /// A new context for the C stack `[stack_low, stack_low + stack_size)`, with `chunk` for its first Python frames. Writes the first
     /// words of `chunk` and nothing else of either. Null with an exception set.

@@ -3,7 +3,7 @@
 //! Who may touch what:
 //! * `parker` - see `park`;
 //! * `run_next`, `run_order` - under the lock of the processor whose queue it is in;
-//! * `coroutine`, `vessel` fields, `bound` - the machine that resumes it or has just got it back;
+//! * `coroutine`, `vessel` fields - the machine that resumes it or has just got it back;
 //! * `yielder`, `parked_at` - the goroutine itself; a machine that wants to move it reads `parked_at` while it is runnable, and sets it
 //!   to 0 to ask it a question (see `Machine::let_it_look`);
 //! * `slot` - under the registry's lock;
@@ -115,8 +115,6 @@ pub struct Goroutine {
     /// The stack's lowest usable address; 0 while there is none.
     identity: AtomicUsize,
     context: AtomicUsize,
-    /// The binding (see `Machine::binding`) under which it last ran.
-    pub(crate) bound: Cell<u64>,
     /// Where it ran last and its frames are; null until it starts. Machines are never freed while goroutines call them home.
     pub(crate) home: AtomicPtr<Machine>,
     pub(crate) joiners: Lock<Joiners>,
@@ -157,7 +155,6 @@ impl Goroutine {
             stack_base: Cell::new(0),
             identity: AtomicUsize::new(0),
             context: AtomicUsize::new(0),
-            bound: Cell::new(0),
             home: AtomicPtr::new(null_mut()),
             joiners: Lock::new(Joiners { ended: false, queue: WaitQueue::new() }),
         }));

@@ -25,20 +25,24 @@ pub unsafe trait Host: Sync {
     /// On a machine's own stack: ends contexts whose goroutines have ended, each on the machine that last ran it.
     fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>);
 
-    /// On a machine's own stack, right before the goroutine on `context` runs. `identity` is the lowest usable address of its
-    /// stack; `rebind` says that it last ran elsewhere, or that this thread was unbound since.
-    fn resume(&self, context: usize, identity: usize, rebind: bool);
+    /// On a machine's own stack, right before a goroutine runs. `identity` is the lowest usable address of its stack.
+    fn resume(&self, identity: usize);
 
     /// On a machine's own stack, right after a goroutine gave it up.
     fn suspended(&self);
 
-    /// On a machine's own stack, before it goes idle: nothing of this OS thread may name a context any more.
+    /// On a machine's own stack, before it sleeps: gives up what `park` may have kept.
+    fn release(&self) {}
+
+    /// On a machine's own stack, before it looks for a processor: as `release`, and nothing of this OS thread may name a context
+    /// any more.
     fn unbind(&self);
 
     /// On the goroutine's stack, with its context: the goroutine's whole life.
     fn run(&self, goroutine: &Goroutine);
 
-    /// On the goroutine's stack: gives the host up before the stack is left.
+    /// On the goroutine's stack: gives the host up before the stack is left, or keeps it for whoever runs next on this OS thread, until
+    /// that one's `unpark` or `run`, or `release`. Meanwhile the machine's loop runs, which waits for nobody who may want the host.
     fn park(&self, goroutine: &Goroutine);
 
     /// On the goroutine's stack: takes the host again.
@@ -111,7 +115,7 @@ unsafe impl Host for Plain {
     fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>) {
         contexts.for_each(drop);
     }
-    fn resume(&self, _context: usize, _identity: usize, _rebind: bool) {}
+    fn resume(&self, _identity: usize) {}
     fn suspended(&self) {}
     fn unbind(&self) {}
     fn run(&self, goroutine: &Goroutine) {

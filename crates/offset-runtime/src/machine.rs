@@ -16,7 +16,7 @@ use crate::clock::{self, Instant};
 use crate::goroutine::{Goroutine, Handle, Status};
 use crate::host::host;
 use crate::lock::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::lock::{Cell, Condvar, Lock, global, local};
+use crate::lock::{Cell, Condvar, Lock, local};
 use crate::processor::{Processor, State};
 use crate::scheduler::{Runtime, runtime};
 use crate::stack::Stack;
@@ -42,7 +42,6 @@ const TIDY_STEP: usize = 256;
 struct Vessel {
     stack: Stack,
     context: usize,
-    bound: u64,
 }
 
 struct Mailbox {
@@ -71,8 +70,6 @@ pub(crate) struct Machine {
     pub(crate) attaching: AtomicBool,
     /// The thread's own variables, so that the loop need not look for them.
     thread: AtomicPtr<Thread>,
-    /// Names the present relation of the thread to contexts: a context that was bound under another one must be bound anew.
-    binding: AtomicU64,
     pool: UnsafeCell<Vec<Vessel>>,
     /// The monitor's: processor time at the last look, when it last went up, and whether the goroutine was found to compute.
     pub(crate) used: AtomicU64,
@@ -84,10 +81,6 @@ pub(crate) struct Machine {
 unsafe impl Send for Machine {}
 // SAFETY: as above.
 unsafe impl Sync for Machine {}
-
-global! {
-    static BINDINGS: AtomicU64 = AtomicU64::new(1);
-}
 
 /// What an OS thread knows of itself.
 struct Thread {
@@ -163,7 +156,6 @@ impl Machine {
             stuck: AtomicBool::new(false),
             attaching: AtomicBool::new(false),
             thread: AtomicPtr::new(null_mut()),
-            binding: AtomicU64::new(0),
             pool: UnsafeCell::new(Vec::new()),
             used: AtomicU64::new(0),
             used_at: AtomicU64::new(0),
@@ -250,7 +242,6 @@ impl Machine {
     /// Waits for a processor; None when the thread is to end.
     fn acquire(&'static self, runtime: &'static Runtime) -> Option<&'static Processor> {
         host().unbind();
-        self.binding.store(BINDINGS.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         self.open();
         if let Some(processor) = self.ask(runtime) {
             let mut mailbox = self.mailbox.lock();
@@ -414,6 +405,7 @@ impl Machine {
         processor: &'static Processor,
         retry: Option<Instant>,
     ) -> crate::lock::Guard<'static, State> {
+        host().release();
         let mut state = processor.lock();
         if state.queue.len() > 0 && retry.is_none() || !std::ptr::eq(state.holder, self) {
             return state;
@@ -502,7 +494,6 @@ impl Machine {
         if coroutine.is_none() {
             let vessel = self.vessel();
             it.set_vessel(vessel.context, vessel.stack.low(), vessel.stack.base_address());
-            it.bound.set(vessel.bound);
             it.home.store(std::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
             self.home_count.fetch_add(1, Ordering::Relaxed);
             let address = goroutine as usize;
@@ -514,11 +505,9 @@ impl Machine {
             }));
         }
         let Some(coroutine) = coroutine else { unreachable!("made just now") };
-        let binding = self.binding.load(Ordering::Relaxed);
-        let rebind = it.bound.replace(binding) != binding;
         it.set_status(Status::Running);
         self.attaching.store(true, Ordering::Relaxed);
-        host().resume(it.context(), it.identity(), rebind);
+        host().resume(it.identity());
         // SAFETY: the variables of this very thread, which its machine's loop does not outlive.
         let thread = unsafe { &*self.thread.load(Ordering::Relaxed) };
         thread.current.set(goroutine);
@@ -562,7 +551,7 @@ impl Machine {
         if let Some(stack) = stack {
             let context = if spoiled { 0 } else { context };
             // SAFETY: the pool is this thread's own.
-            unsafe { (*self.pool.get()).push(Vessel { stack, context, bound: goroutine.bound.get() }) };
+            unsafe { (*self.pool.get()).push(Vessel { stack, context }) };
         }
         // All of it under one lock: who joins it does not count it any more, and who does not count it, or sees it dead, can join it.
         let mut joiners = goroutine.joiners.lock();
@@ -601,7 +590,7 @@ impl Machine {
             if let Some(stack) = stack {
                 let context = host().context_new(stack.low(), stack.base_address(), stack.top());
                 if context != 0 {
-                    return Vessel { stack, context, bound: 0 };
+                    return Vessel { stack, context };
                 }
             }
             crate::dump::fatal("out of memory: no stack for a goroutine");
