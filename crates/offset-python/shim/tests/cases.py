@@ -312,6 +312,120 @@ class Reuse(ContextTest):
         self.assertEqual(reusable, 0)
 
 
+class Fields(ContextTest):
+    """Each field that the shim empties or resets, one by one: most of them no Python program can leave behind."""
+
+    # These are never twice the same, and one is set by each attach, so they have tests of their own.
+    NEVER_THE_SAME = ("context_ver", "id", "native_thread_id")
+
+    def test_reset(self):
+        run(self.context, lambda: None)
+        new = shimtest.new()
+        self.addCleanup(shimtest.delete, new)
+        fresh = self.fields(new)
+        self.assertEqual(self.fields(self.context), fresh)
+        for name, value in fresh.items():
+            if name == "datastack_cached_chunk":
+                continue  # It is emptied at the end of a goroutine: test_cached_chunk.
+            with self.subTest(name):
+                shimtest.set(self.context, name, value ^ 8)
+                self.assertNotEqual(self.fields(self.context)[name], value)
+                shimtest.reset(self.context)
+                self.assertEqual(self.fields(self.context)[name], value)
+
+    def fields(self, context):
+        fields = shimtest.fields(context)
+        return {name: value for name, value in fields.items() if name not in self.NEVER_THE_SAME}
+
+    def test_ids_and_versions_are_new(self):
+        # Either would do for the cache of a ContextVar.
+        before = shimtest.fields(self.context)
+        shimtest.reset(self.context)
+        after = shimtest.fields(self.context)
+        self.assertNotEqual(after["id"], before["id"])
+        self.assertNotEqual(after["context_ver"], before["context_ver"])
+
+    def test_references(self):
+        class Thing(Exception):
+            pass
+
+        for name in shimtest.leavables(True):
+            with self.subTest(name):
+                thing = Thing()
+                before = sys.getrefcount(thing)
+                shimtest.leave(self.context, name, thing)
+                run(self.context, lambda: None)
+                self.assertEqual(sys.getrefcount(thing), before)
+
+    def test_words_that_forbid_reuse(self):
+        for name in shimtest.leavables(False):
+            with self.subTest(name):
+                shimtest.leave(self.context, name, None)
+                self.assertEqual(shimtest.run(self.context, lambda: None), (None, 0))
+                shimtest.reset(self.context)
+
+    def test_finalizers_handle_nothing(self):
+        handled = []
+
+        class Hook:
+            def __call__(self, generator):
+                pass
+
+            def __del__(self):
+                handled.append(sys.exc_info()[0])
+
+        shimtest.leave(self.context, "exc_info", ValueError())
+        run(self.context, lambda: sys.set_asyncgen_hooks(finalizer=Hook()))
+        self.assertEqual(handled, [None])
+
+    def test_cached_chunk(self):
+        if "datastack_cached_chunk" not in shimtest.fields(self.context):
+            self.skipTest("no chunk is kept")
+
+        def depth(level):
+            if level == 0:
+                return 0
+            return 1 + depth(level - 1)
+
+        self.assertEqual(run(self.context, lambda: depth(900)), 900)
+        self.assertEqual(shimtest.fields(self.context)["datastack_cached_chunk"], 0)
+
+    @unittest.skipIf(FREE_THREADED, "a started goroutine never moves there")
+    def test_native_id(self):
+        def body():
+            own = []
+            for _ in range(2):
+                own.append((shimtest.fields(self.context)["native_thread_id"], threading.get_native_id()))
+                shimtest.park()
+            return own
+
+        self.assertIsNone(shimtest.run(self.context, body))
+        self.assertIsNone(on_thread(lambda: shimtest.resume(self.context)))
+        (first, second), _ = shimtest.resume(self.context)
+        self.assertEqual(first[0], first[1])
+        self.assertEqual(second[0], second[1])
+        self.assertNotEqual(first, second)
+
+    def test_end_of_a_thread(self):
+        if sys.version_info >= (3, 13):
+            self.skipTest("threading asks for no call at the end of a thread")
+        import _thread
+
+        def body():
+            sentinel = _thread._set_sentinel()
+            sentinel.acquire()
+            return sentinel
+
+        self.assertFalse(run(self.context, body).locked())
+
+    def test_stand_in(self):
+        if not VIRTUAL:
+            self.skipTest("virtual identity is impossible here")
+        first = run(self.context, threading.current_thread)
+        self.assertNotIn(shimtest.ident(self.context), threading._active)
+        self.assertIsNot(run(self.context, threading.current_thread), first)
+
+
 class Refused(unittest.TestCase):
     """An audit hook may refuse to take a trace function away: then the context is not used again."""
 
@@ -650,6 +764,9 @@ class Endings(unittest.TestCase):
             "if pid == 0:\n"
             "    gc.collect(); context = shimtest.new()\n"
             "    assert shimtest.run(context, lambda: shimtest.ensure()) == (True, 1)\n"
+            "    shimtest.unbind()\n"
+            "    native = shimtest.run(context, lambda: shimtest.fields(context)['native_thread_id'])[0]\n"
+            "    assert native == threading.get_native_id(), native\n"
             "    shimtest.cut_all(); print('child', flush=True); sys.exit(7)\n"
             "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
             "for context in contexts: shimtest.resume(context)\n"

@@ -3,7 +3,13 @@
  * A context is the number that new() gave. run(context, function) runs the function on it, on the calling thread, up to its end or to
  * its next park(); resume(context) goes on from there. At the end the context is finished, and reset if it may serve again.
  */
+#define Py_BUILD_CORE 1
 #include "internal.h"
+
+#include "internal/pycore_interp.h"
+#if OFFSET_3_13
+#include "internal/pycore_ceval.h"
+#endif
 
 #include <pthread.h>
 #include <sys/mman.h>
@@ -13,18 +19,197 @@
 #define CHUNK (64 << 10)
 #define MAXIMUM 256
 
+struct field;
+
 struct context {
     PyThreadState *state;
     char *low, *chunk;
     ucontext_t own, caller;
     PyObject *function, *result, *error;
     int running, reusable;
+    const struct field *left; /* what `leave` has asked for */
+    PyObject *left_value;
 };
 
 static struct context contexts[MAXIMUM];
 static int used;
 static int unbinds; /* whether a thread's slot is emptied after each run on it, as before a machine goes idle */
 static __thread struct context *current;
+
+/* ---- the fields of a thread state ---- */
+
+/* INT and WORD are numbers, REQUESTS bits among others; OWN, IN_CHUNK and FRAME point into the state, its chunk, or to its lowest
+ * frame; OBJECT is a reference, HANDLED points to one, as where a generator handles an exception. */
+enum kind { INT, WORD, REQUESTS, OWN, IN_CHUNK, FRAME, OBJECT, HANDLED };
+
+#if OFFSET_3_13
+#define REQUEST_BITS ((uintptr_t)_PY_ASYNC_EXCEPTION_BIT | _PY_GIL_DROP_REQUEST_BIT)
+#else
+#define REQUEST_BITS 0
+#endif
+
+struct field {
+    const char *name;
+    size_t offset;
+    enum kind kind;
+};
+
+#define FIELD(name, kind) {#name, offsetof(PyThreadState, name), kind}
+
+/* Those that offset_context_reset writes. */
+static const struct field numbers[] = {
+    FIELD(recursion_headroom, INT),
+    FIELD(gilstate_counter, INT),
+    FIELD(tracing, INT),
+    FIELD(coroutine_origin_tracking_depth, INT),
+    FIELD(exc_info, OWN),
+    FIELD(exc_state.previous_item, WORD),
+    FIELD(datastack_top, IN_CHUNK),
+    FIELD(datastack_limit, IN_CHUNK),
+    FIELD(context_ver, WORD),
+    FIELD(id, WORD),
+#if OFFSET_3_12
+    FIELD(py_recursion_remaining, INT),
+    FIELD(what_event, INT),
+#else
+    FIELD(recursion_remaining, INT),
+    FIELD(tracing_what, INT),
+    FIELD(root_cframe.use_tracing, INT),
+    FIELD(trash_delete_nesting, INT),
+#endif
+#if OFFSET_3_12 && !OFFSET_3_14
+    FIELD(c_recursion_remaining, INT),
+#endif
+#if OFFSET_3_12 && !OFFSET_3_13
+    FIELD(trash.delete_nesting, INT),
+#endif
+#if OFFSET_3_15
+    FIELD(last_profiled_frame, WORD),
+#endif
+#if OFFSET_3_14
+    FIELD(remote_debugger_support.debugger_pending_call, INT),
+    FIELD(datastack_cached_chunk, WORD),
+#endif
+#if OFFSET_3_13
+    FIELD(current_frame, FRAME),
+    FIELD(eval_breaker, REQUESTS),
+#else
+    FIELD(cframe, OWN),
+    FIELD(root_cframe.current_frame, WORD),
+    FIELD(root_cframe.previous, WORD),
+#endif
+    FIELD(native_thread_id, WORD),
+    {NULL, 0, INT},
+};
+
+/* Those that offset_context_finish empties or looks at. Not all of them can be left behind by a Python program. */
+static const struct field leavable[] = {
+#if OFFSET_3_12
+    FIELD(current_exception, OBJECT),
+#else
+    FIELD(curexc_type, OBJECT),
+#endif
+    FIELD(exc_state.exc_value, OBJECT),
+    FIELD(exc_info, HANDLED),
+    FIELD(dict, OBJECT),
+    FIELD(async_exc, OBJECT),
+    FIELD(context, OBJECT),
+    FIELD(async_gen_firstiter, OBJECT),
+    FIELD(async_gen_finalizer, OBJECT),
+    FIELD(c_traceobj, OBJECT),
+    FIELD(c_profileobj, OBJECT),
+#if OFFSET_3_13
+    FIELD(threading_local_key, OBJECT),
+    FIELD(threading_local_sentinel, OBJECT),
+    FIELD(delete_later, WORD),
+    FIELD(critical_section, WORD),
+#elif OFFSET_3_12
+    FIELD(trash.delete_later, WORD),
+#else
+    FIELD(trash_delete_later, WORD),
+#endif
+#if OFFSET_3_15
+    FIELD(ensure.counter, WORD),
+    FIELD(ensure.owned_guard, WORD),
+#endif
+    {NULL, 0, INT},
+};
+
+static uintptr_t base_of(const struct field *field, PyThreadState *state)
+{
+    switch (field->kind) {
+    case OWN:
+        return (uintptr_t)state;
+    case IN_CHUNK:
+        return (uintptr_t)state->datastack_chunk;
+#if OFFSET_3_15
+    case FRAME:
+        return (uintptr_t)state->base_frame;
+#endif
+    default:
+        return 0;
+    }
+}
+
+static uintptr_t get_field(const struct field *field, PyThreadState *state)
+{
+    char *place = (char *)state + field->offset;
+    if (field->kind == INT) {
+        return (uintptr_t)*(int *)place;
+    }
+    uintptr_t word = *(uintptr_t *)place;
+    return field->kind == REQUESTS ? word & REQUEST_BITS : word - base_of(field, state);
+}
+
+static void set_field(const struct field *field, PyThreadState *state, uintptr_t value)
+{
+    char *place = (char *)state + field->offset;
+    if (field->kind == INT) {
+        *(int *)place = (int)value;
+    } else if (field->kind == REQUESTS) {
+        *(uintptr_t *)place |= REQUEST_BITS;
+    } else {
+        *(uintptr_t *)place = value + base_of(field, state);
+    }
+}
+
+static const struct field *find_field(const struct field *fields, const char *name)
+{
+    for (; fields->name != NULL; fields++) {
+        if (strcmp(fields->name, name) == 0) {
+            return fields;
+        }
+    }
+    PyErr_SetString(PyExc_KeyError, name);
+    return NULL;
+}
+
+/* offset_context_finish, with a field as a goroutine's C code may have left it. A number is put back before anybody follows it. */
+static int finish(struct context *context)
+{
+    const struct field *left = context->left;
+    if (left == NULL) {
+        return offset_context_finish(context->state);
+    }
+    context->left = NULL;
+    _PyErr_StackItem handled = {.exc_value = context->left_value};
+    uintptr_t before = get_field(left, context->state);
+    if (left->kind == OBJECT) {
+        Py_XDECREF((PyObject *)before);
+        set_field(left, context->state, (uintptr_t)context->left_value);
+        return offset_context_finish(context->state);
+    }
+    set_field(left, context->state, left->kind == HANDLED ? (uintptr_t)&handled : 64);
+    int reusable = offset_context_finish(context->state);
+    if (left->kind == HANDLED) {
+        Py_DECREF(handled.exc_value);
+    } else {
+        set_field(left, context->state, before);
+    }
+    return reusable;
+}
+
+/* ---- contexts ---- */
 
 /* Frames of Rust abort the process when they are unwound; these stand for some. */
 static void abort_if_unwound(const int *inside)
@@ -65,7 +250,7 @@ static void body(unsigned number)
         context->result = call(context->function);
         context->error = context->result == NULL ? take_error() : NULL;
         Py_CLEAR(context->function);
-        context->reusable = offset_context_finish(context->state);
+        context->reusable = finish(context);
         offset_detach();
         if (context->reusable) {
             offset_context_reset(context->state);
@@ -225,6 +410,89 @@ static PyObject *state(PyObject *self, PyObject *number)
     return context == NULL ? NULL : PyLong_FromVoidPtr(context->state);
 }
 
+/* The fields that a reset writes, by name. */
+static PyObject *fields(PyObject *self, PyObject *number)
+{
+    (void)self;
+    struct context *context = of(number);
+    PyObject *dict = context == NULL ? NULL : PyDict_New();
+    for (const struct field *field = numbers; dict != NULL && field->name != NULL; field++) {
+        PyObject *value = PyLong_FromUnsignedLong(get_field(field, context->state));
+        if (value == NULL || PyDict_SetItemString(dict, field->name, value) < 0) {
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
+static PyObject *set(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *number;
+    const char *name;
+    unsigned long value;
+    if (!PyArg_ParseTuple(args, "Osk", &number, &name, &value)) {
+        return NULL;
+    }
+    struct context *context = of(number);
+    const struct field *field = context == NULL ? NULL : find_field(numbers, name);
+    if (field == NULL) {
+        return NULL;
+    }
+    set_field(field, context->state, value);
+    Py_RETURN_NONE;
+}
+
+/* The context must be idle. */
+static PyObject *reset(PyObject *self, PyObject *number)
+{
+    (void)self;
+    struct context *context = of(number);
+    if (context == NULL) {
+        return NULL;
+    }
+    offset_context_reset(context->state);
+    Py_RETURN_NONE;
+}
+
+/* The next goroutine of the context leaves something in this field at its end: the object, or 64. */
+static PyObject *leave(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *number, *value;
+    const char *name;
+    if (!PyArg_ParseTuple(args, "OsO", &number, &name, &value)) {
+        return NULL;
+    }
+    struct context *context = of(number);
+    const struct field *field = context == NULL ? NULL : find_field(leavable, name);
+    if (field == NULL) {
+        return NULL;
+    }
+    context->left = field;
+    context->left_value = field->kind == WORD ? NULL : Py_NewRef(value);
+    Py_RETURN_NONE;
+}
+
+/* The names of the fields that `leave` puts an object in (true), or a number. */
+static PyObject *leavables(PyObject *self, PyObject *objects)
+{
+    (void)self;
+    PyObject *names = PyList_New(0);
+    for (const struct field *field = leavable; names != NULL && field->name != NULL; field++) {
+        if ((field->kind == WORD) == (objects == Py_True)) {
+            continue;
+        }
+        PyObject *name = PyUnicode_FromString(field->name);
+        if (name == NULL || PyList_Append(names, name) < 0) {
+            Py_CLEAR(names);
+        }
+        Py_XDECREF(name);
+    }
+    return names;
+}
+
 /* Detaches, empties this thread's slot, and gives what the slot then names: 0. */
 static PyObject *unbind(PyObject *self, PyObject *unused)
 {
@@ -346,6 +614,11 @@ static PyMethodDef methods[] = {
     {"cut_all", cut_all, METH_NOARGS, "Takes the chunks of all contexts away, as in a forked child."},
     {"ident", ident, METH_O, "The identity of a context."},
     {"state", state, METH_O, "The address of a context's thread state."},
+    {"fields", fields, METH_O, "The fields of a context that a reset writes."},
+    {"set", set, METH_VARARGS, "Writes one of them."},
+    {"reset", reset, METH_O, "offset_context_reset of an idle context."},
+    {"leave", leave, METH_VARARGS, "Has the next goroutine of a context leave something in a field."},
+    {"leavables", leavables, METH_O, "The names of such fields: for objects, or for numbers."},
     {"unbind", unbind, METH_NOARGS, "What this thread's slot names once it is emptied."},
     {"unbind_always", unbind_always, METH_O, "Whether each run empties the thread's slot at its end."},
     {"slot", slot, METH_NOARGS, "The state that this thread's slot names."},
