@@ -151,30 +151,32 @@ static PyObject *in_order(PyObject *module, PyObject *function)
     return PyBool_FromLong(is_top);
 }
 
-/* Memory of the data stack that is given back to the system: whole pages, or it is not the interpreter's. */
-static PyObjectArenaAllocator arena;
-static long part_pages;
+/* Chunks of data stacks that do not begin with a page, so that they are none of the interpreter's, in the states that a forked
+ * child has not freed yet. That of the goroutine which forked is its own. */
+static long strange_chunks;
 
-static void counting_free(void *context, void *address, size_t size)
+static void count_chunks(void)
 {
-    if ((uintptr_t)address % 4096 != 0)
-        part_pages++;
-    else
-        arena.free(context, address, size);
+    PyThreadState *own = _PyThreadState_UncheckedGet();
+    strange_chunks = 0;
+    for (PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Main()); state; state = PyThreadState_Next(state))
+        for (_PyStackChunk *chunk = state != own ? state->datastack_chunk : NULL; chunk != NULL; chunk = chunk->previous)
+            if ((uintptr_t)chunk % 4096 != 0)
+                strange_chunks++;
 }
 
-static PyObject *watch_pages(PyObject *module, PyObject *unused)
+/* Handlers run in the order in which they were installed, before anything that Python does in the child. */
+static PyObject *watch_forks(PyObject *module, PyObject *unused)
 {
-    PyObject_GetArenaAllocator(&arena);
-    PyObjectArenaAllocator counting = arena;
-    counting.free = counting_free;
-    PyObject_SetArenaAllocator(&counting);
-    Py_RETURN_NONE;
+    count_chunks();
+    if (pthread_atfork(NULL, NULL, count_chunks) != 0)
+        return PyErr_NoMemory();
+    return PyLong_FromLong(strange_chunks);
 }
 
-static PyObject *part_pages_freed(PyObject *module, PyObject *unused)
+static PyObject *chunks_at_fork(PyObject *module, PyObject *unused)
 {
-    return PyLong_FromLong(part_pages);
+    return PyLong_FromLong(strange_chunks);
 }
 
 /* Raw allocations by a thread that runs no goroutine and has nothing attached, while its slot names a thread
@@ -219,8 +221,8 @@ static PyObject *stray_allocations(PyObject *module, PyObject *unused)
 static PyMethodDef methods[] = {
     {"call", call, METH_O, NULL},
     {"in_order", in_order, METH_O, NULL},
-    {"watch_pages", watch_pages, METH_NOARGS, NULL},
-    {"part_pages_freed", part_pages_freed, METH_NOARGS, NULL},
+    {"watch_forks", watch_forks, METH_NOARGS, NULL},
+    {"chunks_at_fork", chunks_at_fork, METH_NOARGS, NULL},
     {"watch_allocations", watch_allocations, METH_NOARGS, NULL},
     {"stray_allocations", stray_allocations, METH_NOARGS, NULL},
     {"large_frame_at_the_end", large_frame_at_the_end, METH_O, NULL},

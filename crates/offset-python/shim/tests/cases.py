@@ -776,6 +776,19 @@ class Endings(unittest.TestCase):
         )
         self.assertEqual((status, output), (0, "child\n7\n"))
 
+    def test_exit_before_a_thread_wants_the_gil(self):
+        # 3.11 to 3.13 end such a thread by unwinding it, where it attaches; nothing is left to luck here.
+        code = (
+            "import threading, time, shimtest\n"
+            "class Last:\n"
+            "    def __del__(self, wait=shimtest.await_exit): wait(True)\n"
+            "last = Last()\n"
+            "threading.Thread(target=shimtest.park_until_exit, daemon=True).start()\n"
+            "while not shimtest.await_exit(False): time.sleep(0.001)\n"
+            "print('done', flush=True)\n"
+        )
+        self.assertEqual(child(code), (0, "done\n"))
+
     def test_exit_while_threads_want_the_gil(self):
         # 3.11 to 3.13 end such a thread by unwinding it, from wherever it waits.
         code = (

@@ -12,6 +12,7 @@
 #endif
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -362,6 +363,47 @@ static PyObject *park(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* ---- the end of the interpreter ---- */
+
+#if OFFSET_3_13
+#define is_finalizing Py_IsFinalizing
+#else
+#define is_finalizing _Py_IsFinalizing
+#endif
+
+static atomic_int waits, attaches;
+
+/* Wants to be attached again as soon as the interpreter ends. */
+static PyObject *park_until_exit(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    AS_RUST();
+    PyThreadState *own = offset_detach();
+    waits = 1;
+    while (!is_finalizing()) {
+        usleep(100);
+    }
+    attaches = 1;
+    offset_attach(own);
+    DONE();
+    Py_RETURN_NONE;
+}
+
+/* Whether the other one waits for that (False); waits for its wish, and for what might come of it (True), with the GIL. */
+static PyObject *await_exit(PyObject *self, PyObject *stage)
+{
+    (void)self;
+    if (stage == Py_False) {
+        return PyBool_FromLong(waits);
+    }
+    while (!attaches) {
+        usleep(100);
+    }
+    usleep(200000);
+    Py_RETURN_NONE;
+}
+
 static PyObject *delete(PyObject *self, PyObject *number)
 {
     (void)self;
@@ -610,6 +652,8 @@ static PyMethodDef methods[] = {
     {"run", run, METH_VARARGS, "Runs a function on a context, to its end or its first park()."},
     {"resume", resume, METH_O, "Goes on with a parked context."},
     {"park", park, METH_NOARGS, "Goes back to who runs the context."},
+    {"park_until_exit", park_until_exit, METH_NOARGS, "Detaches until the interpreter ends."},
+    {"await_exit", await_exit, METH_O, "Whether another thread does, or, as the interpreter ends, waits until it wants to attach."},
     {"delete", delete, METH_O, "Deletes a context and forbids its memory."},
     {"cut_all", cut_all, METH_NOARGS, "Takes the chunks of all contexts away, as in a forked child."},
     {"ident", ident, METH_O, "The identity of a context."},
