@@ -4,37 +4,38 @@ Each hazard is a known way in which CPython breaks goroutines; NN in a test's na
 design. Invariant: every program is a subprocess, because without the rule that it tests it may crash.
 
 The rules, where they are, and what was seen when each was switched off (tests are test_hazard_NN_* unless
-another file is named; "shim" is crates/offset-python/shim/tests):
+another file is named; "shim" is crates/offset-python/shim/tests, "core" is
+crates/offset-runtime/tests/host.rs):
 
 | NN | rule | where | without it |
 |---|---|---|---|
 | 01, 02 | a goroutine has a thread identity of its own | identity.c | RLocks deadlock or let two in, "reentrant call" |
-| 03 | the PyGILState slot is set at each resume (3.11) or move | attach.c, host.rs | fatal error after a move |
+| 03 | the PyGILState slot is set at each resume (3.11) or move | attach.c, host.rs | it hangs; a fatal error |
 | 04 | 1 or 2 MiB of C stack | stack.rs | decimal and marshal end in the guard |
 | 04 | CPython's limits are set to that stack | context.c | repr of deep lists ends in the guard |
 | 04 | the guard is larger than any C frame | stack.rs | the neighbour's stack is written to, unnoticed |
-| 05 | the first chunk of the data stack has 64 KiB | stack.rs | page faults at each call (up to 3.13) |
-| 06 | a C frame that hangs round each attach | internal.h | shim: the process aborts; here seldom |
-| 07 | states are deleted where they ran last; no slot dangles | context.c, machine.rs | shim: callbacks fail |
+| 05 | the first chunk of the data stack has 64 KiB | stack.rs | page faults at each call (3.14 keeps a chunk) |
+| 06 | a C frame that hangs round each attach | internal.h | shim: up to 3.13 the process aborts; here seldom |
+| 07 | states are deleted where they ran last; no slot dangles | context.c, machine.rs | shim, core: a slot dangles |
 | 08, 09 | the thread id is the goroutine's, and readable | context.c | the id is no memory; the wrong one is hit |
 | 10 | the main thread waits in ppoll | thread.rs | Ctrl-C is not seen |
 | 11 | a second Ctrl-C dumps and exits | _run.py | the program does not end |
 | 12 | machines block no signals | host.rs | children inherit the mask |
-| 13 | machines that compute are capped | monitor.rs | (not tried) |
-| 14 | waiting to attach is progress | monitor.rs, machine.rs | little, as the cap of 13 holds as well |
+| 13 | machines that compute are capped | monitor.rs | 26 to 36 threads |
+| 14 | waiting to attach is progress | monitor.rs, machine.rs | core: a hand-off; here the cap of 13 hides it |
 | 15, 28 | the scan of the C stack forbids a move | scan.rs | frames return on another thread |
 | 16 | ... but not for CPython's own frames, nor for calls that are over | scan.rs, machine.rs | deadlock |
-| 17 | without the GIL no started goroutine moves | scheduler.rs | (not tried) |
-| 18 | a thread state is born on its machine | machine.rs | (not tried) |
+| 17 | without the GIL no started goroutine moves | lib.rs | they move (test_free_threading.py, too) |
+| 18 | a thread state is born on its machine | machine.rs | what others drop is not freed |
 | 19 | one page a parked goroutine; pools | stack.rs, machine.rs | 9,421 bytes each |
 | 20 | none; a collection that parks delays collections only | | |
 | 21 | dumps of our own, with everybody | _dump.py | 100 of 250 stacks |
 | 22 | `go` applies threading.settrace | threading.c | nothing is traced |
-| 23 | a thread state is reset before reuse | context.c | a context, a depth leak (the rest: not tried) |
+| 23 | a thread state is reset before reuse | context.c | shim: each field, one by one |
 | 24 | none; the documentation says by how much | | |
-| 25 | a child's chunks are cut out of its states | fork.rs | nothing: no CPython so far frees them there |
-| 25 | a child that was forked in a goroutine ends with it | _exit.py | (not tried) |
-| 26 | a raised recursion limit ends by name | guard.rs | (not tried) |
+| 25 | a child's chunks are cut out of its states | fork.rs | they are still named (no CPython so far frees them) |
+| 25 | a child that was forked in a goroutine ends with it | goroutine.rs | another status (test_fork.py, too) |
+| 26 | a raised recursion limit ends by name | guard.rs | 3.11: a bare SIGSEGV |
 | 27 | machines allocate with a state of their own | host.rs | one stray allocation for each new stack |
 | 28 | none for calls that must be left in order; README.md | | |
 """
@@ -151,18 +152,21 @@ static PyObject *in_order(PyObject *module, PyObject *function)
     return PyBool_FromLong(is_top);
 }
 
-/* Chunks of data stacks that do not begin with a page, so that they are none of the interpreter's, in the states that a forked
- * child has not freed yet. That of the goroutine which forked is its own. */
+/* Chunks of data stacks that do not begin with a page, so that they are none of the interpreter's, in the states
+ * that a forked child has not freed yet. That of the goroutine which forked is its own. */
 static long strange_chunks;
 
 static void count_chunks(void)
 {
     PyThreadState *own = _PyThreadState_UncheckedGet();
     strange_chunks = 0;
-    for (PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Main()); state; state = PyThreadState_Next(state))
-        for (_PyStackChunk *chunk = state != own ? state->datastack_chunk : NULL; chunk != NULL; chunk = chunk->previous)
+    PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+    for (; state != NULL; state = PyThreadState_Next(state)) {
+        _PyStackChunk *chunk = state != own ? state->datastack_chunk : NULL;
+        for (; chunk != NULL; chunk = chunk->previous)
             if ((uintptr_t)chunk % 4096 != 0)
                 strange_chunks++;
+    }
 }
 
 /* Handlers run in the order in which they were installed, before anything that Python does in the child. */
