@@ -62,9 +62,10 @@ def reading():
         os.write(write, b"x")
 
 def begin(*functions):
-    "Start goroutines and wait until they have begun."
+    "Start goroutines and wait until they have begun, and those that park have parked."
     goroutines = [go(function) for function in functions]
-    while not all(goroutine.started for goroutine in goroutines):
+    begun = lambda goroutine, function: goroutine.wait_reason if function is parked else goroutine.started
+    while not all(map(begun, goroutines, functions)):
         # Without the GIL none of them may start on the caller's machine: it could not be moved away from there.
         free_threaded = not getattr(sys, "_is_gil_enabled", lambda: True)()
         offset.gosched() if offset.current() and not free_threaded else time.sleep(0.001)

@@ -675,14 +675,14 @@ def test_selects_that_wait_leave_no_references():
 
 
 def test_an_ended_goroutine_frees_the_values_of_its_cases():
-    class Value:
-        alive = 0
+    alive = offset.sync.atomic.Int()
 
+    class Value:
         def __init__(self):
-            Value.alive += 1
+            alive.add(1)
 
         def __del__(self):
-            Value.alive -= 1
+            alive.add(-1)
 
     def program():
         channels = [makechan() for _ in range(3)]
@@ -691,9 +691,9 @@ def test_an_ended_goroutine_frees_the_values_of_its_cases():
             select(*[channel.if_send(Value()) for channel in channels])
 
         waiting = go_parked(choose)
-        assert Value.alive == 3
+        assert alive.load() == 3
         channels[0].recv()
         wait_ended(waiting)
 
     offset.run(program)
-    wait_until(lambda: Value.alive == 0, "all values freed")
+    wait_until(lambda: alive.load() == 0, "all values freed")

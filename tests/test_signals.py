@@ -250,12 +250,13 @@ run(main)
 
 
 def test_a_second_ctrl_c_during_a_c_call_dumps_all_goroutines():
+    # From the print to the sleep in C, where no exception is raised.
     program = """
+import functools, operator
 def the_main_function():
     go_other()
-    print("ready")
     try:
-        time.sleep(3600)
+        list(map(operator.call, (functools.partial(print, "ready"), functools.partial(time.sleep, 3600))))
     finally:
         print("never reached")
 run(the_main_function)
