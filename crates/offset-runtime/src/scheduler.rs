@@ -298,7 +298,7 @@ impl Party {
         let node = Node::new();
         if let Some(when) = deadline {
             let runtime = runtime();
-            // SAFETY: the node lies in this frame, which does not end before `remove` below.
+            // SAFETY: the node lies in this frame, which does not end before the time-out or `remove` below.
             if unsafe { runtime.timers.add_deadline(when, &goroutine.parker, ticket, &node) } {
                 runtime.poke();
             }
@@ -311,6 +311,8 @@ impl Party {
         if deadline.is_some() && code != TIMED_OUT {
             runtime().timers.remove(&node);
         }
+        // The frame is ours again (the model `park::a_timer_leaves_the_frame_that_it_ends_alone` fails if it is not).
+        debug_assert!(node.is_out());
         code
     }
 }

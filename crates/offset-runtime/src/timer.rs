@@ -1,11 +1,11 @@
 //! Timers: one heap for the process, ordered by time.
 //!
-//! An entry is either the deadline of a parked goroutine, whose node lies on its stack and is removed before the stack goes
-//! on, or a counted [`Alarm`]. Deadlines are claimed under the heap's lock, so that a node is never used after its owner
-//! removed it. Alarms are rung outside the heap's lock but under `FIRING`, which a fork takes.
+//! An entry is either the deadline of a parked goroutine, whose node lies on its stack and is out of the heap before the stack
+//! goes on, or a counted [`Alarm`]. Deadlines are taken out and then claimed, under the heap's lock: by the claim the node is its
+//! owner's again, who removes it himself if the wait ended in another way. Alarms are rung outside the heap's lock but under `FIRING`, which a fork takes.
 
 use crate::clock::Instant;
-use crate::lock::atomic::{AtomicU64, Ordering};
+use crate::lock::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::lock::{Cell, Lock, global};
 use crate::park::{Claim, Parker, TIMED_OUT, Ticket};
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub(crate) trait Alarm: Send + Sync {
 
 /// Names an entry of the heap. All fields are under the heap's lock.
 pub(crate) struct Node {
-    /// The entry's slot; `OUT` while there is no entry.
-    slot: Cell<u32>,
+    /// The entry's slot; `OUT` while there is no entry. Atomic because a model must see what happens between two accesses.
+    slot: AtomicU32,
     /// Counts armings.
     turn: Cell<u64>,
     /// Nanoseconds between rings; 0 for a single one.
@@ -46,7 +46,12 @@ unsafe impl Sync for Node {}
 
 impl Node {
     pub(crate) fn new() -> Node {
-        Node { slot: Cell::new(OUT), turn: Cell::new(0), period: Cell::new(0) }
+        Node { slot: AtomicU32::new(OUT), turn: Cell::new(0), period: Cell::new(0) }
+    }
+
+    /// Whether it has no entry. For its owner, once nobody else knows the node, or under the heap's lock.
+    pub(crate) fn is_out(&self) -> bool {
+        self.slot.load(Ordering::Relaxed) == OUT
     }
 }
 
@@ -110,7 +115,7 @@ impl Timers {
     /// Ends the wait `ticket` as timed out at `when`. True if this is now the earliest of all.
     ///
     /// # Safety
-    /// `node` and `parker` stay where they are until [`Timers::remove`] has been called for `node`.
+    /// `node` and `parker` stay where they are until the wait has ended as timed out or [`Timers::remove`] was called for `node`.
     pub(crate) unsafe fn add_deadline(
         &self,
         when: Instant,
@@ -156,7 +161,7 @@ impl Timers {
         });
         let entry = Entry { when, slot, what };
         let node = entry.node();
-        node.slot.set(slot);
+        node.slot.store(slot, Ordering::Relaxed);
         node.turn.set(node.turn.get() + 1);
         let at = heap.entries.len();
         heap.entries.push(entry);
@@ -166,7 +171,8 @@ impl Timers {
     }
 
     fn take(&self, heap: &mut Heap, node: &Node) -> Option<Entry> {
-        let slot = node.slot.replace(OUT);
+        let slot = node.slot.load(Ordering::Relaxed);
+        node.slot.store(OUT, Ordering::Relaxed);
         if slot == OUT {
             return None;
         }
@@ -202,13 +208,13 @@ impl Timers {
                     break;
                 }
                 match &first.what {
-                    What::Deadline { parker, ticket, .. } => {
-                        // SAFETY: the owner cannot leave its wait before it has removed the node under this lock.
-                        claims[won] = unsafe { (**parker).claim(*ticket, TIMED_OUT) };
-                        won += 1;
-                        let node: *const Node = first.node();
-                        // SAFETY: as above; the deadline's entry owns nothing.
+                    &What::Deadline { parker, ticket, node } => {
+                        // Before the claim: an owner that has not parked yet goes on as soon as it is claimed.
+                        // SAFETY: the owner does not leave its wait while the node is in the heap; the entry owns nothing.
                         drop(self.take(&mut heap, unsafe { &*node }));
+                        // SAFETY: it leaves once it is claimed by us, or has removed the node under this lock.
+                        claims[won] = unsafe { (*parker).claim(ticket, TIMED_OUT) };
+                        won += 1;
                     }
                     What::Ring(alarm) => {
                         let alarm = alarm.clone();

@@ -3,10 +3,13 @@
 
 use super::harness::{check, check_with, finish, go, join, let_time_pass, runtime, thread};
 use crate::chan::{Chan, Wait};
+use crate::clock::LATER;
 use crate::error::{RecvError, SendError};
 use crate::lock::UnsafeCell;
 use crate::park::{Claim, Code, Owner, Parker, TIMED_OUT};
 use crate::scheduler;
+use crate::thread::ThreadSignal;
+use crate::timer::{Node, Timers};
 use std::sync::{Arc, Mutex};
 
 struct Word {
@@ -144,7 +147,7 @@ fn offered_once(deadline: Option<u64>, end: fn(&crate::goroutine::Handle), expec
 
 #[test]
 fn a_timer_against_a_counterpart() {
-    offered_once(Some(crate::clock::LATER), |_| let_time_pass(), RecvError::TimedOut);
+    offered_once(Some(LATER), |_| let_time_pass(), RecvError::TimedOut);
 }
 
 #[test]
@@ -156,6 +159,31 @@ fn a_cancellation_against_a_counterpart() {
         },
         RecvError::Cancelled,
     );
+}
+
+#[test]
+fn a_timer_leaves_the_frame_that_it_ends_alone() {
+    check_with(3, || {
+        let timers = Arc::new(Timers::new());
+        // A thread's, as there is no machine here that could be told.
+        let parker: &'static Parker = Box::leak(Box::new(Parker::new(Owner::Thread(ThreadSignal::new()))));
+        let ticket = parker.arm();
+        let machine = {
+            let timers = timers.clone();
+            thread(move || timers.run(LATER))
+        };
+        let node = Node::new();
+        // SAFETY: the node stays until the thread has ended.
+        let _ = unsafe { timers.add_deadline(LATER, parker, ticket, &node) };
+        // It gives up its stack, finds itself claimed, and goes on at once: its frame is used for other things.
+        if parker.mark_parked() {
+            assert_eq!(parker.outcome(), Some(TIMED_OUT));
+            assert!(node.is_out());
+        }
+        machine.join().unwrap();
+        timers.remove(&node);
+        assert!(node.is_out());
+    });
 }
 
 #[test]
