@@ -5,10 +5,11 @@
 //! spawns and parks, `machine` runs, `monitor` hands processors on, `park` decides how a wait ends. Each file opens with its
 //! invariants.
 
-// The monitor and a fork have no model.
+// The monitor's policy and a fork have no model.
 #![cfg_attr(loom, allow(dead_code))]
 
 pub mod alarm;
+mod bed;
 pub mod blocking;
 pub mod chan;
 #[cfg(not(loom))]

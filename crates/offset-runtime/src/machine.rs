@@ -372,6 +372,8 @@ impl Machine {
             debug_assert!(std::ptr::eq(state.holder, self));
             state.tick += 1;
             state.running = true;
+            // Here as well as where an idle machine is woken: a timer wakes it without anybody's doing, and a first one was never idle.
+            crate::bed::busy();
             looked = false;
             drop(state);
             let after = self.execute(runtime, goroutine);

@@ -8,11 +8,12 @@
 //! those that have not are tried one by one: as long as none computes, at full speed; after each that does, the next one
 //! waits, longer every time. So no number of endless loops stops the rest, nor do they make a machine each at once.
 
+use crate::bed;
 use crate::clock::{self, Instant};
-use crate::lock::{Condvar, Lock, spawn};
+use crate::lock::spawn;
 use crate::machine::Machine;
 use crate::scheduler::{Runtime, runtime};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const LOOK: Duration = Duration::from_micros(2_500);
@@ -34,10 +35,6 @@ const LONGEST_DELAY: Instant = 1_600_000_000;
 /// Looks without any goroutine running before the monitor sleeps.
 const QUIET_LOOKS: u32 = 200;
 
-static ASLEEP: AtomicBool = AtomicBool::new(false);
-static BED: Lock<()> = Lock::new(());
-static ALARM: Condvar = Condvar::new();
-
 /// What was seen of one processor.
 #[derive(Clone, Copy, Default)]
 struct Seen {
@@ -51,28 +48,11 @@ struct Seen {
     delay: Instant,
 }
 
-/// A processor that slept has work: the monitor must watch again.
-#[inline]
-pub(crate) fn busy() {
-    if ASLEEP.load(Ordering::Relaxed) {
-        let _bed = BED.lock();
-        ASLEEP.store(false, Ordering::Relaxed);
-        ALARM.notify_one();
-    }
-}
-
 /// Starts the thread, once a process.
 pub(crate) fn start() {
     if !spawn("offset-monitor", 128 * 1024, || watch(runtime())) {
         crate::dump::fatal("the system refuses a thread for the monitor");
     }
-}
-
-/// In a forked child there is no monitor yet.
-pub(crate) fn start_over() {
-    ASLEEP.store(false, Ordering::Relaxed);
-    // SAFETY: the child has one thread, so nobody holds or waits for the lock that is overwritten.
-    unsafe { std::ptr::write((&raw const BED).cast_mut(), Lock::new(())) };
 }
 
 fn watch(runtime: &'static Runtime) {
@@ -82,17 +62,8 @@ fn watch(runtime: &'static Runtime) {
     let mut late = 0;
     while !runtime.stopping() {
         if quiet >= QUIET_LOOKS {
-            ASLEEP.store(true, Ordering::SeqCst);
-            // Somebody may have become busy before the flag was up. Not asked in bed: `busy` comes there with a processor locked.
-            if !any_running(runtime) {
-                let mut bed = BED.lock();
-                if ASLEEP.load(Ordering::Relaxed) {
-                    // The timeout bounds what a missed wake-up could cost, and costs nothing itself.
-                    ALARM.wait_for(&mut bed, Duration::from_secs(10));
-                }
-            }
-            ASLEEP.store(false, Ordering::Relaxed);
-            if !any_running(runtime) {
+            bed::sleep(runtime);
+            if !bed::any_running(runtime) {
                 continue;
             }
             quiet = 0;
@@ -102,13 +73,6 @@ fn watch(runtime: &'static Runtime) {
         late = (late - late / 8).max((clock::now() - asleep).saturating_sub(LOOK.as_nanos() as Instant));
         quiet = if look(runtime, &mut seen, 4 * late) { 0 } else { quiet + 1 };
     }
-}
-
-fn any_running(runtime: &Runtime) -> bool {
-    runtime.processors.iter().any(|processor| {
-        let state = processor.lock();
-        state.running || state.queue.len() > 0
-    })
 }
 
 /// One look at everything; whether any goroutine runs. A thread that uses no processor time may only wait for a processor, `slack`

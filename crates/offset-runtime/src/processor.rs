@@ -81,7 +81,7 @@ impl State {
             self.idle = false;
             // SAFETY: machines are never freed.
             unsafe { (*self.holder).sleep.notify_one() };
-            crate::monitor::busy();
+            crate::bed::busy();
         }
     }
 

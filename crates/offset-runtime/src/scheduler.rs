@@ -143,7 +143,7 @@ fn create(last_id: u64) -> &'static Runtime {
 pub(crate) fn start_over() {
     machine::start_over();
     crate::thread::start_over();
-    crate::monitor::start_over();
+    crate::bed::start_over();
     // SAFETY: as in `runtime`.
     let last_id = unsafe { RUNTIME.load(Ordering::Acquire).as_ref() }.map_or(0, |old| old.registry.last_id());
     RUNTIME.store(null_mut(), Ordering::Release);

@@ -128,3 +128,22 @@ fn machines_without_work_go_away() {
     join(&writer);
     join(&blocked);
 }
+
+#[test]
+fn a_machine_that_a_timer_woke_is_watched() {
+    let _alone = alone();
+    // By then nothing has run for so long that the monitor sleeps; nobody but the clock wakes the machine.
+    let when = clock::after(Duration::from_millis(1_200));
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    let blocked = go(move || {
+        scheduler::sleep(when, WaitReason::Sleep);
+        reader.read_exact(&mut [0]).unwrap();
+    });
+    let other = go(move || {
+        scheduler::sleep(when.map(|when| when + 1), WaitReason::Sleep);
+        writer.write_all(&[1]).unwrap();
+    });
+    // Without a rescue the first never ends.
+    join(&blocked);
+    join(&other);
+}

@@ -2,10 +2,13 @@
 //! goroutine ends, so no processor is lost; what may not move goes on where it was; and a machine picks a goroutine only while
 //! it holds the processor (`Machine::run` asserts that).
 
-use super::harness::{Count, check, check_with, finish, go, go_straight, join, runtime};
+use super::harness::{Count, check, check_with, finish, go, go_straight, join, runtime, thread};
+use crate::bed;
 use crate::goroutine::Handle;
+use crate::lock::{Condvar, Lock};
 use crate::machine;
 use crate::scheduler::{self, Runtime};
+use std::sync::Arc;
 
 /// Takes processor `index` from its machine if that runs a goroutine.
 fn take(runtime: &'static Runtime, index: usize) -> bool {
@@ -69,6 +72,32 @@ fn a_processor_is_taken_and_goroutines_stay_at_home() {
 #[test]
 fn a_processor_is_taken_and_goroutines_move() {
     one_processor(true);
+}
+
+#[test]
+fn the_monitor_is_awake_while_a_goroutine_runs() {
+    check(|| {
+        let runtime = runtime(1, true);
+        let awake = Arc::new((Lock::new(false), Condvar::new()));
+        let monitor = {
+            let awake = awake.clone();
+            thread(move || {
+                bed::sleep(runtime);
+                *awake.0.lock() = true;
+                awake.1.notify_one();
+            })
+        };
+        // It holds up its machine until the monitor is there to take the processor away.
+        let stuck = go_straight(move || {
+            let mut seen = awake.0.lock();
+            while !*seen {
+                awake.1.wait(&mut seen);
+            }
+        });
+        join(&stuck);
+        monitor.join().unwrap();
+        finish();
+    });
 }
 
 #[test]

@@ -1,5 +1,3 @@
 //! The model plays the monitor: it calls `Runtime::hand_off` itself.
 
-pub(crate) fn busy() {}
-
 pub(crate) fn start() {}

@@ -1,0 +1,65 @@
+//! Where the monitor sleeps while no goroutine runs.
+//!
+//! No wake-up is missed: who puts a goroutine on a machine says so under the lock of its processor, and calls [`busy`] under it;
+//! the monitor says that it sleeps, and looks at each processor under its lock then. Whoever comes second sees the other.
+
+use crate::lock::atomic::{AtomicBool, Ordering};
+use crate::lock::{Condvar, Lock, global};
+use crate::scheduler::Runtime;
+
+struct Bed {
+    /// Somebody sleeps, or is about to. Set to false under the lock by who wakes it.
+    asleep: AtomicBool,
+    /// A leaf: taken with a processor locked, and held over nothing.
+    lock: Lock<()>,
+    alarm: Condvar,
+}
+
+global! {
+    static BED: Bed = Bed { asleep: AtomicBool::new(false), lock: Lock::new(()), alarm: Condvar::new() };
+}
+
+/// A goroutine runs, or is about to: the monitor must watch again. Called with the processor locked.
+#[inline]
+pub(crate) fn busy() {
+    if BED.asleep.load(Ordering::Relaxed) {
+        wake();
+    }
+}
+
+#[cold]
+fn wake() {
+    let _lock = BED.lock.lock();
+    BED.asleep.store(false, Ordering::Relaxed);
+    BED.alarm.notify_one();
+}
+
+/// Sleeps until somebody is busy; not at all if a goroutine runs.
+pub(crate) fn sleep(runtime: &Runtime) {
+    // Relaxed: seen by whoever locks a processor after we have looked at it.
+    BED.asleep.store(true, Ordering::Relaxed);
+    // Not asked under the lock: `busy` takes it with a processor locked.
+    if !any_running(runtime) {
+        let mut lock = BED.lock.lock();
+        while BED.asleep.load(Ordering::Relaxed) {
+            BED.alarm.wait(&mut lock);
+        }
+    }
+    BED.asleep.store(false, Ordering::Relaxed);
+}
+
+/// Whether a goroutine runs or could.
+pub(crate) fn any_running(runtime: &Runtime) -> bool {
+    runtime.processors.iter().any(|processor| {
+        let state = processor.lock();
+        state.running || state.queue.len() > 0
+    })
+}
+
+/// In a forked child nobody sleeps yet.
+#[cfg(not(loom))]
+pub(crate) fn start_over() {
+    let bed = Bed { asleep: AtomicBool::new(false), lock: Lock::new(()), alarm: Condvar::new() };
+    // SAFETY: the child has one thread, so nobody uses what is overwritten.
+    unsafe { std::ptr::write((&raw const BED).cast_mut(), bed) };
+}
