@@ -120,6 +120,11 @@ impl State {
         !self.claimants.is_empty()
     }
 
+    /// Whether there is something for a holder to do: a claim is heeded by the holder only.
+    pub(crate) fn wanted(&self) -> bool {
+        self.queue.len() > 0 || self.claimed()
+    }
+
     /// The machine that is to have the processor now, if one is.
     pub(crate) fn next_claimant(&mut self) -> Option<*const Machine> {
         if self.claimants.is_empty() {

@@ -474,9 +474,9 @@ impl Runtime {
     pub(crate) fn free(&'static self, processor: &'static Processor) {
         let mut state = processor.lock();
         state.holder = std::ptr::null();
-        let work = state.queue.len() > 0;
+        let wanted = state.wanted();
         drop(state);
-        if work {
+        if wanted {
             self.staff(processor);
         }
     }
@@ -584,7 +584,7 @@ impl Runtime {
         for processor in &self.processors {
             let state = processor.lock();
             // No machine could be had when it was to be staffed: here is one.
-            if state.holder.is_null() && state.queue.len() > 0 {
+            if state.holder.is_null() && state.wanted() {
                 drop(state);
                 self.staff(processor);
             }

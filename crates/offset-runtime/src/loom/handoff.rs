@@ -5,8 +5,8 @@
 use super::harness::{Count, check, check_with, finish, go, go_straight, join, runtime, thread};
 use crate::bed;
 use crate::goroutine::Handle;
-use crate::lock::{Condvar, Lock};
-use crate::machine;
+use crate::lock::{Condvar, Lock, yield_now};
+use crate::machine::{self, Machine};
 use crate::scheduler::{self, Runtime};
 use std::sync::Arc;
 
@@ -96,6 +96,23 @@ fn the_monitor_is_awake_while_a_goroutine_runs() {
         });
         join(&stuck);
         monitor.join().unwrap();
+        finish();
+    });
+}
+
+#[test]
+fn a_processor_that_is_given_up_goes_to_who_claimed_it() {
+    check(|| {
+        let runtime = runtime(1, false);
+        let processor = &runtime.processors[0];
+        // Machines without threads: one was given the processor but has another one, one waits with goroutines of its own.
+        let [busy, waiting] = [(); 2].map(|()| -> &'static Machine { Box::leak(Box::new(Machine::new())) });
+        processor.lock().holder = busy;
+        assert!(!processor.lock().claim(waiting, false));
+        runtime.free(processor);
+        while !std::ptr::eq(processor.lock().holder, waiting) {
+            yield_now();
+        }
         finish();
     });
 }
