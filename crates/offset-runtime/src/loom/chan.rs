@@ -79,6 +79,23 @@ fn values_stay_in_order_through_a_full_buffer() {
 }
 
 #[test]
+fn a_receive_makes_room_for_the_sender_that_waits() {
+    check(|| {
+        let chan = chan(1);
+        let sender = {
+            let chan = chan.clone();
+            thread(move || [1, 2].map(|value| chan.send(value, EVER)))
+        };
+        assert_eq!(chan.recv(EVER), Ok(1));
+        // It ends though nobody receives its second value yet.
+        assert_eq!(sender.join().unwrap(), [Ok(()), Ok(())]);
+        assert_eq!(chan.len(), 1);
+        assert_eq!(chan.recv(Wait::No), Ok(2));
+        assert_no_waiters(&chan);
+    });
+}
+
+#[test]
 fn close_wakes_every_receiver() {
     check(|| {
         let chan = chan(1);

@@ -1,7 +1,10 @@
 //! The run queues of two processors: each goroutine runs once, whether its owner takes it or another processor steals it.
 
 use super::harness::{Count, check, finish, go, go_straight, join, runtime};
+use crate::chan::{Chan, Wait};
+use crate::lock::{Condvar, Lock};
 use crate::scheduler;
+use std::sync::Arc;
 
 #[test]
 fn owner_and_thief_take_each_goroutine_once() {
@@ -42,6 +45,55 @@ fn a_goroutine_that_spawns_and_yields() {
         };
         join(&parent);
         assert_eq!(runs.get(), 1);
+        finish();
+    });
+}
+
+#[test]
+fn a_processor_that_goes_to_sleep_sees_what_came_meanwhile() {
+    check(|| {
+        runtime(2, false);
+        let done = Arc::new((Lock::new(false), Condvar::new()));
+        // Both processors have machines; one of them is about to sleep when the child is queued at the other.
+        let first = go_straight(|| {});
+        let parent = go_straight(move || {
+            let child = {
+                let done = done.clone();
+                go_straight(move || {
+                    *done.0.lock() = true;
+                    done.1.notify_one();
+                })
+            };
+            let mut seen = done.0.lock();
+            while !*seen {
+                done.1.wait(&mut seen);
+            }
+            drop(seen);
+            drop(child);
+        });
+        join(&first);
+        join(&parent);
+        finish();
+    });
+}
+
+#[test]
+fn one_put_in_front_does_not_lose_those_that_come_behind() {
+    check(|| {
+        runtime(1, true);
+        let chan = Arc::new(Chan::new(0).unwrap());
+        let first = {
+            let chan = chan.clone();
+            go(move || {
+                scheduler::current().unwrap().come_back_first();
+                assert_eq!(chan.recv(Wait::Until(None)), Ok(1));
+                scheduler::gosched();
+            })
+        };
+        assert_eq!(chan.send(1, Wait::Until(None)), Ok(()));
+        let second = go_straight(|| {});
+        join(&first);
+        join(&second);
         finish();
     });
 }

@@ -2,7 +2,7 @@
 
 use super::harness::{Count, check, thread};
 use crate::error::WaitError;
-use crate::lock::UnsafeCell;
+use crate::lock::{Lock, UnsafeCell};
 use crate::sync::{Cond, Mutex, Note, RwMutex, Semaphore, WaitGroup};
 use std::sync::Arc;
 
@@ -139,27 +139,125 @@ fn a_writer_that_gives_up_lets_readers_in() {
     });
 }
 
+/// Units that are held, counted where loom looks: between one access and the next others may run.
+struct Units {
+    semaphore: Semaphore,
+    held: Lock<u64>,
+}
+
+impl Units {
+    fn new(size: u64) -> Arc<Units> {
+        Arc::new(Units { semaphore: Semaphore::new(size), held: Lock::new(0) })
+    }
+
+    fn hold(&self, units: u64) {
+        let size = self.semaphore.counts().0;
+        let mut held = self.held.lock();
+        *held += units;
+        assert!(*held <= size, "more than there are");
+    }
+
+    fn release(&self, units: u64) {
+        *self.held.lock() -= units;
+        self.semaphore.release(units).unwrap();
+    }
+
+    fn assert_at_rest(&self) {
+        let (size, free, waiting) = self.semaphore.counts();
+        assert_eq!((free, waiting), (size, 0));
+    }
+}
+
 #[test]
 fn a_semaphore_gives_out_no_more_than_it_has() {
     check(|| {
-        let semaphore = Arc::new(Semaphore::new(2));
-        let held = Count::default();
-        let others = [(1, None), (2, SOON)].map(|(units, deadline)| {
-            let (semaphore, held) = (semaphore.clone(), held.clone());
+        let units = Units::new(2);
+        let others = [1, 2].map(|count| {
+            let units = units.clone();
             thread(move || {
-                if semaphore.acquire(units, deadline).is_ok() {
-                    assert!(held.add(units as u32) + units as u32 <= 2);
-                    held.subtract(units as u32);
-                    semaphore.release(units).unwrap();
-                }
+                units.semaphore.acquire(count, None).unwrap();
+                units.hold(count);
+                units.release(count);
             })
         });
-        semaphore.acquire(2, None).unwrap();
-        assert_eq!(held.add(2), 0);
-        held.subtract(2);
-        semaphore.release(2).unwrap();
+        units.semaphore.acquire(1, None).unwrap();
+        units.hold(1);
+        units.release(1);
         others.into_iter().for_each(|other| other.join().unwrap());
-        assert_eq!(semaphore.counts(), (2, 2, 0));
+        units.assert_at_rest();
+    });
+}
+
+#[test]
+fn a_release_serves_all_that_it_suffices_for() {
+    check(|| {
+        let units = Units::new(2);
+        assert!(units.semaphore.try_acquire(2));
+        let others = [(); 2].map(|()| {
+            let units = units.clone();
+            thread(move || units.semaphore.acquire(1, None).unwrap())
+        });
+        units.semaphore.release(2).unwrap();
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(units.semaphore.counts(), (2, 0, 0));
+    });
+}
+
+#[test]
+fn a_large_request_holds_small_ones_back_until_it_gives_up() {
+    check(|| {
+        let units = Units::new(2);
+        assert!(units.semaphore.try_acquire(1));
+        let large = {
+            let units = units.clone();
+            thread(move || {
+                let acquired = units.semaphore.acquire(2, SOON);
+                assert_eq!(acquired, Err(WaitError::TimedOut), "one unit is never given back");
+            })
+        };
+        let small = {
+            let units = units.clone();
+            thread(move || units.semaphore.acquire(1, None).unwrap())
+        };
+        // Who came behind the large one is let in when that gives up, although nobody releases anything.
+        small.join().unwrap();
+        large.join().unwrap();
+        assert_eq!(units.semaphore.counts(), (2, 0, 0));
+    });
+}
+
+#[test]
+fn nobody_gets_in_before_who_waits_longer() {
+    check(|| {
+        let units = Units::new(2);
+        assert!(units.semaphore.try_acquire(1));
+        let large = {
+            let units = units.clone();
+            thread(move || {
+                units.semaphore.acquire(2, None).unwrap();
+                units.hold(2);
+                units.release(2);
+            })
+        };
+        let waits = units.semaphore.counts().2 == 1;
+        assert!(!(units.semaphore.try_acquire(1) && waits), "the large one is first");
+        // All are free now, or one that was taken just now is not.
+        let taken = 2 - units.semaphore.counts().1;
+        let small = {
+            let units = units.clone();
+            thread(move || {
+                let waits = units.semaphore.counts().2 == 1;
+                let small = units.semaphore.acquire(1, SOON).is_ok();
+                assert!(!(small && waits), "the large one is first");
+                if small {
+                    units.semaphore.release(1).unwrap();
+                }
+            })
+        };
+        small.join().unwrap();
+        units.semaphore.release(taken).unwrap();
+        large.join().unwrap();
+        units.assert_at_rest();
     });
 }
 
@@ -185,6 +283,24 @@ fn a_wait_group_lets_all_go_at_zero() {
         assert_eq!(waiter.join().unwrap(), Ok(()));
         worker.join().unwrap();
         assert_eq!(shared.lock.counts(), (0, 0));
+    });
+}
+
+#[test]
+fn a_wait_group_lets_nobody_go_before_zero() {
+    check(|| {
+        let shared = Arc::new((WaitGroup::default(), Count::default()));
+        shared.0.add(2).unwrap();
+        let workers = [(); 2].map(|()| {
+            let shared = shared.clone();
+            thread(move || {
+                shared.1.add(1);
+                shared.0.add(-1).unwrap();
+            })
+        });
+        assert_eq!(shared.0.wait(None), Ok(()));
+        assert_eq!(shared.1.get(), 2);
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
     });
 }
 
