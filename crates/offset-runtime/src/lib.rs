@@ -17,6 +17,7 @@ pub mod clock;
 mod dump;
 pub mod error;
 pub mod fork;
+mod futex;
 pub mod goroutine;
 pub mod host;
 pub mod lock;

@@ -20,8 +20,8 @@ mod real {
     //! on their stacks: a forked child would find its parent's threads in there, and a bucket that one of them had locked.
     //! tests/test_fork.py fails with such a condition variable.
 
+    use crate::futex::{Sequence, Word};
     use std::ops::{Deref, DerefMut};
-    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
     pub(crate) use std::cell::Cell;
@@ -64,16 +64,9 @@ mod real {
         }
     }
 
-    const FREE: u32 = 0;
-    const LOCKED: u32 = 1;
-    /// Locked, and somebody may sleep.
-    const WANTED: u32 = 2;
-    /// Looks at a lock before sleeping: its holder needs a few instructions.
-    const SPINS: u32 = 100;
-
     /// A mutual exclusion lock.
     pub struct Lock<T> {
-        word: AtomicU32,
+        word: Word,
         value: std::cell::UnsafeCell<T>,
     }
 
@@ -88,42 +81,20 @@ mod real {
     impl<T> Lock<T> {
         /// A free lock.
         pub const fn new(value: T) -> Lock<T> {
-            Lock { word: AtomicU32::new(FREE), value: std::cell::UnsafeCell::new(value) }
+            Lock { word: Word::new(), value: std::cell::UnsafeCell::new(value) }
         }
 
         /// Waits until it is free and takes it.
         #[inline]
         pub fn lock(&self) -> Guard<'_, T> {
-            // Acquire pairs with the Release of `force_unlock`: what the last holder wrote is seen.
-            if self.word.compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
-                self.wait();
-            }
+            self.word.lock();
             Guard(self)
-        }
-
-        #[cold]
-        fn wait(&self) {
-            for _ in 0..SPINS {
-                // Acquire: as in `lock`.
-                if self.word.load(Ordering::Relaxed) == FREE
-                    && self.word.compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok()
-                {
-                    return;
-                }
-                std::hint::spin_loop();
-            }
-            // Acquire: as in `lock`. It may be taken as wanted though nobody else waits, which costs one call at its end.
-            while self.word.swap(WANTED, Ordering::Acquire) != FREE {
-                sleep(&self.word, WANTED, None);
-            }
         }
 
         /// Takes it if it is free.
         #[inline]
         pub fn try_lock(&self) -> Option<Guard<'_, T>> {
-            // Acquire: as in `lock`.
-            let taken = self.word.compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok();
-            taken.then(|| Guard(self))
+            self.word.try_lock().then(|| Guard(self))
         }
 
         /// Gives it back for a guard that was forgotten.
@@ -132,10 +103,7 @@ mod real {
         /// The caller holds the lock, and no guard of it lives.
         #[inline]
         pub unsafe fn force_unlock(&self) {
-            // Release pairs with the Acquire of whoever takes it next.
-            if self.word.swap(FREE, Ordering::Release) == WANTED {
-                wake_one(&self.word);
-            }
+            self.word.unlock();
         }
     }
 
@@ -171,59 +139,26 @@ mod real {
     }
 
     /// A condition variable.
-    pub(crate) struct Condvar {
-        sequence: AtomicU32,
-    }
+    pub(crate) struct Condvar(Sequence);
 
     impl Condvar {
         pub(crate) const fn new() -> Condvar {
-            Condvar { sequence: AtomicU32::new(0) }
+            Condvar(Sequence::new())
         }
 
-        /// Sleeps until notified, or for no reason.
+        /// Sleeps until notified, or for no reason. The lock is free meanwhile.
         pub(crate) fn wait<T>(&self, guard: &mut Guard<'_, T>) {
-            self.sleep(guard, None);
+            self.0.wait(&guard.0.word, None);
         }
 
         /// As `wait`, for `time` at most; true if that is over.
         pub(crate) fn wait_for<T>(&self, guard: &mut Guard<'_, T>, time: Duration) -> bool {
-            self.sleep(guard, Some(time))
+            self.0.wait(&guard.0.word, Some(time))
         }
 
         pub(crate) fn notify_one(&self) {
-            self.sequence.fetch_add(1, Ordering::Relaxed);
-            wake_one(&self.sequence);
+            self.0.notify_one();
         }
-
-        fn sleep<T>(&self, guard: &mut Guard<'_, T>, time: Option<Duration>) -> bool {
-            // Read under the lock: who notifies after it was given back changes the word, and the kernel does not sleep.
-            let seen = self.sequence.load(Ordering::Relaxed);
-            let lock = guard.0;
-            // SAFETY: the guard holds it, is not used while it does not, and holds it again below.
-            unsafe { lock.force_unlock() };
-            let timed_out = sleep(&self.sequence, seen, time);
-            std::mem::forget(lock.lock());
-            timed_out
-        }
-    }
-
-    /// Sleeps while the word is `seen`, or for no reason; true if the time is over.
-    fn sleep(word: &AtomicU32, seen: u32, time: Option<Duration>) -> bool {
-        let time = time.map(|time| libc::timespec {
-            tv_sec: time.as_secs() as libc::time_t,
-            tv_nsec: time.subsec_nanos() as libc::c_long,
-        });
-        let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the word and the time outlive the call.
-        let result =
-            unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, seen, time) };
-        // SAFETY: the calling thread's own word.
-        result != 0 && unsafe { *libc::__errno_location() } == libc::ETIMEDOUT
-    }
-
-    fn wake_one(word: &AtomicU32) {
-        // SAFETY: only the address is used, to look for sleepers on it.
-        unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
     }
 }
 

@@ -148,6 +148,19 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_behind_one_put_in_front_is_kept() {
+        let mut queue = RunQueue::new();
+        for round in 0..2 {
+            queue.push_front(goroutine(10 * round + 1, true));
+            queue.push_back(goroutine(10 * round + 2, true));
+            queue.push_back(goroutine(10 * round + 3, false));
+            queue.push_front(goroutine(10 * round, true));
+            assert_eq!(drain(&mut queue), (10 * round..10 * round + 4).collect::<Vec<_>>());
+            assert_eq!(queue.len(), 0);
+        }
+    }
+
+    #[test]
     fn the_front_goes_first_and_fresh_ones_can_be_left_waiting() {
         let mut queue = RunQueue::new();
         queue.push_back(goroutine(1, false));

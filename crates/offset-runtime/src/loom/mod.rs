@@ -6,6 +6,7 @@
 //! (`LOOM_MAX_PREEMPTIONS`); queues and counts are as small as the edges that they are to reach.
 
 pub mod clock;
+pub(crate) mod kernel;
 pub(crate) mod monitor;
 pub mod stack;
 pub(crate) mod switch;
@@ -15,6 +16,8 @@ mod harness;
 
 #[cfg(test)]
 mod chan;
+#[cfg(test)]
+mod futex;
 #[cfg(test)]
 mod handoff;
 #[cfg(test)]

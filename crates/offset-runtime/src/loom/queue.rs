@@ -1,7 +1,6 @@
 //! The run queues of two processors: each goroutine runs once, whether its owner takes it or another processor steals it.
 
 use super::harness::{Count, check, finish, go, go_straight, join, runtime};
-use crate::chan::{Chan, Wait};
 use crate::lock::{Condvar, Lock};
 use crate::scheduler;
 use std::sync::Arc;
@@ -73,27 +72,6 @@ fn a_processor_that_goes_to_sleep_sees_what_came_meanwhile() {
         });
         join(&first);
         join(&parent);
-        finish();
-    });
-}
-
-#[test]
-fn one_put_in_front_does_not_lose_those_that_come_behind() {
-    check(|| {
-        runtime(1, true);
-        let chan = Arc::new(Chan::new(0).unwrap());
-        let first = {
-            let chan = chan.clone();
-            go(move || {
-                scheduler::current().unwrap().come_back_first();
-                assert_eq!(chan.recv(Wait::Until(None)), Ok(1));
-                scheduler::gosched();
-            })
-        };
-        assert_eq!(chan.send(1, Wait::Until(None)), Ok(()));
-        let second = go_straight(|| {});
-        join(&first);
-        join(&second);
         finish();
     });
 }
