@@ -4,10 +4,12 @@
 
 use super::harness::{Count, check, check_with, finish, go, go_straight, join, runtime, thread};
 use crate::bed;
-use crate::goroutine::Handle;
+use crate::chan::{Chan, Wait};
+use crate::goroutine::{Handle, WaitReason};
 use crate::lock::{Condvar, Lock, yield_now};
 use crate::machine::{self, Machine};
 use crate::scheduler::{self, Runtime};
+use crate::sync::Note;
 use std::sync::Arc;
 
 /// Takes processor `index` from its machine if that runs a goroutine.
@@ -140,5 +142,29 @@ fn two_processors_are_taken() {
         take(runtime, 1);
         goroutines.iter().for_each(join);
         assert_at_rest(runtime, &runs, 2);
+    });
+}
+
+#[test]
+fn the_watcher_is_told_when_a_machine_that_was_stuck_comes_to_rest() {
+    check(|| {
+        let runtime = runtime(1, false);
+        let note = Arc::new(Note::default());
+        let chan = Arc::new(Chan::<u32>::new(0).unwrap());
+        let receiver = {
+            let chan = chan.clone();
+            go(move || assert_eq!(chan.recv(Wait::Until(None)), Ok(1)))
+        };
+        scheduler::watch(Some(note.clone()));
+        take(runtime, 0);
+        while !scheduler::quiescent() {
+            note.wait(None).unwrap();
+            note.clear();
+        }
+        assert_eq!(receiver.wait_reason(), WaitReason::ChanReceive);
+        scheduler::watch(None);
+        assert_eq!(chan.send(1, Wait::No), Ok(()));
+        join(&receiver);
+        finish();
     });
 }

@@ -2,12 +2,15 @@
 //! machine, against a counterpart, a timer and a cancellation.
 
 use super::harness::{check, check_with, finish, go, join, let_time_pass, runtime, thread};
+use crate::alarm::ChanTimer;
 use crate::chan::{Chan, Wait};
 use crate::clock::LATER;
 use crate::error::{RecvError, SendError};
+use crate::goroutine::WaitReason;
 use crate::lock::UnsafeCell;
 use crate::park::{Claim, Code, Owner, Parker, TIMED_OUT};
 use crate::scheduler;
+use crate::sync::Note;
 use crate::thread::ThreadSignal;
 use crate::timer::{Node, Timers};
 use std::sync::{Arc, Mutex};
@@ -200,6 +203,53 @@ fn two_goroutines_on_two_machines() {
         });
         goroutines.iter().for_each(join);
         assert_eq!(scheduler::num_goroutine(), 0, "listed after its end");
+        finish();
+    });
+}
+
+/// The value is not looked at.
+fn nothing(_now: u64) -> u32 {
+    0
+}
+
+#[test]
+fn a_machine_that_sleeps_is_told_of_a_timer() {
+    check(|| {
+        // Time passes for who sleeps until a time: who sleeps without one must be told.
+        crate::clock::run();
+        runtime(1, true);
+        let chan = Arc::new(Chan::new(1).unwrap());
+        let receiver = {
+            let chan = chan.clone();
+            go(move || assert_eq!(chan.recv(Wait::Until(None)), Ok(0)))
+        };
+        let timer = ChanTimer::new(chan, nothing);
+        assert!(!timer.reset(crate::clock::now() + LATER, 0));
+        join(&receiver);
+        finish();
+    });
+}
+
+#[test]
+fn the_watcher_is_told_that_all_are_parked() {
+    check(|| {
+        runtime(1, true);
+        let chan = Arc::new(Chan::new(0).unwrap());
+        let note = Arc::new(Note::default());
+        let receiver = {
+            let chan = chan.clone();
+            go(move || assert_eq!(chan.recv(Wait::Until(None)), Ok(1)))
+        };
+        scheduler::watch(Some(note.clone()));
+        while !scheduler::quiescent() {
+            note.wait(None).unwrap();
+            note.clear();
+        }
+        // No false alarm: whoever is to be woken is parked for good.
+        assert_eq!(receiver.wait_reason(), WaitReason::ChanReceive);
+        scheduler::watch(None);
+        assert_eq!(chan.send(1, Wait::No), Ok(()));
+        join(&receiver);
         finish();
     });
 }
