@@ -48,6 +48,58 @@ struct Seen {
     delay: Instant,
 }
 
+/// What one look shows of a processor that runs a goroutine.
+struct Sight {
+    now: Instant,
+    tick: u64,
+    /// Processor time of the machine's thread.
+    used: u64,
+    /// The goroutine waits to attach.
+    attaching: bool,
+}
+
+/// The processor is to be handed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Verdict {
+    /// The goroutine computes; otherwise it is blocked.
+    computes: bool,
+    /// From when on goroutines that have not started may be tried, if they must wait now.
+    fresh_after: Option<Instant>,
+}
+
+impl Seen {
+    /// Takes note of what is seen now; whether the processor is to be handed on. `full`: as many machines compute as may. A
+    /// thread that uses no processor time may only wait for a processor, `slack` longer than on an idle system.
+    fn judge(&mut self, sight: &Sight, full: bool, slack: Instant) -> Option<Verdict> {
+        let &Sight { now, tick, used, attaching } = sight;
+        if tick != self.tick || attaching {
+            *self = Seen { tick, since: now, used, last_used: used, changed: now, ..*self };
+            return None;
+        }
+        if used != self.last_used {
+            (self.last_used, self.changed) = (used, now);
+        }
+        if now - self.since < PATIENCE {
+            return None;
+        }
+        let computes = used - self.used >= COMPUTED;
+        if !computes && now - self.changed < QUIET + slack && now - self.since < SILENCE + slack {
+            // Not much so far, but something of late: that it computes, or waits for the interpreter lock, is soon seen.
+            return None;
+        }
+        let mut fresh_after = None;
+        if computes && full {
+            if now < self.next_handoff {
+                return None;
+            }
+            self.next_handoff = now + ABOVE_CAP;
+            fresh_after = Some(now + self.delay);
+            self.delay = (2 * self.delay).min(LONGEST_DELAY);
+        }
+        Some(Verdict { computes, fresh_after })
+    }
+}
+
 /// Starts the thread, once a process.
 pub(crate) fn start() {
     if !spawn("offset-monitor", 128 * 1024, || watch(runtime())) {
@@ -75,8 +127,7 @@ fn watch(runtime: &'static Runtime) {
     }
 }
 
-/// One look at everything; whether any goroutine runs. A thread that uses no processor time may only wait for a processor, `slack`
-/// longer than on an idle system.
+/// One look at everything; whether any goroutine runs. `slack`: see [`Seen::judge`].
 fn look(runtime: &'static Runtime, seen: &mut [Seen], slack: Instant) -> bool {
     let now = clock::now();
     let computing = runtime.machines.lock().stuck.iter().filter(|machine| computes(machine, now, slack)).count();
@@ -99,35 +150,17 @@ fn look(runtime: &'static Runtime, seen: &mut [Seen], slack: Instant) -> bool {
         any = true;
         // SAFETY: a running processor has a holder, and machines are never freed.
         let machine = unsafe { &*state.holder };
-        if state.tick != seen.tick || machine.attaching.load(Ordering::Relaxed) {
-            let used = machine.time_used();
-            *seen = Seen { tick: state.tick, since: now, used, last_used: used, changed: now, ..*seen };
-            continue;
-        }
-        let used = machine.time_used();
-        if used != seen.last_used {
-            (seen.last_used, seen.changed) = (used, now);
-        }
-        if now - seen.since < PATIENCE {
-            continue;
-        }
         let tick = state.tick;
-        let blocked = used - seen.used < COMPUTED;
-        if blocked && now - seen.changed < QUIET + slack && now - seen.since < SILENCE + slack {
-            // Not much so far, but something of late: that it computes, or waits for the interpreter lock, is soon seen.
+        let (used, attaching) = (machine.time_used(), machine.attaching.load(Ordering::Relaxed));
+        let Some(verdict) = seen.judge(&Sight { now, tick, used, attaching }, computing >= CAP, slack) else {
             continue;
-        }
-        if !blocked && computing >= CAP {
-            if now < seen.next_handoff {
-                continue;
-            }
-            seen.next_handoff = now + ABOVE_CAP;
-            state.fresh_after = now + seen.delay;
-            seen.delay = (2 * seen.delay).min(LONGEST_DELAY);
+        };
+        if let Some(fresh_after) = verdict.fresh_after {
+            state.fresh_after = fresh_after;
         }
         machine.used.store(used, Ordering::Relaxed);
         machine.used_at.store(now, Ordering::Relaxed);
-        machine.computing.store(!blocked, Ordering::Relaxed);
+        machine.computing.store(verdict.computes, Ordering::Relaxed);
         drop(state);
         runtime.hand_off(processor, tick);
     }
@@ -141,10 +174,133 @@ fn computes(machine: &Machine, now: Instant, slack: Instant) -> bool {
     if more > 0 {
         machine.used_at.store(now, Ordering::Relaxed);
     }
-    // A look is a quarter of the time in which so much must be used.
-    let computing = more >= COMPUTED / 4
-        || machine.computing.load(Ordering::Relaxed)
-            && now.saturating_sub(machine.used_at.load(Ordering::Relaxed)) < SILENCE + slack;
+    let silent = now.saturating_sub(machine.used_at.load(Ordering::Relaxed));
+    let computing = goes_on(machine.computing.load(Ordering::Relaxed), more, silent, slack);
     machine.computing.store(computing, Ordering::Relaxed);
     computing
+}
+
+/// Whether a machine computes that used `more` processor time since the last look and was last seen to use any `silent` ago.
+fn goes_on(computed: bool, more: u64, silent: Instant, slack: Instant) -> bool {
+    // A look is a quarter of the time in which so much must be used.
+    more >= COMPUTED / 4 || computed && silent < SILENCE + slack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Instant = 1_000_000;
+
+    /// A processor whose machine runs one goroutine, looked at every 2.5 ms.
+    struct Watched {
+        seen: Seen,
+        sight: Sight,
+    }
+
+    impl Watched {
+        fn new() -> Watched {
+            let mut watched = Watched {
+                seen: Seen { delay: FIRST_DELAY, ..Seen::default() },
+                sight: Sight { now: 1_000 * MS, tick: 1, used: 5 * MS, attaching: false },
+            };
+            // The first look at a new tick takes note of it.
+            assert_eq!(watched.seen.judge(&watched.sight, false, 0), None);
+            watched
+        }
+
+        /// Looks until there is a verdict; after how many milliseconds that is. `used` gives what the thread uses between
+        /// two looks, by their number.
+        fn verdict(&mut self, full: bool, slack: Instant, used: impl Fn(u64) -> u64) -> (u64, Verdict) {
+            let start = self.sight.now;
+            for look in 1..10_000 {
+                self.sight.now += 5 * MS / 2;
+                self.sight.used += used(look);
+                if let Some(verdict) = self.seen.judge(&self.sight, full, slack) {
+                    return ((self.sight.now - start) / MS, verdict);
+                }
+            }
+            panic!("no verdict after 25 s");
+        }
+
+        /// The next goroutine runs.
+        fn next(&mut self) {
+            self.sight.tick += 1;
+            assert_eq!(self.seen.judge(&self.sight, false, 0), None);
+        }
+    }
+
+    const BLOCKED: Verdict = Verdict { computes: false, fresh_after: None };
+    const COMPUTES: Verdict = Verdict { computes: true, fresh_after: None };
+    const COMPUTING: fn(u64) -> u64 = |_| 2 * MS;
+
+    #[test]
+    fn no_progress_for_ten_milliseconds() {
+        assert_eq!(Watched::new().verdict(false, 0, COMPUTING), (10, COMPUTES));
+        assert_eq!(Watched::new().verdict(false, 0, |_| 0), (10, BLOCKED));
+    }
+
+    #[test]
+    fn a_new_goroutine_and_one_that_waits_to_attach_are_progress() {
+        let mut watched = Watched::new();
+        for _ in 0..100 {
+            watched.sight.now += 9 * MS;
+            watched.next();
+        }
+        watched.sight.attaching = true;
+        for _ in 0..100 {
+            watched.sight.now += 20 * MS;
+            assert_eq!(watched.seen.judge(&watched.sight, false, 0), None);
+        }
+        watched.sight.attaching = false;
+        assert_eq!(watched.verdict(false, 0, |_| 0), (10, BLOCKED));
+    }
+
+    #[test]
+    fn one_that_uses_a_little_of_late_is_watched_for_longer() {
+        // It asks for the interpreter lock every 5 ms: neither blocked nor computing until it has been silent for long enough.
+        assert_eq!(Watched::new().verdict(false, 0, |look| (look % 2) * 3_000), (25, BLOCKED));
+        // It stopped after 5 ms: blocked once it has used nothing for 7 ms.
+        assert_eq!(Watched::new().verdict(false, 0, |look| u64::from(look <= 2) * 3_000), (12, BLOCKED));
+    }
+
+    #[test]
+    fn a_busy_system_is_allowed_for() {
+        assert_eq!(Watched::new().verdict(false, 20 * MS, |_| 0), (27, BLOCKED));
+        assert_eq!(Watched::new().verdict(false, 20 * MS, COMPUTING), (10, COMPUTES));
+    }
+
+    #[test]
+    fn above_the_cap_each_that_computes_makes_the_next_one_wait_longer() {
+        let mut watched = Watched::new();
+        let mut handed = Vec::new();
+        let mut delays = Vec::new();
+        for _ in 0..7 {
+            let (after, verdict) = watched.verdict(true, 0, COMPUTING);
+            handed.push(after);
+            delays.push((verdict.fresh_after.expect("those that have not started wait") - watched.sight.now) / MS);
+            watched.next();
+        }
+        assert_eq!(handed, [10, 100, 100, 100, 100, 100, 100]);
+        assert_eq!(delays, [100, 200, 400, 800, 1_600, 1_600, 1_600]);
+    }
+
+    #[test]
+    fn above_the_cap_one_that_is_blocked_does_not_wait() {
+        let mut watched = Watched::new();
+        assert!(watched.verdict(true, 0, COMPUTING).1.computes);
+        watched.next();
+        assert_eq!(watched.verdict(true, 0, |_| 0), (10, BLOCKED));
+        watched.next();
+        assert_eq!(watched.verdict(true, 0, |_| 0), (10, BLOCKED));
+    }
+
+    #[test]
+    fn a_machine_without_a_processor_computes_until_it_was_silent() {
+        assert!(goes_on(false, COMPUTED / 4, 0, 0));
+        assert!(!goes_on(false, COMPUTED / 4 - 1, 0, 0));
+        assert!(goes_on(true, 0, SILENCE - 1, 0));
+        assert!(!goes_on(true, 0, SILENCE, 0));
+        assert!(goes_on(true, 0, SILENCE, 1));
+    }
 }
