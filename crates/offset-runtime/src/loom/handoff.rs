@@ -133,6 +133,35 @@ fn a_processor_is_taken_twice() {
 }
 
 #[test]
+fn a_younger_machine_comes_back_to_one_that_sleeps() {
+    // It happens without preemptions; more than one take minutes.
+    check_with(1, || {
+        let runtime = runtime(1, false);
+        let runs = Count::default();
+        // Each loses its processor while it runs. The second one's machine gives it back to the first one's, which has nothing
+        // left to do.
+        let first = {
+            let runs = runs.clone();
+            go_straight(move || {
+                assert!(take(runtime, 0));
+                runs.add(1);
+            })
+        };
+        let second = {
+            let runs = runs.clone();
+            go(move || {
+                take(runtime, 0);
+                scheduler::gosched();
+                runs.add(1);
+            })
+        };
+        join(&first);
+        join(&second);
+        assert_at_rest(runtime, &runs, 2);
+    });
+}
+
+#[test]
 fn two_processors_are_taken() {
     check_with(1, || {
         let runtime = runtime(2, false);

@@ -19,6 +19,8 @@ struct Word {
     parker: Parker,
     /// What each claimer puts in before its claim. loom sees an access that is not ordered.
     slots: [UnsafeCell<u32>; 2],
+    /// What the owner leaves behind when it parks, for who resumes it.
+    stack: UnsafeCell<u32>,
     resumed: super::harness::Count,
 }
 
@@ -34,6 +36,7 @@ impl Word {
         Arc::new(Word {
             parker: Parker::new(Owner::Goroutine(std::ptr::null())),
             slots: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            stack: UnsafeCell::new(0),
             resumed: Default::default(),
         })
     }
@@ -45,6 +48,8 @@ impl Word {
         let winner = CODES.iter().position(|&one| one == code).expect("a code that nobody gave");
         // SAFETY: ordered after the claim, as loom checks.
         self.slots[winner].with_mut(|slot| assert_eq!(unsafe { *slot }, 7));
+        // SAFETY: ordered after the mark, as loom checks.
+        self.stack.with_mut(|stack| assert_eq!(unsafe { *stack }, 8));
     }
 }
 
@@ -65,6 +70,8 @@ fn one_claim_wins_and_one_side_makes_ready() {
                 claim.won()
             })
         });
+        // SAFETY: nobody else touches it before it is parked.
+        word.stack.with_mut(|stack| unsafe { *stack = 8 });
         if word.parker.mark_parked() {
             word.resume();
         }
