@@ -5,7 +5,7 @@
 //! spawns and parks, `machine` runs, `monitor` hands processors on, `park` decides how a wait ends. Each file opens with its
 //! invariants.
 
-// The monitor's policy and a fork have no model.
+// The monitor's policy and a fork have tests, and no model.
 #![cfg_attr(loom, allow(dead_code))]
 
 pub mod alarm;

@@ -4,6 +4,47 @@
 //! the model says that all time is over (`clock`), and the model itself plays the monitor. All the rest is the real code.
 //! loom allows five threads a model, and goes through their interleavings with a bounded number of preemptions
 //! (`LOOM_MAX_PREEMPTIONS`); queues and counts are as small as the edges that they are to reach.
+//!
+//! Two things that loom does not see. Accesses of a cell count as one with the atomic operation before them: what may come in
+//! between needs an atomic. And an operation is tried before another thread's last access of the same word only, so a load
+//! before a compare-and-swap hides the swap from who loads: let the other side swap, too.
+//!
+//! What was changed in the code, and what failed then; a change that nothing notices is a gap. Not seen by any model: a steal of
+//! goroutines that have started (they are sent home), a machine's question for its own goroutines where it is the younger one
+//! (`Machine::ask`), a deadline that pokes nobody, and what the stand-ins replace: the switch, the clock, the kernel. `monitor` decides when
+//! to hand on, and has tests of its own; a fork has `tests/fork.rs`.
+//!
+//! | of | mutation | model that fails |
+//! |---|---|---|
+//! | lock | a lock that is waited for is not taken as wanted | `futex::a_lock_is_held_by_one_and_wakes_all_in_turn` |
+//! | lock | it is taken or freed without an order | `futex::a_lock_is_held_by_one_and_wakes_all_in_turn` and others |
+//! | condition | the count is read after the lock was given back; it does not go up | `futex::a_notification_is_not_slept_through` |
+//! | chan | a receive does not refill the buffer from the senders | `chan::a_receive_makes_room_for_the_sender_that_waits` |
+//! | park | the claim is relaxed | `park::one_claim_wins_and_one_side_makes_ready` and others |
+//! | park | the mark is relaxed | `park::one_claim_wins_and_one_side_makes_ready` |
+//! | park | no fence between a cancellation's wish and its look | `park::a_cancellation_against_a_counterpart` |
+//! | timer | a deadline is claimed before it is taken out | `park::a_timer_leaves_the_frame_that_it_ends_alone` |
+//! | alarm | an earlier one than all others pokes nobody | `park::a_machine_that_sleeps_is_told_of_a_timer` |
+//! | thread | a signal sets no flag, or wakes nobody | nearly all of `chan`, `sync`, `select` |
+//! | semaphore | a unit too many is given out | `sync::a_semaphore_gives_out_no_more_than_it_has` |
+//! | semaphore | a stale waiter is paid for; no wake-up | `sync::a_semaphore_gives_out_no_more_than_it_has` |
+//! | semaphore | who leaves admits nobody | `sync::a_large_request_holds_small_ones_back_until_it_gives_up` |
+//! | semaphore | one that comes does not look at the queue | `sync::nobody_gets_in_before_who_waits_longer` |
+//! | semaphore | a release admits one only | `sync::a_release_serves_all_that_it_suffices_for` |
+//! | waitgroup | zero wakes one only; a wait does not look at the count | `sync::a_wait_group_lets_all_go_at_zero` |
+//! | waitgroup | one counts as zero | `sync::a_wait_group_lets_nobody_go_before_zero` |
+//! | note | wakes one only; is not set; is set after it has woken | `sync::a_note_wakes_all` |
+//! | run queue | a wrong link; a wrong order | `queue::owner_and_thief_take_each_goroutine_once` and others |
+//! | run queue | a steal leaves the goroutine in the queue | `queue` crashes |
+//! | run queue | nobody is called to help; no look at the others' queues before sleep | `queue::a_processor_that_goes_to_sleep_sees_what_came_meanwhile` |
+//! | run queue | the front of an empty queue is not its end | `run_queue::tests` |
+//! | hand-off | a machine is given a second processor; one is taken though nothing runs | `handoff` crashes |
+//! | hand-off | a processor is given without a word; the mailbox opens after the question | `handoff::a_processor_is_taken_twice` and others |
+//! | hand-off | a processor is idle only in name; a home claims nothing | `handoff::a_processor_is_taken_twice` and others |
+//! | hand-off | who returns with a goroutine wakes nobody | `handoff::a_younger_machine_comes_back_to_one_that_sleeps` |
+//! | hand-off | a processor that is given up is staffed for its queue only | `handoff::a_processor_that_is_given_up_goes_to_who_claimed_it` |
+//! | monitor | is not woken by who runs; says too late that it sleeps | `handoff::the_monitor_is_awake_while_a_goroutine_runs` |
+//! | watcher | is not told by a machine that goes to sleep with its processor | `park::the_watcher_is_told_that_all_are_parked` |
 
 pub mod clock;
 pub(crate) mod kernel;
