@@ -11,7 +11,8 @@
 //!
 //! What was changed in the code, and what failed then; a change that nothing notices is a gap. Not seen by any model: a steal of
 //! goroutines that have started (they are sent home), a machine's question for its own goroutines where it is the younger one
-//! (`Machine::ask`), a deadline that pokes nobody, and what the stand-ins replace: the switch, the clock, the kernel. `monitor` decides when
+//! (`Machine::ask`), a deadline that pokes nobody, a machine that comes to rest without a processor and does not tell the watcher, and
+//! what the stand-ins replace: the switch, the clock, the kernel. `monitor` decides when
 //! to hand on, and has tests of its own; a fork has `tests/fork.rs`.
 //!
 //! | of | mutation | model that fails |
