@@ -1,11 +1,12 @@
-//! What the runtime promises its host: waiting to attach is progress, and an idle machine's thread names no context.
+//! What the runtime promises its host: waiting to attach is progress, an idle machine's thread names no context, and one that
+//! sleeps keeps none.
 //!
 //! A process of its own, as the host is one for all; its tests look at counters, so they take turns.
 
 #![allow(missing_docs)]
 
 use offset_runtime::clock;
-use offset_runtime::goroutine::{Goroutine, Handle};
+use offset_runtime::goroutine::{Goroutine, Handle, Status, WaitReason};
 use offset_runtime::host::{Host, Plain, set_host};
 use offset_runtime::lock::Lock;
 use offset_runtime::scheduler;
@@ -32,8 +33,19 @@ fn attach() {
     }
 }
 
-/// The context that each OS thread's slot names.
-static SLOTS: Lock<Vec<(ThreadId, usize)>> = Lock::new(Vec::new());
+/// What each OS thread has.
+type PerThread = Lock<Vec<(ThreadId, usize)>>;
+
+/// The goroutine that each thread's slot names.
+static SLOTS: PerThread = Lock::new(Vec::new());
+
+/// The context that each thread has kept from a goroutine that parked.
+static KEPT: PerThread = Lock::new(Vec::new());
+
+fn forget(what: &PerThread) {
+    let thread = std::thread::current().id();
+    what.lock().retain(|entry| entry.0 != thread);
+}
 
 /// `Plain`, but there is an interpreter lock to wait for, and threads have slots.
 struct Locked;
@@ -46,21 +58,28 @@ unsafe impl Host for Locked {
     fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>) {
         Plain.contexts_delete(contexts);
     }
-    fn resume(&self, context: usize, _identity: usize, _rebind: bool) {
-        self.unbind();
-        SLOTS.lock().push((std::thread::current().id(), context));
+    fn resume(&self, identity: usize) {
+        forget(&SLOTS);
+        SLOTS.lock().push((std::thread::current().id(), identity));
     }
     fn suspended(&self) {}
+    fn release(&self) {
+        forget(&KEPT);
+    }
     fn unbind(&self) {
-        let thread = std::thread::current().id();
-        SLOTS.lock().retain(|slot| slot.0 != thread);
+        forget(&KEPT);
+        forget(&SLOTS);
     }
     fn run(&self, goroutine: &Goroutine) {
+        forget(&KEPT);
         attach();
         Plain.run(goroutine);
     }
-    fn park(&self, _goroutine: &Goroutine) {}
+    fn park(&self, goroutine: &Goroutine) {
+        KEPT.lock().push((std::thread::current().id(), goroutine.context()));
+    }
     fn unpark(&self, _goroutine: &Goroutine) {
+        forget(&KEPT);
         attach();
     }
     fn may_move(&self, _pointer: usize, _base: usize) -> bool {
@@ -150,4 +169,18 @@ fn the_thread_of_an_idle_machine_names_no_context() {
     });
     let named = SLOTS.lock().len();
     assert!(named <= 1, "{named} threads name a context");
+}
+
+#[test]
+fn a_machine_that_sleeps_keeps_nothing() {
+    let _alone = alone();
+    for _ in 0..100 {
+        let goroutine = go(|| {
+            assert!(!scheduler::sleep(clock::after(Duration::from_secs(3600)), WaitReason::Sleep), "it is cancelled");
+        });
+        until("it parks", || goroutine.status() == Status::Waiting);
+        until("nothing is kept", || KEPT.lock().is_empty());
+        goroutine.cancel();
+        join(&goroutine);
+    }
 }
