@@ -633,6 +633,117 @@ class Slots(ContextTest):
         self.assertEqual(shimtest.count(), before)
 
 
+class Hand(ContextTest):
+    """The interpreter goes from context to context of one thread, and each finds what is its own."""
+
+    def setUp(self):
+        super().setUp()
+        self.contexts = (self.context, shimtest.new(), shimtest.new())
+
+    def trade(self, function):
+        results = shimtest.trade(self.contexts, function)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        for context in self.contexts[1:]:
+            shimtest.delete(context)
+        self.assertTrue(shimtest.ensure())
+        return results
+
+    def test_everybody_finds_their_own(self):
+        def body():
+            local.value, mine = object(), threading.get_ident()
+            variable.set(local.value)
+            kept = local.value
+            for _ in range(100):
+                shimtest.park()
+                assert shimtest.ensure()
+                assert local.value is variable.get() is kept
+                assert threading.get_ident() == mine
+            return mine
+
+        self.assertEqual(len(set(self.trade(body))), 3)
+
+    def test_tracing_that_begins_meanwhile(self):
+        """Each state has a copy of the version of what is traced; with an old one a function never begins."""
+        begun, seen = [], []
+
+        def watched():
+            pass
+
+        def trace(frame, event, argument):
+            seen.append(frame.f_code.co_name)
+
+        def body():
+            first = not begun
+            begun.append(True)
+            for turn in range(10):
+                shimtest.park()
+                if first and turn in (3, 7):
+                    sys.settrace(trace if turn == 3 else None)
+                watched()
+
+        self.trade(body)
+        self.assertEqual(seen.count("watched"), 4)
+
+    def test_an_exception_that_comes_while_it_is_parked(self):
+        own, hit = [], []
+
+        def body():
+            own.append(threading.get_ident())
+            try:
+                for turn in range(10):
+                    if turn == 5 and threading.get_ident() == own[0]:
+                        shimtest.raise_async(own[1], KeyError)
+                    shimtest.park()
+                    sys.getrefcount(None)
+            except KeyError:
+                hit.append(threading.get_ident())
+
+        self.trade(body)
+        self.assertEqual(hit, own[1:2])
+
+    def test_a_thread_gets_in(self):
+        stop = threading.Event()
+        thread = threading.Thread(target=stop.set)
+        begun = []
+
+        def body():
+            if not begun:
+                begun.append(thread.start())
+            while not stop.is_set():
+                shimtest.park()
+
+        self.trade(body)
+        thread.join()
+
+    def test_threads_that_compute(self):
+        """A request to drop the GIL is left with a context that has just parked, again and again."""
+        stop, turns = threading.Event(), []
+
+        def compute():
+            while not stop.is_set():
+                pass
+
+        threads = [threading.Thread(target=compute) for _ in range(2)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        for thread in threads:
+            thread.start()
+
+        def body():
+            for _ in range(3000):
+                shimtest.park()
+            turns.append(True)
+
+        self.trade(body)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+        self.assertEqual(len(turns), 3)
+
+
 class Asynchronous(ContextTest):
     def test_take(self):
         self.assertEqual(shimtest.take_async(), 0)

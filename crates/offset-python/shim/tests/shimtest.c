@@ -28,6 +28,7 @@ struct context {
     ucontext_t own, caller;
     PyObject *function, *result, *error;
     int running, reusable;
+    int keeps; /* whether it parks by offset_leave, see `trade` */
     const struct field *left; /* what `leave` has asked for */
     PyObject *left_value;
 };
@@ -246,7 +247,11 @@ static void body(unsigned number)
     AS_RUST();
     struct context *context = &contexts[number];
     for (;;) {
-        offset_attach(context->state);
+        if (context->keeps) {
+            offset_enter(context->state);
+        } else {
+            offset_attach(context->state);
+        }
         offset_apply_tracing();
         context->result = call(context->function);
         context->error = context->result == NULL ? take_error() : NULL;
@@ -343,6 +348,57 @@ static PyObject *run(PyObject *self, PyObject *args)
     return enter(context);
 }
 
+/* Goes on with each of the contexts in turn until all have ended, as a machine does with what is runnable: nothing is attached or given
+ * up between them but by offset_enter and offset_leave. What each has returned or raised. */
+static PyObject *trade(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *numbers, *function;
+    if (!PyArg_ParseTuple(args, "O!O", &PyTuple_Type, &numbers, &function)) {
+        return NULL;
+    }
+    struct context *traders[MAXIMUM];
+    Py_ssize_t count = PyTuple_GET_SIZE(numbers);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        traders[i] = of(PyTuple_GET_ITEM(numbers, i));
+        if (traders[i] == NULL) {
+            return NULL;
+        }
+        traders[i]->function = Py_NewRef(function);
+        traders[i]->running = traders[i]->keeps = 1;
+    }
+    PyThreadState *state = offset_detach();
+    uintptr_t identity = offset_get_identity();
+    for (int running = 1; running;) {
+        running = 0;
+        for (Py_ssize_t i = 0; i < count; i++) {
+            if (traders[i]->running) {
+                running = 1;
+                offset_set_identity((uintptr_t)traders[i]->low);
+                current = traders[i];
+                swapcontext(&traders[i]->caller, &traders[i]->own);
+            }
+        }
+    }
+    current = NULL;
+    offset_release();
+    offset_unbind_thread();
+    offset_set_identity(identity);
+    offset_bind_thread(state);
+    offset_attach(state);
+    PyObject *results = PyList_New(0);
+    for (Py_ssize_t i = 0; i < count && results != NULL; i++) {
+        PyObject *result = traders[i]->error != NULL ? traders[i]->error : traders[i]->result;
+        traders[i]->keeps = 0;
+        traders[i]->error = traders[i]->result = NULL;
+        if (PyList_Append(results, result) < 0) {
+            Py_CLEAR(results);
+        }
+        Py_DECREF(result);
+    }
+    return results;
+}
+
 static PyObject *resume(PyObject *self, PyObject *number)
 {
     (void)self;
@@ -356,9 +412,17 @@ static PyObject *park(PyObject *self, PyObject *unused)
     (void)unused;
     struct context *context = current;
     AS_RUST();
-    offset_detach();
+    if (context->keeps) {
+        offset_leave(context->state);
+    } else {
+        offset_detach();
+    }
     swapcontext(&context->own, &context->caller);
-    offset_attach(context->state);
+    if (context->keeps) {
+        offset_enter(context->state);
+    } else {
+        offset_attach(context->state);
+    }
     DONE();
     Py_RETURN_NONE;
 }
@@ -650,6 +714,7 @@ static PyObject *cost(PyObject *self, PyObject *number)
 static PyMethodDef methods[] = {
     {"new", new, METH_NOARGS, "A new context."},
     {"run", run, METH_VARARGS, "Runs a function on a context, to its end or its first park()."},
+    {"trade", trade, METH_VARARGS, "Runs a function on each of some contexts, in turns."},
     {"resume", resume, METH_O, "Goes on with a parked context."},
     {"park", park, METH_NOARGS, "Goes back to who runs the context."},
     {"park_until_exit", park_until_exit, METH_NOARGS, "Detaches until the interpreter ends."},
