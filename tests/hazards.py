@@ -10,7 +10,7 @@ crates/offset-runtime/tests/host.rs):
 | NN | rule | where | without it |
 |---|---|---|---|
 | 01, 02 | a goroutine has a thread identity of its own | identity.c | RLocks deadlock or let two in, "reentrant call" |
-| 03 | the PyGILState slot is set at each resume (3.11) or move | attach.c, host.rs | it hangs; a fatal error |
+| 03 | the PyGILState slot names whose state is attached | attach.c, hand.c | it hangs; a fatal error |
 | 04 | 1 or 2 MiB of C stack | stack.rs | decimal and marshal end in the guard |
 | 04 | CPython's limits are set to that stack | context.c | repr of deep lists ends in the guard |
 | 04 | the guard is larger than any C frame | stack.rs | the neighbour's stack is written to, unnoticed |
@@ -32,7 +32,7 @@ crates/offset-runtime/tests/host.rs):
 | 21 | dumps of our own, with everybody | _dump.py | 100 of 250 stacks |
 | 22 | `go` applies threading.settrace | threading.c | nothing is traced |
 | 23 | a thread state is reset before reuse | context.c | shim: each field, one by one |
-| 24 | none; the documentation says by how much | | |
+| 24 | the GIL stays with the thread between goroutines | hand.c | a thread gets in 900 times (mostly) |
 | 25 | a child's chunks are cut out of its states | fork.rs | they are still named (no CPython so far frees them) |
 | 25 | a child that was forked in a goroutine ends with it | goroutine.rs | another status (test_fork.py, too) |
 | 26 | a raised recursion limit ends by name | guard.rs | 3.11: a bare SIGSEGV |

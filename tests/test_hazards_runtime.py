@@ -599,11 +599,37 @@ run(main, on_panic="report")
 
 
 @GIL_ONLY
-def test_hazard_24_a_computing_thread_slows_goroutines_and_no_more():
-    """Rule: none can help, since each switch gives the GIL away; the documentation says by how much.
+@GIL_ONLY
+def test_hazard_24_a_switch_does_not_give_the_gil_away():
+    """Rule: the GIL stays with the OS thread from goroutine to goroutine, until somebody asks for it."""
+    succeed(
+        """
+turn, seen = 0, set()
 
-    Here: everything gets done all the same, in either order of taking and giving.
-    """
+def look():
+    while not stop:
+        seen.add(turn)
+
+def main():
+    global turn
+    thread = threading.Thread(target=look)
+    thread.start()
+    other = go(lambda: [offset.gosched() for _ in range(200_000)])
+    for turn in range(200_000):
+        offset.gosched()
+    join(other)
+    stop.append(True)
+    offset.syscall.blocking(thread.join)
+    # Those at which the thread got in.
+    print("fine" if len(seen) < 200 else len(seen))
+
+run(main)
+"""
+    )
+
+
+def test_hazard_24_a_computing_thread_slows_goroutines_and_no_more():
+    """No rule gives a thread that computes less than its share; everything gets done all the same."""
     succeed(
         """
 def main():
