@@ -64,7 +64,8 @@ def reading():
 def begin(*functions):
     "Start goroutines and wait until they have begun, and those that park have parked."
     goroutines = [go(function) for function in functions]
-    begun = lambda goroutine, function: goroutine.wait_reason if function is parked else goroutine.started
+    restless = (computing, yielding, trading, reading, blocked_in_c)
+    begun = lambda goroutine, function: goroutine.started if function in restless else goroutine.wait_reason
     while not all(map(begun, goroutines, functions)):
         # Without the GIL none of them may start on the caller's machine: it could not be moved away from there.
         free_threaded = not getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -187,15 +188,22 @@ def test_those_that_do_not_end_are_named():
     """The grace time is over: each is named on stderr, and the program ends all the same."""
     ended = finish(
         """
+import functools, operator
+inside = set()
 def the_endless_loop():
     while True:
         try:
+            inside.add("the loop")
             computing()
         except offset.GoroutineExit:
             pass
 def the_one_in_c():
-    time.sleep(3600)
-begin(the_endless_loop, the_one_in_c)
+    # In C from the first step to the second, where no cancellation is raised.
+    list(map(operator.call, (functools.partial(inside.add, "the call"), functools.partial(time.sleep, 3600))))
+go(the_endless_loop)
+go(the_one_in_c)
+while len(inside) < 2:
+    time.sleep(0.001)
 """
     )
     assert ended.returncode == 0, ended.stderr
