@@ -239,10 +239,17 @@ def test_a_signal_handler_that_forks_during_a_wait():
     succeed(
         """
 children = []
-signal.signal(signal.SIGUSR1, lambda *_: children.append(os.fork()))
+ready, tell = os.pipe()
+def handle(number, frame):
+    children.append(os.fork())
+    if not children[0]:
+        # A signal that comes before CPython has settled the child is forgotten.
+        os.write(tell, b"x")
+signal.signal(signal.SIGUSR1, handle)
 ch = makechan()
 def later():
     os.kill(os.getpid(), signal.SIGUSR1)
+    offset.syscall.blocking(os.read, ready, 1)
     while not children:
         offset.sleep(0.001)
     os.kill(children[0], signal.SIGINT)
