@@ -13,7 +13,7 @@ from collections import Counter
 
 import offset
 import pytest
-from helpers import PATIENCE, go_parked, main_goroutine, wait_ended, wait_parked
+from helpers import FREE_THREADED, PATIENCE, go_parked, main_goroutine, wait_ended, wait_parked
 from offset import ChannelClosed, WouldBlock, default, go, gosched, makechan, nilchan, select
 
 # Capacities as TestChan goes through them: none, some, and more than there are values.
@@ -265,8 +265,10 @@ def test_select_fairness():
     # The merger may be waiting for a value when the feeder has left already.
     first.try_send("wake")
     wait_ended(feeder, merger)
-    # `second` is only ready while its feeder has come back, so the bound is wide, as it is in Go.
-    assert seen["first"] > trials / 10 and seen["second"] > trials / 10, seen
+    # `second` is only ready while its feeder has come back, so the bound is wide, as it is in Go; and wider
+    # where the feeder has a processor of its own, which must wake first.
+    least = trials / (100 if FREE_THREADED else 10)
+    assert seen["first"] > least and seen["second"] > least, seen
 
 
 @pytest.mark.parametrize("capacity", [0, 100])
