@@ -200,13 +200,13 @@ pub(crate) fn main(goroutine: &Goroutine) {
             cancelled
         });
         let result = if cancelled {
-            crate::sync::member_left_out(function);
             raise_thrown()
         } else if !context.is_null() && PyContext_Enter(context) < 0 {
             NULL
         } else {
             shim::offset_object_call(function, args, kwargs)
         };
+        crate::sync::member_is_over(function);
         Py_DECREF(function);
         Py_XDECREF(args);
         Py_XDECREF(kwargs);

@@ -255,10 +255,10 @@ unsafe extern "C" fn member_call(object: Object, args: Object, kwargs: Object) -
         result
     }
 }
-/// A function that is not called after all, as its goroutine was cancelled before it began: a member counts as done, too. Its
-/// deallocation would not do: without the GIL it may wait for a turn of the thread that made the object, which may be the one
-/// that waits for the group.
-pub(crate) unsafe fn member_left_out(function: Object) {
+/// A goroutine's function will not be called any more: a member that never was, because its goroutine was cancelled before it
+/// began, counts as done, too. Its deallocation would not do: without the GIL it may wait for a turn of the thread that made
+/// the object, which may be the one that waits for the group.
+pub(crate) unsafe fn member_is_over(function: Object) {
     // SAFETY: the caller holds `function`, and is the only one who calls it.
     unsafe {
         if Py_TYPE(function) == MEMBER.load(Ordering::Relaxed)
@@ -272,7 +272,7 @@ pub(crate) unsafe fn member_left_out(function: Object) {
 unsafe extern "C" fn member_dealloc(object: Object) {
     // SAFETY: the last reference is gone.
     unsafe {
-        member_left_out(object);
+        member_is_over(object);
         dealloc::<Arc<WaitGroup>>(object);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! An entry is either the deadline of a parked goroutine, whose node lies on its stack and is out of the heap before the stack
 //! goes on, or a counted [`Alarm`]. Deadlines are taken out and then claimed, under the heap's lock: by the claim the node is its
-//! owner's again, who removes it himself if the wait ended in another way. Alarms are rung outside the heap's lock but under `FIRING`, which a fork takes.
+//! owner's again, who removes it himself if the wait ended in another way. Alarms are rung outside the heap's lock but under
+//! `FIRING`, which a fork takes.
 
 use crate::clock::Instant;
 use crate::lock::atomic::{AtomicU32, AtomicU64, Ordering};
