@@ -254,16 +254,13 @@ impl Goroutine {
         self.cancel.load(Ordering::Relaxed)
     }
 
-    /// Ends the present wait, if there is one, as cancelled; otherwise notes the wish for the next wait. False when the
+    /// Ends the present wait, if there is one, as cancelled, and the goroutine takes the wish back before it goes on: done here, it
+    /// might have come to its next wait already, and be cancelled twice. Otherwise notes the wish for the next wait. False when the
     /// wish was only noted, so that the host may deliver it by other means. `host().take_cancel` decides at the next wait.
     pub fn cancel(&self) -> bool {
         self.cancel.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        if self.interrupt() {
-            self.cancel.store(false, Ordering::Relaxed);
-            return true;
-        }
-        false
+        self.interrupt()
     }
 
     /// Ends the present wait as cancelled; false if there is none.

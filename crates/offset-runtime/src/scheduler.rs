@@ -311,6 +311,9 @@ impl Party {
         if deadline.is_some() && code != TIMED_OUT {
             runtime().timers.remove(&node);
         }
+        if code == CANCELLED {
+            goroutine.forget_cancel();
+        }
         // The frame is ours again (the model `park::a_timer_leaves_the_frame_that_it_ends_alone` fails if it is not).
         debug_assert!(node.is_out());
         code
