@@ -254,21 +254,33 @@ impl Goroutine {
         self.cancel.load(Ordering::Relaxed)
     }
 
-    /// Ends the present wait, if there is one, as cancelled, and the goroutine takes the wish back before it goes on: done here, it
-    /// might have come to its next wait already, and be cancelled twice. Otherwise notes the wish for the next wait. False when the
+    /// Ends the present wait, if there is one, as cancelled; otherwise notes the wish for the next wait. False when the
     /// wish was only noted, so that the host may deliver it by other means. `host().take_cancel` decides at the next wait.
     pub fn cancel(&self) -> bool {
-        self.cancel.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        self.interrupt()
+        loop {
+            self.cancel.store(true, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            let Some(ticket) = self.parker.waiting() else { return false };
+            // Whoever takes the wish ends a wait by it: the goroutine, which may be in its next one by now, or we.
+            if !self.take_wish() {
+                return true;
+            }
+            let claim = self.parker.claim(ticket, crate::park::CANCELLED);
+            claim.wake();
+            if claim.won() {
+                return true;
+            }
+        }
     }
 
-    /// Ends the present wait as cancelled; false if there is none.
-    fn interrupt(&self) -> bool {
-        let Some(ticket) = self.parker.waiting() else { return false };
-        let claim = self.parker.claim(ticket, crate::park::CANCELLED);
-        claim.wake();
-        claim.won()
+    /// Takes the wish to be cancelled; false if there is none, or somebody has taken it.
+    pub(crate) fn take_wish(&self) -> bool {
+        self.cancel.swap(false, Ordering::Relaxed)
+    }
+
+    /// Puts back what `take_wish` took: the goroutine's own, for its next wait.
+    pub(crate) fn wish(&self) {
+        self.cancel.store(true, Ordering::Relaxed);
     }
 
     /// Forgets a cancellation that was noted.

@@ -287,11 +287,11 @@ impl Party {
         };
         // Pairs with the fence in `Goroutine::cancel`: either it sees our ticket, or we see its wish.
         fence(Ordering::SeqCst);
-        if goroutine.cancelled() && host().take_cancel(goroutine) {
+        if goroutine.cancelled() && host().take_cancel(goroutine) && goroutine.take_wish() {
             if goroutine.parker.claim(ticket, CANCELLED).won() {
-                goroutine.forget_cancel();
                 return CANCELLED;
             }
+            goroutine.wish();
             // What was waited for has happened: the wish stays for the next wait.
             host().keep_cancel(goroutine);
         }
@@ -310,9 +310,6 @@ impl Party {
             goroutine.parker.outcome().unwrap_or_else(|| crate::dump::fatal("a goroutine was resumed unclaimed"));
         if deadline.is_some() && code != TIMED_OUT {
             runtime().timers.remove(&node);
-        }
-        if code == CANCELLED {
-            goroutine.forget_cancel();
         }
         // The frame is ours again (the model `park::a_timer_leaves_the_frame_that_it_ends_alone` fails if it is not).
         debug_assert!(node.is_out());

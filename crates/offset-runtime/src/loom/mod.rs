@@ -24,6 +24,7 @@
 //! | park | the claim is relaxed | `park::one_claim_wins_and_one_side_makes_ready` and others |
 //! | park | the mark is relaxed | `park::one_claim_wins_and_one_side_makes_ready` |
 //! | park | no fence between a cancellation's wish and its look | `park::a_cancellation_against_a_counterpart` |
+//! | park | who cancels takes the wish back, after the wake-up | `park::a_cancellation_ends_one_wait` |
 //! | timer | a deadline is claimed before it is taken out | `park::a_timer_leaves_the_frame_that_it_ends_alone` |
 //! | alarm | an earlier one than all others pokes nobody | `park::a_machine_that_sleeps_is_told_of_a_timer` |
 //! | thread | a signal sets no flag, or wakes nobody | nearly all of `chan`, `sync`, `select` |

@@ -172,6 +172,30 @@ fn a_cancellation_against_a_counterpart() {
 }
 
 #[test]
+fn a_cancellation_ends_one_wait() {
+    check_with(3, || {
+        runtime(1, true);
+        let chan = Arc::new(Chan::<u32>::new(0).unwrap());
+        let result = Arc::new(Mutex::new(None));
+        let receiver = {
+            let (chan, result) = (chan.clone(), result.clone());
+            go(move || {
+                let first = chan.recv(Wait::Until(None));
+                *result.lock().unwrap() = Some((first, chan.recv(Wait::Until(Some(LATER)))));
+            })
+        };
+        receiver.cancel();
+        let_time_pass();
+        join(&receiver);
+        // None: it was cancelled before it started.
+        if let Some(received) = *result.lock().unwrap() {
+            assert_eq!(received, (Err(RecvError::Cancelled), Err(RecvError::TimedOut)));
+        }
+        finish();
+    });
+}
+
+#[test]
 fn a_timer_leaves_the_frame_that_it_ends_alone() {
     check_with(3, || {
         let timers = Arc::new(Timers::new());
