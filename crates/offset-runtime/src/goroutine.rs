@@ -257,10 +257,12 @@ impl Goroutine {
     /// Ends the present wait, if there is one, as cancelled; otherwise notes the wish for the next wait. False when the
     /// wish was only noted, so that the host may deliver it by other means. `host().take_cancel` decides at the next wait.
     pub fn cancel(&self) -> bool {
+        let mut over = None;
         loop {
             self.cancel.store(true, Ordering::SeqCst);
             fence(Ordering::SeqCst);
-            let Some(ticket) = self.parker.waiting() else { return false };
+            // A wait that has ended otherwise, or will never go on in a forked child, may be seen for a while: the wish is for the next.
+            let Some(ticket) = self.parker.waiting().filter(|&ticket| over != Some(ticket)) else { return false };
             // Whoever takes the wish ends a wait by it: the goroutine, which may be in its next one by now, or we.
             if !self.take_wish() {
                 return true;
@@ -270,6 +272,7 @@ impl Goroutine {
             if claim.won() {
                 return true;
             }
+            over = Some(ticket);
         }
     }
 
