@@ -220,6 +220,29 @@ def test_endless_loops_do_not_stop_those_that_run(count):
     assert hog.running == count
 
 
+@gil_only
+@main_goroutine
+def test_those_that_compute_between_yields_keep_nobody_from_starting():
+    # There are more loops than may compute at once, so each has to wait for its turn to begin.
+    hog = Hog()
+
+    def other():
+        while not hog.stop:
+            end = time.thread_time() + 0.03
+            while time.thread_time() < end:
+                pass
+            gosched()
+
+    others = [go(other) for _ in range(3)]
+    wait_until(lambda: all(goroutine.started for goroutine in others), "the others run")
+    hogs = [go(hog) for _ in range(8)]
+    try:
+        wait_until(lambda: hog.running == len(hogs), "all loops run")
+    finally:
+        hog.stop = True
+    wait_ended(*others, *hogs)
+
+
 @main_goroutine
 def test_a_hundred_computations_beside_one_that_yields():
     inside, most, steps, stop = atomic.Int(), 0, 0, False

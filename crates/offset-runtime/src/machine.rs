@@ -135,12 +135,6 @@ pub(crate) fn start_over() {
     });
 }
 
-/// What is to be done with a goroutine that gave its stack back.
-enum After {
-    Nothing,
-    Queue(*const Goroutine),
-}
-
 impl Machine {
     pub(crate) fn new() -> Machine {
         Machine {
@@ -321,12 +315,18 @@ impl Machine {
                 state.running = false;
                 return;
             }
-            if state.claimed()
-                && let Some(next) = state.next_claimant()
-            {
+            if state.claimed() && state.claim_is_due() {
+                // The next one may run the goroutine that this thread has kept the host from.
+                drop(state);
+                host().release();
+                state = processor.lock();
+                if !std::ptr::eq(state.holder, self) {
+                    return;
+                }
                 // SAFETY: machines are never freed.
-                let next = unsafe { &*next };
-                if next.give(processor) {
+                if let Some(next) = state.next_claimant().map(|next| unsafe { &*next })
+                    && next.give(processor)
+                {
                     state.holder = next;
                     state.running = false;
                     state.tick += 1;
@@ -376,17 +376,17 @@ impl Machine {
             crate::bed::busy();
             looked = false;
             drop(state);
-            let after = self.execute(runtime, goroutine);
+            let left = self.execute(runtime, goroutine);
             state = processor.lock();
-            if let After::Queue(goroutine) = after {
-                // SAFETY: it is runnable and in no queue, so alive and ours.
-                let goroutine = unsafe { &*goroutine };
-                if goroutine.front.load(Ordering::Relaxed) {
-                    goroutine.front.store(false, Ordering::Relaxed);
-                    state.queue.push_front(goroutine);
-                } else {
-                    state.queue.push_back(goroutine);
-                }
+            if !std::ptr::eq(state.holder, self) {
+                // As soon as it is runnable the new holder may run it, and this thread may have kept the host from it.
+                drop(state);
+                host().release();
+                state = processor.lock();
+            }
+            if let Some(switch) = left {
+                // SAFETY: nobody else may touch it before it is marked or queued.
+                Machine::let_go_on(unsafe { &*goroutine }, switch, &mut state);
             }
             if std::ptr::eq(state.holder, self) {
                 state.running = false;
@@ -487,12 +487,32 @@ impl Machine {
         matches!(coroutine.as_mut().map(|it| it.resume(())), Some(CoroutineResult::Yield(Switch::Answer(true))))
     }
 
-    /// Runs `goroutine` until it gives its stack back.
-    fn execute(&'static self, runtime: &Runtime, goroutine: *const Goroutine) -> After {
+    /// Makes a goroutine that gave its stack back runnable, or leaves it to who ends its wait. Under the processor's lock, with which
+    /// the machine looked whether it has the processor: as long as it has, nobody else runs the goroutine.
+    fn let_go_on(goroutine: &Goroutine, switch: Switch, state: &mut State) {
+        match switch {
+            Switch::Yield => {}
+            Switch::Park if goroutine.parker.mark_parked() => {}
+            Switch::Park => return,
+            Switch::Answer(_) => crate::dump::fatal("a goroutine answered without being asked"),
+        }
+        goroutine.set_status(Status::Runnable);
+        if goroutine.front.load(Ordering::Relaxed) {
+            goroutine.front.store(false, Ordering::Relaxed);
+            state.queue.push_front(goroutine);
+        } else {
+            state.queue.push_back(goroutine);
+        }
+    }
+
+    /// Runs `goroutine` until it gives its stack back; why it did so, if it has not ended.
+    fn execute(&'static self, runtime: &Runtime, goroutine: *const Goroutine) -> Option<Switch> {
         // SAFETY: it was taken from a queue, so it is alive, and nobody else resumes it.
         let it = unsafe { &*goroutine };
         // SAFETY: the coroutine is ours until it is parked.
         let coroutine = unsafe { &mut *it.coroutine.get() };
+        // To make a context takes an attach, too.
+        self.attaching.store(true, Ordering::Relaxed);
         if coroutine.is_none() {
             let vessel = self.vessel();
             it.set_vessel(vessel.context, vessel.stack.low(), vessel.stack.base_address());
@@ -508,7 +528,6 @@ impl Machine {
         }
         let Some(coroutine) = coroutine else { unreachable!("made just now") };
         it.set_status(Status::Running);
-        self.attaching.store(true, Ordering::Relaxed);
         host().resume(it.identity());
         // SAFETY: the variables of this very thread, which its machine's loop does not outlive.
         let thread = unsafe { &*self.thread.load(Ordering::Relaxed) };
@@ -517,22 +536,10 @@ impl Machine {
         thread.current.set(null());
         host().suspended();
         match result {
-            CoroutineResult::Yield(Switch::Yield) => {
-                it.set_status(Status::Runnable);
-                After::Queue(goroutine)
-            }
-            CoroutineResult::Yield(Switch::Park) => {
-                if it.parker.mark_parked() {
-                    it.set_status(Status::Runnable);
-                    After::Queue(goroutine)
-                } else {
-                    After::Nothing
-                }
-            }
-            CoroutineResult::Yield(Switch::Answer(_)) => crate::dump::fatal("a goroutine answered without being asked"),
+            CoroutineResult::Yield(switch) => Some(switch),
             CoroutineResult::Return(()) => {
                 self.finish(runtime, it);
-                After::Nothing
+                None
             }
         }
     }

@@ -6,7 +6,8 @@
 //!
 //! Computing machines share one interpreter lock, so they are capped. At the cap only goroutines that have started run on, and
 //! those that have not are tried one by one: as long as none computes, at full speed; after each that does, the next one
-//! waits, longer every time. So no number of endless loops stops the rest, nor do they make a machine each at once.
+//! waits, longer every time. So no number of endless loops stops the rest, nor do they make a machine each at once. A started one that
+//! computes, or has to wait for the lock so long that it seems to, makes nobody wait.
 
 use crate::bed;
 use crate::clock::{self, Instant};
@@ -56,6 +57,8 @@ struct Sight {
     used: u64,
     /// The goroutine waits to attach.
     attaching: bool,
+    /// The goroutine is one that is tried.
+    tried: bool,
 }
 
 /// The processor is to be handed on.
@@ -71,7 +74,7 @@ impl Seen {
     /// Takes note of what is seen now; whether the processor is to be handed on. `full`: as many machines compute as may. A
     /// thread that uses no processor time may only wait for a processor, `slack` longer than on an idle system.
     fn judge(&mut self, sight: &Sight, full: bool, slack: Instant) -> Option<Verdict> {
-        let &Sight { now, tick, used, attaching } = sight;
+        let &Sight { now, tick, used, attaching, tried } = sight;
         if tick != self.tick || attaching {
             *self = Seen { tick, since: now, used, last_used: used, changed: now, ..*self };
             return None;
@@ -93,8 +96,10 @@ impl Seen {
                 return None;
             }
             self.next_handoff = now + ABOVE_CAP;
-            fresh_after = Some(now + self.delay);
-            self.delay = (2 * self.delay).min(LONGEST_DELAY);
+            if tried {
+                fresh_after = Some(now + self.delay);
+                self.delay = (2 * self.delay).min(LONGEST_DELAY);
+            }
         }
         Some(Verdict { computes, fresh_after })
     }
@@ -151,14 +156,18 @@ fn look(runtime: &'static Runtime, seen: &mut [Seen], slack: Instant) -> bool {
         // SAFETY: a running processor has a holder, and machines are never freed.
         let machine = unsafe { &*state.holder };
         let tick = state.tick;
-        let (used, attaching) = (machine.time_used(), machine.attaching.load(Ordering::Relaxed));
-        let Some(verdict) = seen.judge(&Sight { now, tick, used, attaching }, computing >= CAP, slack) else {
-            continue;
+        let sight = Sight {
+            now,
+            tick,
+            used: machine.time_used(),
+            attaching: machine.attaching.load(Ordering::Relaxed),
+            tried: state.tried == tick,
         };
+        let Some(verdict) = seen.judge(&sight, computing >= CAP, slack) else { continue };
         if let Some(fresh_after) = verdict.fresh_after {
             state.fresh_after = fresh_after;
         }
-        machine.used.store(used, Ordering::Relaxed);
+        machine.used.store(sight.used, Ordering::Relaxed);
         machine.used_at.store(now, Ordering::Relaxed);
         machine.computing.store(verdict.computes, Ordering::Relaxed);
         drop(state);
@@ -202,7 +211,7 @@ mod tests {
         fn new() -> Watched {
             let mut watched = Watched {
                 seen: Seen { delay: FIRST_DELAY, ..Seen::default() },
-                sight: Sight { now: 1_000 * MS, tick: 1, used: 5 * MS, attaching: false },
+                sight: Sight { now: 1_000 * MS, tick: 1, used: 5 * MS, attaching: false, tried: true },
             };
             // The first look at a new tick takes note of it.
             assert_eq!(watched.seen.judge(&watched.sight, false, 0), None);
@@ -283,6 +292,19 @@ mod tests {
         }
         assert_eq!(handed, [10, 100, 100, 100, 100, 100, 100]);
         assert_eq!(delays, [100, 200, 400, 800, 1_600, 1_600, 1_600]);
+    }
+
+    #[test]
+    fn above_the_cap_a_started_one_that_computes_makes_nobody_wait() {
+        let mut watched = Watched::new();
+        watched.sight.tried = false;
+        for _ in 0..7 {
+            assert_eq!(watched.verdict(true, 0, COMPUTING).1, COMPUTES);
+            watched.next();
+        }
+        watched.sight.tried = true;
+        let (_, verdict) = watched.verdict(true, 0, COMPUTING);
+        assert_eq!(verdict.fresh_after, Some(watched.sight.now + FIRST_DELAY));
     }
 
     #[test]

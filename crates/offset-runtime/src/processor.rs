@@ -5,6 +5,7 @@
 
 use crate::clock::{self, Instant};
 use crate::goroutine::Goroutine;
+use crate::lock::atomic::Ordering;
 use crate::lock::{Guard, Lock};
 use crate::machine::Machine;
 use crate::run_queue::RunQueue;
@@ -34,6 +35,8 @@ pub(crate) struct State {
     /// As many machines compute as may: goroutines that have not started wait until `fresh_after`.
     pub(crate) full: bool,
     pub(crate) fresh_after: Instant,
+    /// The `tick` with which one of them ran last.
+    pub(crate) tried: u64,
 }
 
 // SAFETY: machines are never freed, and their shared fields are made for sharing.
@@ -53,6 +56,7 @@ impl Processor {
                 urgent: false,
                 full: false,
                 fresh_after: 0,
+                tried: 0,
             }),
         }
     }
@@ -125,17 +129,18 @@ impl State {
         self.queue.len() > 0 || self.claimed()
     }
 
-    /// The machine that is to have the processor now, if one is.
+    /// Whether a claimant, if there is one, is to have the processor now.
+    pub(crate) fn claim_is_due(&self) -> bool {
+        self.urgent || self.queue.len() == 0 || clock::now() >= self.claimed_at + CLAIM_PATIENCE
+    }
+
+    /// The machine that is to have the processor next, if one is.
     pub(crate) fn next_claimant(&mut self) -> Option<*const Machine> {
         if self.claimants.is_empty() {
             return None;
         }
-        let now = clock::now();
-        if !self.urgent && self.queue.len() > 0 && now < self.claimed_at + CLAIM_PATIENCE {
-            return None;
-        }
         self.urgent = false;
-        self.claimed_at = now;
+        self.claimed_at = clock::now();
         Some(self.claimants.remove(0))
     }
 
@@ -143,8 +148,17 @@ impl State {
     pub(crate) fn pick(&mut self) -> Result<*const Goroutine, Option<Instant>> {
         // Once their time has come, those that have not started take their turn: started ones that always have something to do
         // must not keep them waiting for ever.
-        if !self.full || self.queue.has_fresh() && clock::now() >= self.fresh_after {
+        if !self.full {
             return self.queue.pop().ok_or(None);
+        }
+        if self.queue.has_fresh() && clock::now() >= self.fresh_after {
+            let goroutine = self.queue.pop().ok_or(None)?;
+            // SAFETY: runnable goroutines are alive.
+            if unsafe { (*goroutine).home.load(Ordering::Relaxed).is_null() } {
+                // What the holder does with it is the next tick.
+                self.tried = self.tick + 1;
+            }
+            return Ok(goroutine);
         }
         if let Some(goroutine) = self.queue.pop_started() {
             return Ok(goroutine);

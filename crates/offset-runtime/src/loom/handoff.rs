@@ -133,6 +133,35 @@ fn a_processor_is_taken_twice() {
 }
 
 #[test]
+fn a_goroutine_moves_once_its_thread_has_let_it_go() {
+    // The harness's host asserts it.
+    for parks in [false, true] {
+        check(move || {
+            let runtime = runtime(1, true);
+            let runs = Count::default();
+            let chan = Arc::new(Chan::<u32>::new(0).unwrap());
+            let goroutine = {
+                let (runs, chan) = (runs.clone(), chan.clone());
+                go(move || {
+                    assert!(take(runtime, 0));
+                    if parks {
+                        assert_eq!(chan.recv(Wait::Until(None)), Ok(1));
+                    } else {
+                        scheduler::gosched();
+                    }
+                    runs.add(1);
+                })
+            };
+            if parks {
+                assert_eq!(chan.send(1, Wait::Until(None)), Ok(()));
+            }
+            join(&goroutine);
+            assert_at_rest(runtime, &runs, 1);
+        });
+    }
+}
+
+#[test]
 fn a_younger_machine_comes_back_to_one_that_sleeps() {
     // It happens without preemptions; more than one take minutes.
     check_with(1, || {
@@ -158,6 +187,51 @@ fn a_younger_machine_comes_back_to_one_that_sleeps() {
         join(&first);
         join(&second);
         assert_at_rest(runtime, &runs, 2);
+    });
+}
+
+#[test]
+fn a_machine_that_gives_way_has_let_its_goroutines_go() {
+    // The harness's host asserts it.
+    check(|| {
+        let runtime = runtime(1, true);
+        let runs = Count::default();
+        let chan = Arc::new(Chan::<u32>::new(0).unwrap());
+        // The first machine has a goroutine that waits, so it comes back for the processor that the second one loses it.
+        let waiting = {
+            let (runs, chan) = (runs.clone(), chan.clone());
+            go(move || {
+                assert_eq!(chan.recv(Wait::Until(None)), Ok(1));
+                runs.add(1);
+            })
+        };
+        let begun = Count::default();
+        let stuck = {
+            let (runs, begun) = (runs.clone(), begun.clone());
+            go_straight(move || {
+                assert!(take(runtime, 0));
+                while begun.get() == 0 {
+                    yield_now();
+                }
+                runs.add(1);
+            })
+        };
+        let next = {
+            let runs = runs.clone();
+            go(move || {
+                begun.add(1);
+                while !runtime.processors[0].lock().claimed() {
+                    yield_now();
+                }
+                scheduler::gosched();
+                runs.add(1);
+            })
+        };
+        join(&stuck);
+        join(&next);
+        assert_eq!(chan.send(1, Wait::Until(None)), Ok(()));
+        join(&waiting);
+        assert_at_rest(runtime, &runs, 3);
     });
 }
 

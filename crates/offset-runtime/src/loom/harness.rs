@@ -1,9 +1,11 @@
 //! What the models have in common.
 
-use crate::goroutine::Handle;
-use crate::host::Plain;
+use crate::goroutine::{Goroutine, Handle};
+use crate::host::{Host, Plain, set_host};
+use crate::machine;
 use crate::scheduler;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 /// Runs `model` in every interleaving with a few preemptions.
 pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
@@ -15,7 +17,79 @@ pub(crate) fn check_with(preemptions: usize, model: impl Fn() + Send + Sync + 's
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);
     builder.max_branches = 20_000;
-    builder.check(model);
+    set_host(&Keeper);
+    builder.check(move || {
+        kept().clear();
+        model();
+    });
+}
+
+/// Which machine keeps the host from which goroutine that parked, by their addresses. No model waits while it is locked.
+static KEPT: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
+
+fn kept() -> MutexGuard<'static, Vec<(usize, usize)>> {
+    KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+crate::lock::global! {
+    // Touched by whoever may come too early or too late, so that loom tries both.
+    static ORDER: crate::lock::atomic::AtomicUsize = crate::lock::atomic::AtomicUsize::new(0);
+}
+
+/// `Plain`, but a machine keeps the host between goroutines, and no other may run one that it has kept it from.
+struct Keeper;
+
+impl Keeper {
+    fn enter(&self, goroutine: &Goroutine) {
+        self.release();
+        let goroutine = std::ptr::from_ref(goroutine).addr();
+        assert!(kept().iter().all(|entry| entry.1 != goroutine), "another machine keeps the host from it");
+    }
+}
+
+// SAFETY: as `Plain`; the rest only takes notes.
+unsafe impl Host for Keeper {
+    fn context_new(&self, low: usize, base: usize, top: usize) -> usize {
+        Plain.context_new(low, base, top)
+    }
+    fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>) {
+        Plain.contexts_delete(contexts);
+    }
+    fn resume(&self, identity: usize) {
+        Plain.resume(identity);
+    }
+    fn suspended(&self) {}
+    fn release(&self) {
+        let machine = machine::this().addr();
+        ORDER.fetch_add(1, crate::lock::atomic::Ordering::Relaxed);
+        kept().retain(|entry| entry.0 != machine);
+    }
+    fn unbind(&self) {
+        self.release();
+    }
+    fn run(&self, goroutine: &Goroutine) {
+        self.enter(goroutine);
+        Plain.run(goroutine);
+    }
+    fn park(&self, goroutine: &Goroutine) {
+        kept().push((machine::this().addr(), std::ptr::from_ref(goroutine).addr()));
+    }
+    fn unpark(&self, goroutine: &Goroutine) {
+        self.enter(goroutine);
+    }
+    fn may_move(&self, pointer: usize, base: usize) -> bool {
+        Plain.may_move(pointer, base)
+    }
+    fn frames_may_move(&self, base: usize) -> bool {
+        Plain.frames_may_move(base)
+    }
+    fn take_cancel(&self, goroutine: &Goroutine) -> bool {
+        Plain.take_cancel(goroutine)
+    }
+    fn thread_detach(&self) -> usize {
+        0
+    }
+    fn thread_attach(&self, _detached: usize) {}
 }
 
 /// Makes the runtime. To be called before anything else.

@@ -44,6 +44,8 @@
 //! | hand-off | a processor is given without a word; the mailbox opens after the question | `handoff::a_processor_is_taken_twice` and others |
 //! | hand-off | a processor is idle only in name; a home claims nothing | `handoff::a_processor_is_taken_twice` and others |
 //! | hand-off | who returns with a goroutine wakes nobody | `handoff::a_younger_machine_comes_back_to_one_that_sleeps` |
+//! | hand-off | what is kept is not let go where a goroutine becomes runnable | `handoff::a_goroutine_moves_once_its_thread_has_let_it_go` |
+//! | hand-off | or where a machine gives way | `handoff::a_machine_that_gives_way_has_let_its_goroutines_go` |
 //! | hand-off | a processor that is given up is staffed for its queue only | `handoff::a_processor_that_is_given_up_goes_to_who_claimed_it` |
 //! | monitor | is not woken by who runs; says too late that it sleeps | `handoff::the_monitor_is_awake_while_a_goroutine_runs` |
 //! | watcher | is not told by a machine that goes to sleep with its processor | `park::the_watcher_is_told_that_all_are_parked` |
