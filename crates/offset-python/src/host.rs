@@ -165,9 +165,9 @@ unsafe impl Host for Python {
 
     fn run(&self, goroutine: &Goroutine) {
         let context = goroutine.context() as *mut PyThreadState;
-        // SAFETY: the context is this goroutine's. It is reset right before use and not after: once it is detached at the end,
-        // an exiting interpreter may free it (tests/test_exit.py). The object goes before `finish`, as its end may run
-        // Python; from then on the goroutine has none.
+        // SAFETY: the context is this goroutine's. It is reset right before use and not after: once it is detached, an exiting
+        // interpreter may free it (tests/test_exit.py). It may be attached here still, by the goroutine that used it last. The
+        // object goes before `finish`, as its end may run Python; from then on the goroutine has none.
         unsafe {
             shim::offset_context_reset(context);
             shim::offset_enter(context);
@@ -178,7 +178,7 @@ unsafe impl Host for Python {
             if shim::offset_context_finish(context) == 0 || remembers_contexts() {
                 goroutine.spoil();
             }
-            shim::offset_detach();
+            shim::offset_leave(context);
         }
     }
 
