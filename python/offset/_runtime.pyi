@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from datetime import timedelta
 from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeAlias, TypeVar, final, overload
 
+from typing_extensions import Buffer
+
 _T = TypeVar("_T")
 _S = TypeVar("_S")
 _P = ParamSpec("_P")
@@ -585,11 +587,53 @@ class Note:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the note is set. Gives False when the time is over."""
 
+class Fd:
+    """The operations of a descriptor that park only the goroutine; of a plain thread, they block it.
+
+    It does not own the descriptor: `close` it before that is closed. A descriptor that is no socket must be
+    non-blocking. Of an `eager` one each read tries first; otherwise one after a short answer waits. Each operation
+    raises OSError as the system does, TimeoutError when its time or the deadline is over, and OSError (EBADF) once
+    it is closed. A write cut short has `characters_written`.
+    """
+
+    def __new__(cls, fileno: int, eager: bool = False) -> Self: ...
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+    def read(self, n: int, /) -> bytes:
+        """Read up to n bytes. `b""` is the end."""
+    def recv(self, bufsize: int, flags: int = 0, timeout: _Seconds | None = None) -> bytes:
+        """Read as `socket.recv`."""
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0, timeout: _Seconds | None = None) -> int:
+        """Read as `socket.recv_into`."""
+    def write(self, data: Buffer, /) -> int:
+        """Write all of it and give its length. Writes do not interleave."""
+    def send(self, data: Buffer, flags: int = 0, timeout: _Seconds | None = None) -> int:
+        """Write a part as `socket.send`."""
+    def sendall(self, data: Buffer, flags: int = 0, timeout: _Seconds | None = None) -> int:
+        """Write all of it and give its length. Writes do not interleave."""
+    def accept(self, timeout: _Seconds | None = None) -> int:
+        """Accept a connection and give its descriptor, which is non-blocking."""
+    def wait_read(self, timeout: _Seconds | None = None) -> None:
+        """Wait until reading may be possible, after an attempt that was not."""
+    def wait_write(self, timeout: _Seconds | None = None) -> None:
+        """Wait until writing may be possible, after an attempt that was not."""
+    def set_deadline(self, when: _Seconds | None, /) -> None:
+        """Let operations fail from `when` on, on the clock of `now()`; None for never. Those that wait heed it too."""
+    def set_read_deadline(self, when: _Seconds | None, /) -> None:
+        """As `set_deadline`, of reads."""
+    def set_write_deadline(self, when: _Seconds | None, /) -> None:
+        """As `set_deadline`, of writes."""
+    def close(self) -> object:
+        """Let all operations fail, those that wait too. Gives False if that was done before."""
+    def fileno(self) -> int:
+        """The descriptor's number, -1 once it is closed."""
+
 def watch(note: Note | None, /) -> None:
     """Name the note that is set when the runtime becomes quiescent and when the last goroutine ends."""
 
 def quiescent() -> bool:
-    """Tell whether no goroutine can go on by itself: none runs or is ready, no timer, no blocking call."""
+    """Tell whether no goroutine can go on by itself: none runs or is ready, no timer, no blocking call, no descriptor."""
 
 def foreign_threads() -> int:
     """Count the Python threads that are neither the runtime's nor the caller."""

@@ -8,6 +8,7 @@ mod atomic;
 mod blocking;
 mod chan;
 mod error;
+mod fd;
 mod fork;
 mod goroutine;
 mod guard;
@@ -78,6 +79,7 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
             && sync::register(module)
             && timer::register(module)
             && atomic::register(module)
+            && fd::register(module)
     };
     if ok { 0 } else { -1 }
 }

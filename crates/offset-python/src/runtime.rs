@@ -86,6 +86,7 @@ unsafe extern "C" fn stats(_: Object, _: Object) -> Object {
         (c"handoffs", int(stats.handoffs)),
         (c"moves", int(stats.moves)),
         (c"timers", count(stats.timers)),
+        (c"descriptors", count(stats.descriptors)),
         (c"blocking_calls", count(stats.blocking_calls)),
         (c"blocking_threads", count(stats.blocking_threads)),
         (c"stack_size", count(stack::stack_size())),

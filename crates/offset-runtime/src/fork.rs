@@ -13,11 +13,12 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// To be called in the parent right before a fork: no timer rings, no stack is taken or given back, and no goroutine is listed or
+/// To be called in the parent right before a fork: no timer rings, no edge is handed out, no stack is taken or given back, and no goroutine is listed or
 /// unlisted, until [`parent`] or [`child`].
 #[cfg(not(loom))]
 pub fn prepare() {
     std::mem::forget(crate::timer::FIRING.lock());
+    std::mem::forget(crate::netpoll::DELIVERING.lock());
     crate::stack::before_fork();
     crate::scheduler::runtime().registry.before_fork();
 }
@@ -32,6 +33,7 @@ pub unsafe fn parent() {
     unsafe {
         crate::scheduler::runtime().registry.after_fork();
         crate::stack::after_fork();
+        crate::netpoll::DELIVERING.force_unlock();
         crate::timer::FIRING.force_unlock();
     }
 }

@@ -56,10 +56,11 @@ pub enum WaitReason {
     Join,
     Note,
     Blocking,
+    Io,
 }
 
 impl WaitReason {
-    const ALL: [(WaitReason, &'static str); 17] = [
+    const ALL: [(WaitReason, &'static str); 18] = [
         (WaitReason::None, ""),
         (WaitReason::ChanSend, "chan send"),
         (WaitReason::ChanReceive, "chan receive"),
@@ -77,6 +78,7 @@ impl WaitReason {
         (WaitReason::Join, "join"),
         (WaitReason::Note, "note"),
         (WaitReason::Blocking, "blocking call"),
+        (WaitReason::Io, "IO wait"),
     ];
 
     /// Go's words for it; empty for `None`.

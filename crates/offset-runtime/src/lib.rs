@@ -16,6 +16,7 @@ pub mod chan;
 pub mod clock;
 mod dump;
 pub mod error;
+pub mod fd;
 pub mod fork;
 mod futex;
 pub mod goroutine;
@@ -26,6 +27,8 @@ mod loom;
 mod machine;
 #[cfg(not(loom))]
 mod monitor;
+#[cfg(not(loom))]
+mod netpoll;
 mod park;
 mod processor;
 mod run_queue;
@@ -43,4 +46,4 @@ mod wait_queue;
 #[cfg(loom)]
 pub use self::loom::{clock, stack};
 #[cfg(loom)]
-use self::loom::{monitor, switch};
+use self::loom::{monitor, netpoll, switch};

@@ -16,7 +16,8 @@ use crate::clock::{self, Instant};
 use crate::goroutine::{Goroutine, Handle, Status};
 use crate::host::host;
 use crate::lock::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::lock::{Cell, Condvar, Lock, local};
+use crate::lock::{Cell, Condvar, Guard, Lock, local};
+use crate::netpoll;
 use crate::processor::{Processor, State};
 use crate::scheduler::{Runtime, runtime};
 use crate::stack::Stack;
@@ -306,6 +307,7 @@ impl Machine {
         drop(homed);
         // Timers are looked at once before each goroutine: one that is always due must not keep goroutines from running.
         let mut looked = false;
+        let mut polled = false;
         loop {
             if !std::ptr::eq(state.holder, self) {
                 return;
@@ -344,6 +346,13 @@ impl Machine {
                     continue;
                 }
             }
+            if state.tick % netpoll::ROUNDS == 0 && runtime.netpoll.in_use() && !polled {
+                polled = true;
+                drop(state);
+                runtime.netpoll.glance();
+                state = processor.lock();
+                continue;
+            }
             let goroutine = match state.pick() {
                 Ok(goroutine) => goroutine,
                 Err(retry) => {
@@ -357,6 +366,7 @@ impl Machine {
                         continue;
                     }
                     looked = false;
+                    polled = true;
                     state = self.idle(runtime, processor, retry);
                     continue;
                 }
@@ -375,6 +385,7 @@ impl Machine {
             // Here as well as where an idle machine is woken: a timer wakes it without anybody's doing, and a first one was never idle.
             crate::bed::busy();
             looked = false;
+            polled = false;
             drop(state);
             let left = self.execute(runtime, goroutine);
             state = processor.lock();
@@ -406,7 +417,7 @@ impl Machine {
         runtime: &'static Runtime,
         processor: &'static Processor,
         retry: Option<Instant>,
-    ) -> crate::lock::Guard<'static, State> {
+    ) -> Guard<'static, State> {
         host().release();
         let mut state = processor.lock();
         if state.queue.len() > 0 && retry.is_none() || !std::ptr::eq(state.holder, self) {
@@ -426,16 +437,13 @@ impl Machine {
         state = processor.lock();
         let slept_at = clock::now();
         let mut untidy = true;
+        let mut polled = false;
         // Another machine may have taken the processor meanwhile, and sleep with it by now.
         while state.idle && std::ptr::eq(state.holder, self) && !runtime.stopping() && !state.claimed() {
             let due = runtime.timers.next().min(retry.unwrap_or(Instant::MAX));
             let tidy_at = if untidy { slept_at + TIDY_AFTER } else { Instant::MAX };
             let until = due.min(tidy_at);
-            if until == Instant::MAX {
-                self.sleep.wait(&mut state);
-                continue;
-            }
-            let now = clock::now();
+            let now = if until == Instant::MAX { 0 } else { clock::now() };
             if now >= due {
                 break;
             }
@@ -445,12 +453,51 @@ impl Machine {
                 state = processor.lock();
                 continue;
             }
-            self.sleep.wait_for(&mut state, Duration::from_nanos(until - now));
+            if runtime.netpoll.in_use()
+                && let Some(visit) = runtime.netpoll.enter()
+            {
+                state = self.sleep_in_poller(processor, state, visit, until);
+                polled = true;
+                continue;
+            }
+            if until == Instant::MAX {
+                self.sleep.wait(&mut state);
+            } else {
+                self.sleep.wait_for(&mut state, Duration::from_nanos(until - now));
+            }
         }
         if std::ptr::eq(state.holder, self) {
             state.idle = false;
         }
+        if polled && runtime.processors.len() > 1 {
+            // Another one that sleeps takes the poller over.
+            drop(state);
+            runtime.find_help(processor);
+            state = processor.lock();
+        }
         state
+    }
+
+    /// Sleeps in the poller until something happens there, somebody rouses the processor, or `until`.
+    fn sleep_in_poller(
+        &'static self,
+        processor: &'static Processor,
+        mut state: Guard<'static, State>,
+        mut visit: netpoll::Visit<'_>,
+        until: Instant,
+    ) -> Guard<'static, State> {
+        state.polling = true;
+        drop(state);
+        visit.wait((until != Instant::MAX).then_some(until));
+        state = processor.lock();
+        if std::ptr::eq(state.holder, self) {
+            // Whom it wakes now need not wake it.
+            state.polling = false;
+            state.idle &= !visit.any();
+        }
+        drop(state);
+        visit.deliver();
+        processor.lock()
     }
 
     /// The machine where `goroutine`, just taken from the queue, must run; None if that is here.

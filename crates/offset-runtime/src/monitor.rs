@@ -129,6 +129,9 @@ fn watch(runtime: &'static Runtime) {
         std::thread::sleep(LOOK);
         late = (late - late / 8).max((clock::now() - asleep).saturating_sub(LOOK.as_nanos() as Instant));
         quiet = if look(runtime, &mut seen, 4 * late) { 0 } else { quiet + 1 };
+        if runtime.netpoll.neglected(clock::now()) {
+            runtime.netpoll.glance();
+        }
     }
 }
 

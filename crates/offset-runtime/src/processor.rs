@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) holder: *const Machine,
     /// The holder sleeps, under this lock, until the flag is cleared.
     pub(crate) idle: bool,
+    /// While it sleeps, it does so in the poller.
+    pub(crate) polling: bool,
     /// The holder is on a goroutine's stack.
     pub(crate) running: bool,
     /// Goes up with each goroutine that is run: the monitor's sign of progress.
@@ -49,6 +51,7 @@ impl Processor {
                 queue: RunQueue::new(),
                 holder: null(),
                 idle: false,
+                polling: false,
                 running: false,
                 tick: 0,
                 claimants: Vec::new(),
@@ -83,8 +86,13 @@ impl State {
     pub(crate) fn rouse(&mut self) {
         if self.idle {
             self.idle = false;
-            // SAFETY: machines are never freed.
-            unsafe { (*self.holder).sleep.notify_one() };
+            if self.polling {
+                self.polling = false;
+                crate::scheduler::runtime().netpoll.wake();
+            } else {
+                // SAFETY: machines are never freed.
+                unsafe { (*self.holder).sleep.notify_one() };
+            }
             crate::bed::busy();
         }
     }

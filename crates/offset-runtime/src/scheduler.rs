@@ -9,6 +9,7 @@ use crate::host::host;
 use crate::lock::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::lock::{Lock, global, spawn as spawn_thread, yield_now};
 use crate::machine::{self, Machine};
+use crate::netpoll::Netpoll;
 use crate::park::{CANCELLED, Code, Parker, TIMED_OUT, Ticket};
 use crate::processor::Processor;
 use crate::switch::{Switch, Yielder, here};
@@ -38,6 +39,7 @@ pub struct Stats {
     pub handoffs: u64,
     pub moves: u64,
     pub timers: usize,
+    pub descriptors: usize,
     pub blocking_calls: usize,
     pub blocking_threads: usize,
 }
@@ -60,6 +62,7 @@ pub(crate) struct Runtime {
     pub(crate) registry: Registry,
     pub(crate) machines: Lock<Machines>,
     pub(crate) blocking: crate::blocking::Pool,
+    pub(crate) netpoll: Netpoll,
     stopping: AtomicBool,
     started: AtomicBool,
     /// How many goroutines are in queues of machines.
@@ -125,6 +128,7 @@ fn create(last_id: u64) -> &'static Runtime {
             last_id: 0,
         }),
         blocking: crate::blocking::Pool::new(),
+        netpoll: Netpoll::new(),
         stopping: AtomicBool::new(false),
         started: AtomicBool::new(false),
         homing: AtomicUsize::new(0),
@@ -145,7 +149,10 @@ pub(crate) fn start_over() {
     crate::thread::start_over();
     crate::bed::start_over();
     // SAFETY: as in `runtime`.
-    let last_id = unsafe { RUNTIME.load(Ordering::Acquire).as_ref() }.map_or(0, |old| old.registry.last_id());
+    let last_id = unsafe { RUNTIME.load(Ordering::Acquire).as_ref() }.map_or(0, |old| {
+        old.netpoll.start_over();
+        old.registry.last_id()
+    });
     RUNTIME.store(null_mut(), Ordering::Release);
     create(last_id);
 }
@@ -392,7 +399,7 @@ pub fn watch(note: Option<Arc<Note>>) {
     runtime.notice_quiet();
 }
 
-/// Whether no goroutine runs or is about to, no timer is set and no blocking call is under way.
+/// Whether no goroutine runs or is about to, no timer is set, no blocking call is under way and nobody waits for a descriptor.
 pub fn quiescent() -> bool {
     runtime().quiet()
 }
@@ -427,6 +434,7 @@ pub fn stats() -> Stats {
         handoffs: runtime.handoffs.load(Ordering::Relaxed),
         moves: runtime.moved.load(Ordering::Relaxed),
         timers: runtime.timers.len(),
+        descriptors: runtime.netpoll.len(),
         blocking_calls: calls,
         blocking_threads: threads,
     }
@@ -499,7 +507,7 @@ impl Runtime {
     }
 
     /// More goroutines wait to start than `busy` can start at once: wakes another processor to steal some.
-    fn find_help(&'static self, busy: &Processor) {
+    pub(crate) fn find_help(&'static self, busy: &Processor) {
         for processor in &self.processors {
             if std::ptr::eq(processor, busy) {
                 continue;
@@ -650,6 +658,7 @@ impl Runtime {
             && self.homing.load(Ordering::Relaxed) == 0
             && self.timers.next() == Instant::MAX
             && !self.blocking.busy()
+            && self.netpoll.waiting.load(Ordering::Relaxed) == 0
     }
 }
 

@@ -11,8 +11,8 @@
 //!
 //! What was changed in the code, and what failed then; a change that nothing notices is a gap. Not seen by any model: a steal of
 //! goroutines that have started (they are sent home), a machine's question for its own goroutines where it is the younger one
-//! (`Machine::ask`), a deadline that pokes nobody, a machine that comes to rest without a processor and does not tell the watcher, and
-//! what the stand-ins replace: the switch, the clock, the kernel. `monitor` decides when
+//! (`Machine::ask`), a deadline that pokes nobody, who is in the poller (`tests/common/fd.rs`), a machine that comes to rest without a processor and does not tell the watcher, and
+//! what the stand-ins replace: the switch, the clock, the kernel with its poller. `monitor` decides when
 //! to hand on, and has tests of its own; a fork has `tests/fork.rs`.
 //!
 //! | of | mutation | model that fails |
@@ -47,12 +47,15 @@
 //! | hand-off | what is kept is not let go where a goroutine becomes runnable | `handoff::a_goroutine_moves_once_its_thread_has_let_it_go` |
 //! | hand-off | or where a machine gives way | `handoff::a_machine_that_gives_way_has_let_its_goroutines_go` |
 //! | hand-off | a processor that is given up is staffed for its queue only | `handoff::a_processor_that_is_given_up_goes_to_who_claimed_it` |
+//! | descriptor | an edge that finds nobody is forgotten; a wait does not look for one | `fd` |
+//! | descriptor | who is woken does not try again; a new deadline, or a close, wakes nobody | `fd` |
 //! | monitor | is not woken by who runs; says too late that it sleeps | `handoff::the_monitor_is_awake_while_a_goroutine_runs` |
 //! | watcher | is not told by a machine that goes to sleep with its processor | `park::the_watcher_is_told_that_all_are_parked` |
 
 pub mod clock;
 pub(crate) mod kernel;
 pub(crate) mod monitor;
+pub(crate) mod netpoll;
 pub mod stack;
 pub(crate) mod switch;
 
@@ -61,6 +64,8 @@ mod harness;
 
 #[cfg(test)]
 mod chan;
+#[cfg(test)]
+mod fd;
 #[cfg(test)]
 mod futex;
 #[cfg(test)]

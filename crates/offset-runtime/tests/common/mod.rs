@@ -4,6 +4,7 @@
 
 mod blocking;
 mod chan;
+mod fd;
 mod goroutine;
 mod model;
 mod rescue;

@@ -1,0 +1,668 @@
+//! `Fd`: the operations of a descriptor that park, over the core's.
+//!
+//! `offset.net` builds on it by inheritance, so that the calls that matter are calls of these methods; the proxies hold one. It does
+//! not own the descriptor: who does calls `close` before closing it.
+//!
+//! Attempts are system calls that do not wait, made without giving up the GIL, and what they read goes through a buffer of the OS
+//! thread: a goroutine that waits holds none. No attempt runs Python. An argument's buffer stays exported while its owner is parked.
+
+use crate::error::*;
+use crate::method::*;
+use crate::shim::{Py_DECREF, PyErr_Clear};
+use offset_runtime::clock::Deadline;
+use offset_runtime::error::WaitError;
+use offset_runtime::fd::{Attempt, Direction, Fd, FdError};
+use offset_runtime::sync::Mutex;
+use pyo3_ffi::*;
+use std::cell::RefCell;
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::ptr::null_mut;
+
+/// As much is read at once, from a stream; each OS thread that reads has so much.
+const SCRATCH: usize = 256 * 1024;
+
+#[repr(C)]
+struct FdObject {
+    head: PyObject,
+    /// None once the object dies.
+    core: Option<Fd>,
+    /// One whole write at a time.
+    writing: Mutex,
+    kind: Kind,
+    weak: Object,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A pipe, a terminal: `read` and `write` are its calls, and it must be non-blocking.
+    File,
+    /// A stream socket: a short answer to a read means that there is no more.
+    Stream,
+    /// Another socket.
+    Socket,
+}
+
+fn it<'a>(object: Object) -> &'a FdObject {
+    // SAFETY: `object` is one of ours, alive as the caller's argument; only birth and death write to it.
+    unsafe { &*object.cast::<FdObject>() }
+}
+
+fn core<'a>(object: Object) -> &'a Fd {
+    match &it(object).core {
+        Some(core) => core,
+        None => unreachable!("it is given its core at birth"),
+    }
+}
+
+/// What a system call said: its result, or the error's number.
+type Answer = Result<usize, c_int>;
+
+fn last_error() -> c_int {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// Makes a call until it is not interrupted. What it gives is the system's word for "would wait", or an answer.
+fn call(mut system_call: impl FnMut() -> isize) -> Attempt<Answer> {
+    loop {
+        let answer = system_call();
+        if answer >= 0 {
+            return Attempt::Done(Ok(answer as usize));
+        }
+        match last_error() {
+            libc::EINTR => {}
+            error if error == libc::EAGAIN || error == libc::EWOULDBLOCK => return Attempt::Again,
+            error => return Attempt::Done(Err(error)),
+        }
+    }
+}
+
+/// What goes wrong with an operation, besides what the system says.
+#[derive(Clone, Copy)]
+enum Failure {
+    Fd(FdError),
+    System(c_int),
+}
+
+impl From<FdError> for Failure {
+    fn from(error: FdError) -> Self {
+        Failure::Fd(error)
+    }
+}
+
+fn settle(result: Result<Answer, FdError>) -> Result<usize, Failure> {
+    result?.map_err(Failure::System)
+}
+
+/// Raises what `failure` means for `what` with `object`.
+///
+/// # Safety
+/// Attached; `object` is one of ours.
+unsafe fn fail(object: Object, failure: Failure, what: &str) -> Object {
+    let (number, text) = match failure {
+        Failure::Fd(FdError::Cancelled) => return cancelled(),
+        Failure::Fd(FdError::TimedOut) => (libc::ETIMEDOUT, "timed out".to_owned()),
+        Failure::Fd(FdError::Closed) => (libc::EBADF, "closed".to_owned()),
+        Failure::System(number) => {
+            // SAFETY: the text is the C library's, copied at once.
+            let text = unsafe { std::ffi::CStr::from_ptr(libc::strerror(number)) };
+            (number, text.to_string_lossy().into_owned())
+        }
+    };
+    // SAFETY: by contract. A subclass tells what it is connected to by `_name`; it may fail, and is then left out.
+    unsafe {
+        let name = PyObject_GetAttrString(object, c"_name".as_ptr());
+        let name = if name.is_null() {
+            PyErr_Clear();
+            format!("descriptor {}", core(object).number())
+        } else {
+            let name_text = self::text(name);
+            Py_DECREF(name);
+            name_text
+        };
+        let arguments = Py_BuildValue(c"(is)".as_ptr(), number, c"".as_ptr());
+        if arguments.is_null() {
+            return NULL;
+        }
+        let message = string(&format!("{what} {name}: {text}"));
+        if message.is_null() || PyTuple_SetItem(arguments, 1, message) < 0 {
+            Py_DECREF(arguments);
+            return NULL;
+        }
+        // OSError makes itself the subclass that the number asks for.
+        let error = PyObject_CallObject(PyExc_OSError, arguments);
+        Py_DECREF(arguments);
+        if !error.is_null() {
+            raise_object(error);
+            Py_DECREF(error);
+        }
+    }
+    NULL
+}
+
+/// Notes on the exception that is set how much had been written by then.
+unsafe fn note_written(written: usize) {
+    // SAFETY: attached, with an exception set.
+    unsafe {
+        let raised = take_raised();
+        if raised.is_null() {
+            return;
+        }
+        let count = int(written as u64);
+        if count.is_null() || PyObject_SetAttrString(raised, c"characters_written".as_ptr(), count) < 0 {
+            PyErr_Clear();
+        }
+        if !count.is_null() {
+            Py_DECREF(count);
+        }
+        raise_object(raised);
+        Py_DECREF(raised);
+    }
+}
+
+unsafe extern "C" {
+    fn _PyBytes_Resize(bytes: *mut Object, size: Py_ssize_t) -> c_int;
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Reads what there is, up to `size` bytes, into a new bytes object; null, with an exception set, if there is no memory. Never
+/// inlined: the caller may find itself on another thread after a park.
+#[inline(never)]
+fn read_some(number: RawFd, kind: Kind, size: usize, flags: c_int) -> Attempt<Result<Object, c_int>> {
+    BUFFER.with(|buffer| {
+        let mut buffer = buffer.borrow_mut();
+        buffer.reserve_exact(SCRATCH);
+        let buffer = buffer.as_mut_ptr();
+        let attempt = call(|| raw_read(number, kind, buffer, size.min(SCRATCH), flags));
+        match attempt {
+            Attempt::Done(Ok(count)) => {
+                // SAFETY: so many bytes were written there just now.
+                let bytes = unsafe { PyBytes_FromStringAndSize(buffer.cast(), count as Py_ssize_t) };
+                if kind == Kind::Stream && flags == 0 && count > 0 && count < size.min(SCRATCH) {
+                    Attempt::Drained(Ok(bytes))
+                } else {
+                    Attempt::Done(Ok(bytes))
+                }
+            }
+            Attempt::Done(Err(error)) | Attempt::Drained(Err(error)) => Attempt::Done(Err(error)),
+            Attempt::Again | Attempt::Drained(Ok(_)) => Attempt::Again,
+        }
+    })
+}
+
+fn raw_read(number: RawFd, kind: Kind, to: *mut u8, size: usize, flags: c_int) -> isize {
+    // SAFETY: the caller's buffer has `size` bytes.
+    unsafe {
+        match kind {
+            Kind::File => libc::read(number, to.cast(), size),
+            Kind::Stream | Kind::Socket => libc::recv(number, to.cast(), size, flags | libc::MSG_DONTWAIT),
+        }
+    }
+}
+
+fn raw_write(number: RawFd, kind: Kind, from: *const u8, size: usize, flags: c_int) -> isize {
+    // SAFETY: the caller's buffer has `size` bytes.
+    unsafe {
+        match kind {
+            Kind::File => libc::write(number, from.cast(), size),
+            Kind::Stream | Kind::Socket => {
+                libc::send(number, from.cast(), size, flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+            }
+        }
+    }
+}
+
+/// A size that is not negative; None with an exception set otherwise.
+unsafe fn size_argument(object: Object, what: &str) -> Option<usize> {
+    // SAFETY: attached; `object` is alive.
+    let size = unsafe { PyLong_AsSsize_t(object) };
+    // SAFETY: attached.
+    if size == -1 && unsafe { !PyErr_Occurred().is_null() } {
+        return None;
+    }
+    if size < 0 {
+        value_error(&format!("{what} must not be negative, got {size}"));
+        return None;
+    }
+    Some(size as usize)
+}
+
+/// `flags`, 0 when it is missing; None with an exception set if it is no number.
+unsafe fn flags_argument(object: Object) -> Option<c_int> {
+    if object.is_null() {
+        return Some(0);
+    }
+    // SAFETY: attached; `object` is alive.
+    let flags = unsafe { PyLong_AsLong(object) };
+    // SAFETY: attached.
+    if flags == -1 && unsafe { !PyErr_Occurred().is_null() } { None } else { Some(flags as c_int) }
+}
+
+/// A buffer that an argument exports, given back in the end.
+struct Buffer(Py_buffer);
+
+impl Buffer {
+    /// None with an exception set if it exports none.
+    unsafe fn of(object: Object, flags: c_int) -> Option<Buffer> {
+        let mut view = MaybeUninit::<Py_buffer>::zeroed();
+        // SAFETY: attached; `object` is alive.
+        if unsafe { PyObject_GetBuffer(object, view.as_mut_ptr(), flags) } < 0 {
+            return None;
+        }
+        // SAFETY: filled in just now.
+        Some(Buffer(unsafe { view.assume_init() }))
+    }
+
+    fn len(&self) -> usize {
+        self.0.len as usize
+    }
+
+    fn at(&self, offset: usize) -> *mut u8 {
+        // SAFETY: callers stay within the buffer.
+        unsafe { self.0.buf.cast::<u8>().add(offset) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: attached, as all of this crate's Python-facing code is; it was filled in.
+        unsafe { PyBuffer_Release(&raw mut self.0) };
+    }
+}
+
+// ---- reading ----
+
+unsafe fn do_read(object: Object, size: usize, flags: c_int, deadline: Deadline) -> Object {
+    let kind = it(object).kind;
+    if size > SCRATCH && kind == Kind::Socket {
+        // SAFETY: by contract.
+        return unsafe { read_long(object, size, flags, deadline) };
+    }
+    match core(object).run(Direction::Read, deadline, |number| read_some(number, kind, size, flags)) {
+        Ok(Ok(bytes)) => bytes,
+        // SAFETY: attached.
+        Ok(Err(error)) => unsafe { fail(object, Failure::System(error), "read") },
+        // SAFETY: attached.
+        Err(error) => unsafe { fail(object, error.into(), "read") },
+    }
+}
+
+/// What must not be cut, and may be longer than the buffer.
+unsafe fn read_long(object: Object, size: usize, flags: c_int, deadline: Deadline) -> Object {
+    // SAFETY: attached; the bytes are ours alone until they are given away.
+    unsafe {
+        let mut bytes = PyBytes_FromStringAndSize(std::ptr::null(), size as Py_ssize_t);
+        if bytes.is_null() {
+            return NULL;
+        }
+        let to = PyBytes_AsString(bytes).cast::<u8>();
+        let kind = it(object).kind;
+        let result = core(object)
+            .run(Direction::Read, deadline, |number| call(|| raw_read(number, kind, to, size, flags)));
+        match settle(result) {
+            Ok(count) => {
+                _PyBytes_Resize(&raw mut bytes, count as Py_ssize_t);
+                bytes
+            }
+            Err(failure) => {
+                Py_DECREF(bytes);
+                fail(object, failure, "read")
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn read(object: Object, size: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe {
+        match size_argument(size, "the size of a read") {
+            Some(size) => do_read(object, size, 0, None),
+            None => NULL,
+        }
+    }
+}
+
+unsafe extern "C" fn recv(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    let mut out = [null_mut(); 3];
+    // SAFETY: the calling convention.
+    unsafe {
+        if !parse("recv", args, count, keywords, &["bufsize", "flags", "timeout"], 1, &mut out) {
+            return NULL;
+        }
+        let Some(size) = size_argument(out[0], "the size of a read") else { return NULL };
+        let Some(flags) = flags_argument(out[1]) else { return NULL };
+        let Some(deadline) = deadline(out[2]) else { return NULL };
+        do_read(object, size, flags, deadline)
+    }
+}
+
+unsafe extern "C" fn recv_into(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    let mut out = [null_mut(); 4];
+    // SAFETY: the calling convention.
+    unsafe {
+        if !parse("recv_into", args, count, keywords, &["buffer", "nbytes", "flags", "timeout"], 1, &mut out) {
+            return NULL;
+        }
+        let wanted = if out[1].is_null() { Some(0) } else { size_argument(out[1], "the number of bytes") };
+        let Some(wanted) = wanted else { return NULL };
+        let Some(flags) = flags_argument(out[2]) else { return NULL };
+        let Some(deadline) = deadline(out[3]) else { return NULL };
+        let Some(buffer) = Buffer::of(out[0], PyBUF_WRITABLE) else { return NULL };
+        if wanted > buffer.len() {
+            return value_error(&format!("{wanted} bytes are wanted and the buffer has {}", buffer.len()));
+        }
+        let size = if wanted == 0 { buffer.len() } else { wanted };
+        let kind = it(object).kind;
+        let result = core(object).run(Direction::Read, deadline, |number| {
+            match call(|| raw_read(number, kind, buffer.at(0), size, flags)) {
+                Attempt::Done(Ok(count)) if kind == Kind::Stream && flags == 0 && count > 0 && count < size => {
+                    Attempt::Drained(Ok(count))
+                }
+                other => other,
+            }
+        });
+        match settle(result) {
+            Ok(count) => int(count as u64),
+            Err(failure) => fail(object, failure, "read"),
+        }
+    }
+}
+
+// ---- writing ----
+
+unsafe fn do_write(object: Object, data: Object, flags: c_int, deadline: Deadline) -> Object {
+    // SAFETY: attached; `data` is alive as the caller's argument.
+    let Some(buffer) = (unsafe { Buffer::of(data, PyBUF_SIMPLE) }) else { return NULL };
+    let (mut written, size, kind) = (0, buffer.len(), it(object).kind);
+    let writing = &it(object).writing;
+    if let Err(error) = writing.lock(deadline) {
+        // SAFETY: attached.
+        unsafe {
+            let error = if error == WaitError::Cancelled { FdError::Cancelled } else { FdError::TimedOut };
+            fail(object, error.into(), "write");
+            note_written(0);
+        }
+        return NULL;
+    }
+    let result = loop {
+        let result = settle(core(object).run(Direction::Write, deadline, |number| {
+            call(|| raw_write(number, kind, buffer.at(written), size - written, flags))
+        }));
+        match result {
+            Ok(count) => written += count,
+            Err(failure) => break Err(failure),
+        }
+        if written == size {
+            break Ok(size);
+        }
+    };
+    let _ = writing.unlock();
+    match result {
+        Ok(size) => int(size as u64),
+        // SAFETY: attached.
+        Err(failure) => unsafe {
+            fail(object, failure, "write");
+            note_written(written);
+            NULL
+        },
+    }
+}
+
+unsafe extern "C" fn write(object: Object, data: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { do_write(object, data, 0, None) }
+}
+
+unsafe extern "C" fn sendall(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    let mut out = [null_mut(); 3];
+    // SAFETY: the calling convention.
+    unsafe {
+        if !parse("sendall", args, count, keywords, &["data", "flags", "timeout"], 1, &mut out) {
+            return NULL;
+        }
+        let Some(flags) = flags_argument(out[1]) else { return NULL };
+        let Some(deadline) = deadline(out[2]) else { return NULL };
+        do_write(object, out[0], flags, deadline)
+    }
+}
+
+unsafe extern "C" fn send(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    let mut out = [null_mut(); 3];
+    // SAFETY: the calling convention.
+    unsafe {
+        if !parse("send", args, count, keywords, &["data", "flags", "timeout"], 1, &mut out) {
+            return NULL;
+        }
+        let Some(flags) = flags_argument(out[1]) else { return NULL };
+        let Some(deadline) = deadline(out[2]) else { return NULL };
+        let Some(buffer) = Buffer::of(out[0], PyBUF_SIMPLE) else { return NULL };
+        let kind = it(object).kind;
+        let result = core(object).run(Direction::Write, deadline, |number| {
+            call(|| raw_write(number, kind, buffer.at(0), buffer.len(), flags))
+        });
+        match settle(result) {
+            Ok(count) => int(count as u64),
+            Err(failure) => fail(object, failure, "write"),
+        }
+    }
+}
+
+// ---- the rest ----
+
+unsafe extern "C" fn accept(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    // SAFETY: the calling convention.
+    let Some(deadline) = (unsafe { only_timeout("accept", args, count, keywords) }) else { return NULL };
+    let result = core(object).run(Direction::Read, deadline, |number| {
+        loop {
+            let attempt = call(|| {
+                // SAFETY: no address is asked for.
+                let made = unsafe {
+                    libc::accept4(number, null_mut(), null_mut(), libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+                };
+                made as isize
+            });
+            // A connection that has failed by now is none.
+            if !matches!(attempt, Attempt::Done(Err(libc::ECONNABORTED | libc::EPROTO))) {
+                return attempt;
+            }
+        }
+    });
+    match settle(result) {
+        Ok(made) => int(made as u64),
+        // SAFETY: attached.
+        Err(failure) => unsafe { fail(object, failure, "accept") },
+    }
+}
+
+unsafe fn wait(
+    object: Object,
+    direction: Direction,
+    function: &str,
+    args: *const Object,
+    count: Py_ssize_t,
+    keywords: Object,
+) -> Object {
+    // SAFETY: by contract.
+    unsafe {
+        let Some(deadline) = only_timeout(function, args, count, keywords) else { return NULL };
+        match core(object).wait(direction, deadline) {
+            Ok(()) => none(),
+            Err(error) => fail(object, error.into(), "wait for"),
+        }
+    }
+}
+
+unsafe extern "C" fn wait_read(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { wait(object, Direction::Read, "wait_read", args, count, keywords) }
+}
+
+unsafe extern "C" fn wait_write(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { wait(object, Direction::Write, "wait_write", args, count, keywords) }
+}
+
+/// A point in time on the clock of `time.now()`, or None. The inner None means never, the outer one that an exception is set.
+unsafe fn point(object: Object) -> Option<Deadline> {
+    // SAFETY: attached; `object` is alive.
+    unsafe {
+        if Py_IsNone(object) != 0 {
+            return Some(None);
+        }
+        let nanos = nanoseconds(object)?;
+        Some(if nanos == i64::MAX { None } else { Some(nanos.max(0) as u64) })
+    }
+}
+
+unsafe fn set_deadlines(object: Object, when: Object, directions: &[Direction]) -> Object {
+    // SAFETY: by contract.
+    let Some(deadline) = (unsafe { point(when) }) else { return NULL };
+    if core(object).closed() {
+        // SAFETY: attached.
+        return unsafe { fail(object, FdError::Closed.into(), "set a deadline of") };
+    }
+    for &direction in directions {
+        core(object).set_deadline(direction, deadline);
+    }
+    none()
+}
+
+unsafe extern "C" fn set_deadline(object: Object, when: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { set_deadlines(object, when, &[Direction::Read, Direction::Write]) }
+}
+
+unsafe extern "C" fn set_read_deadline(object: Object, when: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { set_deadlines(object, when, &[Direction::Read]) }
+}
+
+unsafe extern "C" fn set_write_deadline(object: Object, when: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { set_deadlines(object, when, &[Direction::Write]) }
+}
+
+unsafe extern "C" fn close(object: Object, _: Object) -> Object {
+    boolean(core(object).close())
+}
+
+unsafe extern "C" fn fileno(object: Object, _: Object) -> Object {
+    // SAFETY: attached.
+    unsafe { PyLong_FromLong(if core(object).closed() { -1 } else { core(object).number().into() }) }
+}
+
+unsafe extern "C" fn closed(object: Object, _: *mut c_void) -> Object {
+    boolean(core(object).closed())
+}
+
+// ---- the type ----
+
+/// What kind of descriptor it is.
+fn kind_of(number: RawFd) -> Kind {
+    let mut kind: c_int = 0;
+    let mut size = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: both are as large as said.
+    let answer =
+        unsafe { libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut size) };
+    match (answer, kind) {
+        (0, libc::SOCK_STREAM) => Kind::Stream,
+        (0, _) => Kind::Socket,
+        _ => Kind::File,
+    }
+}
+
+unsafe extern "C" fn new(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
+    let mut names = [c"fileno".as_ptr().cast_mut(), c"eager".as_ptr().cast_mut(), null_mut()];
+    let (mut number, mut eager): (c_int, c_int) = (0, 0);
+    // SAFETY: the calling convention of tp_new.
+    unsafe {
+        let names = names.as_mut_ptr().cast();
+        if PyArg_ParseTupleAndKeywords(args, kwargs, c"i|p:Fd".as_ptr(), names, &raw mut number, &raw mut eager) == 0
+            || !crate::goroutine::run_started_hook()
+        {
+            return NULL;
+        }
+        let core = match Fd::new(number) {
+            Ok(core) => core,
+            Err(error) => {
+                let text = format!("descriptor {number} cannot be waited for: {error}");
+                let text = std::ffi::CString::new(text).unwrap_or_default();
+                let arguments =
+                    Py_BuildValue(c"(is)".as_ptr(), error.raw_os_error().unwrap_or(libc::EIO), text.as_ptr());
+                if !arguments.is_null() {
+                    PyErr_SetObject(PyExc_OSError, arguments);
+                    Py_DECREF(arguments);
+                }
+                return NULL;
+            }
+        };
+        let object = allocate::<FdObject>(class);
+        if object.is_null() {
+            return NULL;
+        }
+        let kind = kind_of(number);
+        std::ptr::write(&raw mut (*object).core, Some(core));
+        std::ptr::write(&raw mut (*object).writing, Mutex::default());
+        // Data after an urgent byte comes without an edge: who may read such data tries every time.
+        (*object).kind = if kind == Kind::Stream && eager != 0 { Kind::Socket } else { kind };
+        object.cast()
+    }
+}
+
+unsafe extern "C" fn dealloc(object: Object) {
+    // SAFETY: the last reference is gone.
+    unsafe {
+        if PyObject_IS_GC(object) != 0 {
+            PyObject_GC_UnTrack(object.cast());
+        }
+        let it = object.cast::<FdObject>();
+        if !(*it).weak.is_null() {
+            PyObject_ClearWeakRefs(object);
+        }
+        drop((*it).core.take());
+        std::ptr::drop_in_place(&raw mut (*it).writing);
+        free(object);
+    }
+}
+
+/// Adds the type; false with an exception set if that fails.
+///
+/// # Safety
+/// Attached; `module` is the module that is initialised.
+pub(crate) unsafe fn register(module: Object) -> bool {
+    let spec = TypeSpec {
+        name: c"offset._runtime.Fd",
+        doc: c"Fd(fileno, eager=False)\n--\n\nThe operations of a descriptor that park only the goroutine.",
+        size: size_of::<FdObject>(),
+        flags: Py_TPFLAGS_BASETYPE,
+        methods: vec![
+            one_arg(c"read", read, c"Read up to n bytes; b\"\" is the end."),
+            fast(c"recv", recv, c"As socket.recv, with a timeout."),
+            fast(c"recv_into", recv_into, c"As socket.recv_into, with a timeout."),
+            one_arg(c"write", write, c"Write all of it and give its length."),
+            fast(c"send", send, c"As socket.send, with a timeout."),
+            fast(c"sendall", sendall, c"Write all of it, with a timeout, and give its length."),
+            fast(c"accept", accept, c"Accept a connection and give its descriptor, which is non-blocking."),
+            fast(c"wait_read", wait_read, c"Wait until reading may be possible."),
+            fast(c"wait_write", wait_write, c"Wait until writing may be possible."),
+            one_arg(c"set_deadline", set_deadline, c"Fail operations from then on."),
+            one_arg(c"set_read_deadline", set_read_deadline, c"Fail reads from then on."),
+            one_arg(c"set_write_deadline", set_write_deadline, c"Fail writes from then on."),
+            no_args(c"close", close, c"Fail all operations from now on; False if that was done before."),
+            no_args(c"fileno", fileno, c"The descriptor's number, -1 once it is closed."),
+        ],
+        getters: vec![getter(c"closed", closed, c"Whether close was called.")],
+        slots: vec![
+            slot!(Py_tp_new, new),
+            slot!(Py_tp_dealloc, dealloc),
+            slot!(Py_tp_members, crate::goroutine::weak_member(std::mem::offset_of!(FdObject, weak))),
+        ],
+    };
+    // SAFETY: by contract.
+    unsafe { !new_type(module, spec).is_null() }
+}
+
