@@ -591,23 +591,18 @@ class Fd:
     """The operations of a descriptor that park only the goroutine; of a plain thread, they block it.
 
     It does not own the descriptor: `close` it before that is closed. A descriptor that is no socket must be
-    non-blocking. Of an `eager` one each read tries first; otherwise one after a short answer waits. Each operation
-    raises OSError as the system does, TimeoutError when its time or the deadline is over, and OSError (EBADF) once
-    it is closed. A write cut short has `characters_written`.
+    non-blocking. Each operation raises OSError as the system does, TimeoutError when its time or the deadline is
+    over, and OSError (EBADF) once it is closed. A write cut short has `characters_written`.
     """
 
-    def __new__(cls, fileno: int, eager: bool = False) -> Self: ...
+    def __new__(cls, fileno: int) -> Self: ...
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-    def read(self, n: int, /) -> bytes:
-        """Read up to n bytes. `b""` is the end."""
     def recv(self, bufsize: int, flags: int = 0, timeout: _Seconds | None = None) -> bytes:
         """Read as `socket.recv`."""
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0, timeout: _Seconds | None = None) -> int:
         """Read as `socket.recv_into`."""
-    def write(self, data: Buffer, /) -> int:
-        """Write all of it and give its length. Writes do not interleave."""
     def send(self, data: Buffer, flags: int = 0, timeout: _Seconds | None = None) -> int:
         """Write a part as `socket.send`."""
     def sendall(self, data: Buffer, flags: int = 0, timeout: _Seconds | None = None) -> int:
@@ -624,16 +619,50 @@ class Fd:
         """As `set_deadline`, of reads."""
     def set_write_deadline(self, when: _Seconds | None, /) -> None:
         """As `set_deadline`, of writes."""
-    def close(self) -> object:
+    def close(self) -> bool:
         """Let all operations fail, those that wait too. Gives False if that was done before."""
     def fileno(self) -> int:
         """The descriptor's number, -1 once it is closed."""
+
+class Stream:
+    """As `Fd`, for a class whose objects are connections: its calls without those of sockets.
+
+    A read that was answered with less than it asked for has emptied a stream: the next one waits first.
+    """
+
+    def __new__(cls, fileno: int) -> Self: ...
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closed."""
+    def read(self, n: int, /) -> bytes:
+        """Read up to `n` bytes; wait until there are any. `b""` is the end."""
+    def read_into(self, buffer: Buffer, /) -> int:
+        """Read into a buffer as `read`, and give the number of bytes; 0 is the end."""
+    def write(self, data: Buffer, /) -> int:
+        """Write all of `data` and give its length. Writes of several goroutines do not interleave.
+
+        The exception of one that was cut short has the number of bytes in `characters_written`.
+        """
+    def set_deadline(self, when: _Seconds | None, /) -> None:
+        """Let reads and writes raise TimeoutError from `when` on, a time of `offset.time.now()`; None for never.
+
+        It may be moved at any time; who waits already heeds it too.
+        """
+    def set_read_deadline(self, when: _Seconds | None, /) -> None:
+        """As `set_deadline`, of reads only."""
+    def set_write_deadline(self, when: _Seconds | None, /) -> None:
+        """As `set_deadline`, of writes only."""
+    def fileno(self) -> int:
+        """The descriptor's number, -1 once it is closed."""
+    def _wait_read(self, timeout: _Seconds | None = None) -> None: ...
+    def _wait_write(self, timeout: _Seconds | None = None) -> None: ...
+    def _close(self) -> bool: ...
 
 def watch(note: Note | None, /) -> None:
     """Name the note that is set when the runtime becomes quiescent and when the last goroutine ends."""
 
 def quiescent() -> bool:
-    """Tell whether no goroutine can go on by itself: none runs or is ready, no timer, no blocking call, no descriptor."""
+    """Tell whether no goroutine can go on by itself: no timer, descriptor or blocking call either."""
 
 def foreign_threads() -> int:
     """Count the Python threads that are neither the runtime's nor the caller."""

@@ -1,7 +1,7 @@
-//! `Fd`: the operations of a descriptor that park, over the core's.
+//! `Fd` and `Stream`: the operations of a descriptor that park, over the core's.
 //!
-//! `offset.net` builds on it by inheritance, so that the calls that matter are calls of these methods; the proxies hold one. It does
-//! not own the descriptor: who does calls `close` before closing it.
+//! The proxies hold a `Fd`; `offset.net` inherits from `Stream`, so that the calls that matter are calls of these methods. Neither
+//! owns the descriptor: who does calls `close` before closing it.
 //!
 //! Attempts are system calls that do not wait, made without giving up the GIL, and what they read goes through a buffer of the OS
 //! thread: a goroutine that waits holds none. No attempt runs Python. An argument's buffer stays exported while its owner is parked.
@@ -301,8 +301,8 @@ unsafe fn read_long(object: Object, size: usize, flags: c_int, deadline: Deadlin
         }
         let to = PyBytes_AsString(bytes).cast::<u8>();
         let kind = it(object).kind;
-        let result = core(object)
-            .run(Direction::Read, deadline, |number| call(|| raw_read(number, kind, to, size, flags)));
+        let result =
+            core(object).run(Direction::Read, deadline, |number| call(|| raw_read(number, kind, to, size, flags)));
         match settle(result) {
             Ok(count) => {
                 _PyBytes_Resize(&raw mut bytes, count as Py_ssize_t);
@@ -351,7 +351,19 @@ unsafe extern "C" fn recv_into(object: Object, args: *const Object, count: Py_ss
         let Some(wanted) = wanted else { return NULL };
         let Some(flags) = flags_argument(out[2]) else { return NULL };
         let Some(deadline) = deadline(out[3]) else { return NULL };
-        let Some(buffer) = Buffer::of(out[0], PyBUF_WRITABLE) else { return NULL };
+        do_read_into(object, out[0], wanted, flags, deadline)
+    }
+}
+
+unsafe extern "C" fn read_into(object: Object, buffer: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { do_read_into(object, buffer, 0, 0, None) }
+}
+
+unsafe fn do_read_into(object: Object, buffer: Object, wanted: usize, flags: c_int, deadline: Deadline) -> Object {
+    // SAFETY: by contract.
+    unsafe {
+        let Some(buffer) = Buffer::of(buffer, PyBUF_WRITABLE) else { return NULL };
         if wanted > buffer.len() {
             return value_error(&format!("{wanted} bytes are wanted and the buffer has {}", buffer.len()));
         }
@@ -460,9 +472,8 @@ unsafe extern "C" fn accept(object: Object, args: *const Object, count: Py_ssize
         loop {
             let attempt = call(|| {
                 // SAFETY: no address is asked for.
-                let made = unsafe {
-                    libc::accept4(number, null_mut(), null_mut(), libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
-                };
+                let made =
+                    unsafe { libc::accept4(number, null_mut(), null_mut(), libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) };
                 made as isize
             });
             // A connection that has failed by now is none.
@@ -575,13 +586,23 @@ fn kind_of(number: RawFd) -> Kind {
     }
 }
 
-unsafe extern "C" fn new(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
-    let mut names = [c"fileno".as_ptr().cast_mut(), c"eager".as_ptr().cast_mut(), null_mut()];
-    let (mut number, mut eager): (c_int, c_int) = (0, 0);
+unsafe extern "C" fn new_fd(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
+    // Data after an urgent byte comes without an edge: who may read such data tries every time.
     // SAFETY: the calling convention of tp_new.
+    unsafe { birth(class, args, kwargs, |kind| if kind == Kind::Stream { Kind::Socket } else { kind }) }
+}
+
+unsafe extern "C" fn new_stream(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
+    // SAFETY: the calling convention of tp_new.
+    unsafe { birth(class, args, kwargs, |kind| kind) }
+}
+
+unsafe fn birth(class: *mut PyTypeObject, args: Object, kwargs: Object, kind: fn(Kind) -> Kind) -> Object {
+    let mut names = [c"fileno".as_ptr().cast_mut(), null_mut()];
+    let mut number: c_int = 0;
+    // SAFETY: by contract.
     unsafe {
-        let names = names.as_mut_ptr().cast();
-        if PyArg_ParseTupleAndKeywords(args, kwargs, c"i|p:Fd".as_ptr(), names, &raw mut number, &raw mut eager) == 0
+        if PyArg_ParseTupleAndKeywords(args, kwargs, c"i".as_ptr(), names.as_mut_ptr().cast(), &raw mut number) == 0
             || !crate::goroutine::run_started_hook()
         {
             return NULL;
@@ -604,11 +625,9 @@ unsafe extern "C" fn new(class: *mut PyTypeObject, args: Object, kwargs: Object)
         if object.is_null() {
             return NULL;
         }
-        let kind = kind_of(number);
         std::ptr::write(&raw mut (*object).core, Some(core));
         std::ptr::write(&raw mut (*object).writing, Mutex::default());
-        // Data after an urgent byte comes without an edge: who may read such data tries every time.
-        (*object).kind = if kind == Kind::Stream && eager != 0 { Kind::Socket } else { kind };
+        (*object).kind = kind(kind_of(number));
         object.cast()
     }
 }
@@ -629,40 +648,62 @@ unsafe extern "C" fn dealloc(object: Object) {
     }
 }
 
-/// Adds the type; false with an exception set if that fails.
+/// Adds the types; false with an exception set if that fails.
 ///
 /// # Safety
 /// Attached; `module` is the module that is initialised.
 pub(crate) unsafe fn register(module: Object) -> bool {
-    let spec = TypeSpec {
-        name: c"offset._runtime.Fd",
-        doc: c"Fd(fileno, eager=False)\n--\n\nThe operations of a descriptor that park only the goroutine.",
-        size: size_of::<FdObject>(),
-        flags: Py_TPFLAGS_BASETYPE,
-        methods: vec![
-            one_arg(c"read", read, c"Read up to n bytes; b\"\" is the end."),
-            fast(c"recv", recv, c"As socket.recv, with a timeout."),
-            fast(c"recv_into", recv_into, c"As socket.recv_into, with a timeout."),
-            one_arg(c"write", write, c"Write all of it and give its length."),
-            fast(c"send", send, c"As socket.send, with a timeout."),
-            fast(c"sendall", sendall, c"Write all of it, with a timeout, and give its length."),
-            fast(c"accept", accept, c"Accept a connection and give its descriptor, which is non-blocking."),
-            fast(c"wait_read", wait_read, c"Wait until reading may be possible."),
-            fast(c"wait_write", wait_write, c"Wait until writing may be possible."),
-            one_arg(c"set_deadline", set_deadline, c"Fail operations from then on."),
-            one_arg(c"set_read_deadline", set_read_deadline, c"Fail reads from then on."),
-            one_arg(c"set_write_deadline", set_write_deadline, c"Fail writes from then on."),
-            no_args(c"close", close, c"Fail all operations from now on; False if that was done before."),
+    let common = || {
+        vec![
+            one_arg(c"set_deadline", set_deadline, c"Let operations fail from then on."),
+            one_arg(c"set_read_deadline", set_read_deadline, c"Let reads fail from then on."),
+            one_arg(c"set_write_deadline", set_write_deadline, c"Let writes fail from then on."),
             no_args(c"fileno", fileno, c"The descriptor's number, -1 once it is closed."),
-        ],
-        getters: vec![getter(c"closed", closed, c"Whether close was called.")],
+        ]
+    };
+    let spec = |name, doc, new: newfunc, flags, methods: Vec<PyMethodDef>| TypeSpec {
+        name,
+        doc,
+        size: size_of::<FdObject>(),
+        flags,
+        methods: [common(), methods].concat(),
+        getters: vec![getter(c"closed", closed, c"Whether it is closed.")],
         slots: vec![
             slot!(Py_tp_new, new),
             slot!(Py_tp_dealloc, dealloc),
             slot!(Py_tp_members, crate::goroutine::weak_member(std::mem::offset_of!(FdObject, weak))),
         ],
     };
+    let fd = spec(
+        c"offset._runtime.Fd",
+        c"Fd(fileno)\n--\n\nThe operations of a descriptor that park only the goroutine.",
+        new_fd,
+        0,
+        vec![
+            fast(c"recv", recv, c"As socket.recv, with a timeout."),
+            fast(c"recv_into", recv_into, c"As socket.recv_into, with a timeout."),
+            fast(c"send", send, c"As socket.send, with a timeout."),
+            fast(c"sendall", sendall, c"Write all of it, with a timeout, and give its length."),
+            fast(c"accept", accept, c"Accept a connection and give its descriptor, which is non-blocking."),
+            fast(c"wait_read", wait_read, c"Wait until reading may be possible."),
+            fast(c"wait_write", wait_write, c"Wait until writing may be possible."),
+            no_args(c"close", close, c"Let all operations fail; False if that was done before."),
+        ],
+    );
+    let stream = spec(
+        c"offset._runtime.Stream",
+        c"Stream(fileno)\n--\n\nWhat connections have in common.",
+        new_stream,
+        Py_TPFLAGS_BASETYPE,
+        vec![
+            one_arg(c"read", read, c"Read up to n bytes; b\"\" is the end."),
+            one_arg(c"read_into", read_into, c"Read into a buffer; 0 is the end."),
+            one_arg(c"write", write, c"Write all of it and give its length."),
+            fast(c"_wait_read", wait_read, c"Wait until reading may be possible."),
+            fast(c"_wait_write", wait_write, c"Wait until writing may be possible."),
+            no_args(c"_close", close, c"Let all operations fail; False if that was done before."),
+        ],
+    );
     // SAFETY: by contract.
-    unsafe { !new_type(module, spec).is_null() }
+    unsafe { !new_type(module, fd).is_null() && !new_type(module, stream).is_null() }
 }
-

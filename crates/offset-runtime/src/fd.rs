@@ -12,8 +12,8 @@
 
 use crate::clock::{Deadline, now};
 use crate::goroutine::WaitReason;
-use crate::lock::{Guard, Lock};
 use crate::lock::atomic::{AtomicU32, AtomicUsize, Ordering};
+use crate::lock::{Guard, Lock};
 use crate::park::CANCELLED;
 use crate::scheduler::{Party, runtime, wake_up};
 use crate::wait_queue::{WaitQueue, Waiter};

@@ -129,7 +129,8 @@ impl Netpoll {
     pub(crate) fn deregister(&self, number: RawFd, index: usize, shared: &Arc<Shared>) {
         let Some(kernel) = self.kernel.get() else { return };
         let mut table = self.table.lock();
-        let ours = table.slots.get(index).is_some_and(|slot| slot.entry.as_ref().is_some_and(|it| Arc::ptr_eq(it, shared)));
+        let ours =
+            table.slots.get(index).is_some_and(|slot| slot.entry.as_ref().is_some_and(|it| Arc::ptr_eq(it, shared)));
         if !ours {
             return;
         }
@@ -282,7 +283,7 @@ mod kernel_clock {
     use std::time::Duration;
 
     /// From so long on a millisecond does not matter.
-    const COARSE: u64 = 1_000_000_000;
+    const COARSE: u64 = 100_000_000;
 
     pub(super) struct Clock {
         timer: OwnedFd,
@@ -314,7 +315,9 @@ mod kernel_clock {
                 let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
                 let setting = libc::itimerspec { it_interval: never, it_value: value };
                 // SAFETY: both pointers are good for the call.
-                if unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut()) } < 0 {
+                if unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut()) }
+                    < 0
+                {
                     return Some(Duration::from_nanos(left));
                 }
                 self.armed = until;
