@@ -31,6 +31,8 @@ struct FdObject {
     /// One whole write at a time.
     writing: Mutex,
     kind: Kind,
+    /// Errors say what the `socket` module says.
+    plain: bool,
     weak: Object,
 }
 
@@ -95,37 +97,44 @@ fn settle(result: Result<Answer, FdError>) -> Result<usize, Failure> {
     result?.map_err(Failure::System)
 }
 
+/// The system's words for an error.
+fn words(number: c_int) -> String {
+    // SAFETY: the text is the C library's, copied at once.
+    unsafe { std::ffi::CStr::from_ptr(libc::strerror(number)) }.to_string_lossy().into_owned()
+}
+
 /// Raises what `failure` means for `what` with `object`.
 ///
 /// # Safety
 /// Attached; `object` is one of ours.
 unsafe fn fail(object: Object, failure: Failure, what: &str) -> Object {
+    if let (true, Failure::Fd(FdError::TimedOut)) = (it(object).plain, failure) {
+        // SAFETY: a constant of the interpreter.
+        return raise(unsafe { PyExc_TimeoutError }, "timed out");
+    }
     let (number, text) = match failure {
         Failure::Fd(FdError::Cancelled) => return cancelled(),
         Failure::Fd(FdError::TimedOut) => (libc::ETIMEDOUT, "timed out".to_owned()),
-        Failure::Fd(FdError::Closed) => (libc::EBADF, "closed".to_owned()),
-        Failure::System(number) => {
-            // SAFETY: the text is the C library's, copied at once.
-            let text = unsafe { std::ffi::CStr::from_ptr(libc::strerror(number)) };
-            (number, text.to_string_lossy().into_owned())
-        }
+        Failure::Fd(FdError::Closed) if !it(object).plain => (libc::EBADF, "closed".to_owned()),
+        Failure::Fd(FdError::Closed) => (libc::EBADF, words(libc::EBADF)),
+        Failure::System(number) => (number, words(number)),
     };
     // SAFETY: by contract. A subclass tells what it is connected to by `_name`; it may fail, and is then left out.
     unsafe {
-        let name = PyObject_GetAttrString(object, c"_name".as_ptr());
-        let name = if name.is_null() {
+        let name = if it(object).plain { NULL } else { PyObject_GetAttrString(object, c"_name".as_ptr()) };
+        let message = if name.is_null() {
             PyErr_Clear();
-            format!("descriptor {}", core(object).number())
+            text
         } else {
-            let name_text = self::text(name);
+            let message = format!("{what} {}: {text}", self::text(name));
             Py_DECREF(name);
-            name_text
+            message
         };
         let arguments = Py_BuildValue(c"(is)".as_ptr(), number, c"".as_ptr());
         if arguments.is_null() {
             return NULL;
         }
-        let message = string(&format!("{what} {name}: {text}"));
+        let message = string(&message);
         if message.is_null() || PyTuple_SetItem(arguments, 1, message) < 0 {
             Py_DECREF(arguments);
             return NULL;
@@ -589,15 +598,15 @@ fn kind_of(number: RawFd) -> Kind {
 unsafe extern "C" fn new_fd(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
     // Data after an urgent byte comes without an edge: who may read such data tries every time.
     // SAFETY: the calling convention of tp_new.
-    unsafe { birth(class, args, kwargs, |kind| if kind == Kind::Stream { Kind::Socket } else { kind }) }
+    unsafe { birth(class, args, kwargs, true) }
 }
 
 unsafe extern "C" fn new_stream(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
     // SAFETY: the calling convention of tp_new.
-    unsafe { birth(class, args, kwargs, |kind| kind) }
+    unsafe { birth(class, args, kwargs, false) }
 }
 
-unsafe fn birth(class: *mut PyTypeObject, args: Object, kwargs: Object, kind: fn(Kind) -> Kind) -> Object {
+unsafe fn birth(class: *mut PyTypeObject, args: Object, kwargs: Object, plain: bool) -> Object {
     let mut names = [c"fileno".as_ptr().cast_mut(), null_mut()];
     let mut number: c_int = 0;
     // SAFETY: by contract.
@@ -627,7 +636,9 @@ unsafe fn birth(class: *mut PyTypeObject, args: Object, kwargs: Object, kind: fn
         }
         std::ptr::write(&raw mut (*object).core, Some(core));
         std::ptr::write(&raw mut (*object).writing, Mutex::default());
-        (*object).kind = kind(kind_of(number));
+        let kind = kind_of(number);
+        (*object).kind = if plain && kind == Kind::Stream { Kind::Socket } else { kind };
+        (*object).plain = plain;
         object.cast()
     }
 }

@@ -346,7 +346,7 @@ impl Machine {
                     continue;
                 }
             }
-            if state.tick % netpoll::ROUNDS == 0 && runtime.netpoll.in_use() && !polled {
+            if state.tick.is_multiple_of(netpoll::ROUNDS) && runtime.netpoll.in_use() && !polled {
                 polled = true;
                 drop(state);
                 runtime.netpoll.glance();

@@ -71,9 +71,10 @@ struct Table {
 
 #[derive(Default)]
 struct Slot {
-    /// Goes up when the slot is given up. The token has its lower half.
+    /// Goes up when the slot is given up. The token has most of it.
     generation: u32,
-    entry: Option<Arc<Shared>>,
+    /// All that were made for the number while it was the same file's.
+    entries: Vec<Arc<Shared>>,
 }
 
 fn token(index: usize, generation: u32) -> Token {
@@ -100,13 +101,21 @@ impl Netpoll {
                 self.kernel.get_or_init(|| made)
             }
         };
+        let interest = Interest::READABLE | Interest::WRITABLE;
         let mut table = self.table.lock();
-        if let Some(stale) = table.by_number.remove(&number) {
+        if let Some(&index) = table.by_number.get(&number) {
+            let slot = &mut table.slots[index];
+            let token = token(index, slot.generation);
+            if kernel.registry.reregister(&mut SourceFd(&number), token, interest).is_ok() {
+                slot.entries.push(shared.clone());
+                return Ok(index);
+            }
             // It was closed behind our back, which took it from the kernel's list, and its number was used again.
-            let was = table.free(stale);
+            table.by_number.remove(&number);
+            let stale = table.free(index);
             self.registered.fetch_sub(1, Ordering::Relaxed);
             drop(table);
-            was.stale();
+            stale.iter().for_each(|entry| entry.stale());
             table = self.table.lock();
         }
         let index = table.spare.pop().unwrap_or_else(|| {
@@ -114,12 +123,11 @@ impl Netpoll {
             table.slots.len() - 1
         });
         let token = token(index, table.slots[index].generation);
-        let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = kernel.registry.register(&mut SourceFd(&number), token, interest) {
             table.spare.push(index);
             return Err(error);
         }
-        table.slots[index].entry = Some(shared.clone());
+        table.slots[index].entries.push(shared.clone());
         table.by_number.insert(number, index);
         self.registered.fetch_add(1, Ordering::Relaxed);
         Ok(index)
@@ -129,18 +137,17 @@ impl Netpoll {
     pub(crate) fn deregister(&self, number: RawFd, index: usize, shared: &Arc<Shared>) {
         let Some(kernel) = self.kernel.get() else { return };
         let mut table = self.table.lock();
-        let ours =
-            table.slots.get(index).is_some_and(|slot| slot.entry.as_ref().is_some_and(|it| Arc::ptr_eq(it, shared)));
-        if !ours {
+        let Some(slot) = table.slots.get_mut(index) else { return };
+        let Some(at) = slot.entries.iter().position(|entry| Arc::ptr_eq(entry, shared)) else { return };
+        slot.entries.swap_remove(at);
+        if !slot.entries.is_empty() {
             return;
         }
         // It fails if somebody else has closed it, and then there is nothing to do.
         let _ = kernel.registry.deregister(&mut SourceFd(&number));
         table.by_number.remove(&number);
-        let entry = table.free(index);
+        table.free(index);
         self.registered.fetch_sub(1, Ordering::Relaxed);
-        drop(table);
-        drop(entry);
     }
 
     /// Whether there is anything to ask the kernel for.
@@ -203,11 +210,11 @@ impl Kernel {
 }
 
 impl Table {
-    fn free(&mut self, index: usize) -> Arc<Shared> {
+    fn free(&mut self, index: usize) -> Vec<Arc<Shared>> {
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
         self.spare.push(index);
-        slot.entry.take().unwrap_or_else(|| crate::dump::fatal("a descriptor was registered twice"))
+        std::mem::take(&mut slot.entries)
     }
 }
 
@@ -253,9 +260,8 @@ impl Visit<'_> {
             let index = word & 0xffff_ffff;
             if let Some(slot) = table.slots.get(index)
                 && token(index, slot.generation) == event.token()
-                && let Some(entry) = &slot.entry
             {
-                tell(entry, event);
+                slot.entries.iter().for_each(|entry| tell(entry, event));
             }
         }
     }

@@ -210,6 +210,27 @@ fn a_number_that_was_used_again_wakes_the_new_one() {
 }
 
 #[test]
+fn one_descriptor_may_be_waited_for_by_two() {
+    let (one, other) = pair();
+    let again = Arc::new(Fd::new(other.stream.as_raw_fd()).unwrap());
+    let waiting = {
+        let again = again.clone();
+        go(move || assert_eq!(again.wait(Direction::Read, None), Err(FdError::Closed)))
+    };
+    let reader = {
+        let other = other.clone();
+        go(move || assert_eq!(other.read(1, after(60_000)), Ok(vec![1])))
+    };
+    until_parked(&reader, WaitReason::Io);
+    until_parked(&waiting, WaitReason::Io);
+    // The end of one leaves the other.
+    again.close();
+    join(&waiting);
+    one.write_all(&[1], None).unwrap();
+    join(&reader);
+}
+
+#[test]
 fn the_end_after_a_short_read_is_seen() {
     for _ in 0..200 {
         let (one, other) = pair();
@@ -258,7 +279,7 @@ fn readiness_is_waited_for_without_an_attempt() {
                 loop {
                     let mut byte = [0];
                     match (&other.stream).read(&mut byte) {
-                        Ok(_) => return assert_eq!(byte, [number]),
+                        Ok(count) => return assert_eq!((count, byte), (1, [number])),
                         Err(_) => other.fd.wait(Direction::Read, after(60_000)).unwrap(),
                     }
                 }

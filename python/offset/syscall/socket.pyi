@@ -1,0 +1,9 @@
+"""The standard module `socket` for goroutines: calls that would block park only the goroutine."""
+
+import socket as _original
+from socket import *
+from socket import SocketType as SocketType
+from socket import error as error
+
+class socket(_original.socket):  # type: ignore[no-redef]
+    """A socket whose calls park only the goroutine. See `socket.socket`."""
