@@ -8,6 +8,7 @@ import gc
 import itertools
 import os
 import random
+import re
 import threading
 import weakref
 
@@ -243,6 +244,54 @@ def test_an_ending_goroutine_has_no_handle_any_more() -> None:
     current, alive = seen.recv(timeout=PATIENCE)
     assert current is None
     assert not [name for name in alive if "work" in name]
+
+
+@parallel
+@main_goroutine
+def test_the_stack_of_a_goroutine_that_runs_on_another_processor() -> None:
+    places = [False, False]
+
+    def computes_here() -> None:
+        meet(places, 0)
+
+    child = go(computes_here)
+    # It is on another processor, since it started while this one did not park.
+    while not places[0]:
+        pass
+    text = runtime.stack(all=True)
+    places[1] = True
+    wait_ended(child)
+    [part] = [part for part in text.split("\n\n") if part.startswith(f"goroutine {child.id} ")]
+    assert "in computes_here" in part
+    assert "in meet" in part
+
+
+@main_goroutine
+def test_stacks_are_whole_while_their_goroutines_call_and_return() -> None:
+    stop = sync.atomic.Bool()
+
+    def even(depth: int) -> None:
+        gosched()
+        if depth:
+            odd(depth - 1)
+
+    def odd(depth: int) -> None:
+        gosched()
+        if depth:
+            even(depth - 1)
+
+    def climb(depth: int) -> None:
+        while not stop.load():
+            even(depth)
+
+    climbers = [go(climb, depth) for depth in (1, 5, 20, 60)]
+    for _ in range(500):
+        for part in runtime.stack(all=True).split("\n\n"):
+            names = re.findall(r", in (climb|even|odd)\n", part)
+            assert names == (["climb"] + ["even", "odd"] * 31)[: len(names)]
+        gosched()
+    stop.store(True)
+    wait_ended(*climbers)
 
 
 @main_goroutine

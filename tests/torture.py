@@ -362,7 +362,7 @@ class Torture:
             repr(goroutine)
 
     def stacks(self, choose: random.Random) -> None:
-        if choose.random() < 0.1 and not FREE_THREADED:
+        if choose.random() < 0.1:
             assert f"goroutine {offset.current().id} [" in runtime.stack(all=True)
 
     def thread(self, choose: random.Random) -> None:

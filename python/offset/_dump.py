@@ -5,8 +5,9 @@
         job = jobs.recv()
     created by pool.py:20 in main in goroutine 1
 
-Invariant: the frames of all goroutines are collected before the first source line is read, because reading
-one may let other goroutines run. The frames that `run` puts under the main function are left out.
+Invariant: the frames of all goroutines are collected at one moment, in which none of them runs, and before the
+first source line is read, because reading one may let other goroutines run. The frames that `run` puts under
+the main function are left out.
 """
 
 from __future__ import annotations
@@ -67,24 +68,15 @@ def failure(goroutine: Goroutine, exc: BaseException) -> str:
     return f"Exception in {header(goroutine)}:\n{exception(exc)}{creator(goroutine)}"
 
 
-def stacks(goroutines: Iterable[Goroutine], *, dying: bool = False) -> str:
-    """Format the stacks of `goroutines`, one after the other with an empty line between.
-
-    Without the GIL the frames of a goroutine that runs on another thread change while they are read. They are
-    left out, as Go does, unless the process is `dying` anyway: then they are worth the risk.
-    """
-    readable = dying or _has_gil()
+def stacks(goroutines: Iterable[Goroutine]) -> str:
+    """Format the stacks of `goroutines`, one after the other with an empty line between."""
+    goroutines = list(goroutines)
     caller = _runtime.current()
-    frames = sys._current_frames()
+    elsewhere = {goroutine.ident for goroutine in goroutines if goroutine != caller and goroutine.ident}
+    frames = _runtime.positions(elsewhere) if elsewhere else {}
     collected: list[tuple[str, list[Position] | str, str]] = []
     for goroutine in goroutines:
-        found: list[Position] | str
-        if goroutine == caller:
-            found = _positions(sys._getframe(1))
-        elif readable or goroutine.status != "running":
-            found = _positions_of(goroutine, frames)
-        else:
-            found = "  (running on another thread; its stack is not available)\n"
+        found = _positions(sys._getframe(1)) if goroutine == caller else _positions_of(goroutine, frames)
         collected.append((header(goroutine), found, creator(goroutine)))
     del frames
     known: dict[Position, str] = {}
@@ -115,16 +107,11 @@ def stack(all: bool = False) -> str:
     return text
 
 
-def _positions_of(goroutine: Goroutine, frames: dict[int, FrameType]) -> list[Position] | str:
-    frame = frames.get(goroutine.ident) if goroutine.ident else None
-    if frame is not None:
-        return _positions(frame)
+def _positions_of(goroutine: Goroutine, frames: dict[int, list[Position]]) -> list[Position] | str:
+    positions = frames.get(goroutine.ident)
+    if positions is not None:
+        return [position for position in reversed(positions) if position[0] not in hidden]
     return "  (no Python frame)\n" if goroutine.started else "  (not started)\n"
-
-
-def _has_gil() -> bool:
-    enabled = getattr(sys, "_is_gil_enabled", None)
-    return enabled is None or bool(enabled())
 
 
 def _positions(frame: FrameType | None) -> list[Position]:
@@ -135,7 +122,7 @@ def _positions(frame: FrameType | None) -> list[Position]:
         # The frames of this file are on top of a stack that is asked for by the goroutine itself.
         own = own and code.co_filename == _OWN_FILE
         if not own and code not in hidden:
-            positions.append((code, frame.f_lineno or code.co_firstlineno))
+            positions.append((code, frame.f_lineno or 0))
         frame = frame.f_back
     positions.reverse()
     return positions
@@ -145,6 +132,8 @@ def _line(position: Position, known: dict[Position, str]) -> str:
     text = known.get(position)
     if text is None:
         code, number = position
+        if number <= 0:
+            number = code.co_firstlineno
         source = linecache.getline(code.co_filename, number).strip()
         text = f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
         if source:

@@ -395,7 +395,7 @@ class Run:
         self._interrupt(KeyboardInterrupt())
 
     def _on_quit(self, number: int, frame: FrameType | None) -> None:
-        _dump.write("SIGQUIT: quit\n\n" + _dump.stacks(_runtime.goroutines(), dying=True))
+        _dump.write("SIGQUIT: quit\n\n" + _dump.stacks(_runtime.goroutines()))
         os._exit(2)
 
     def _interrupt(self, exc: BaseException) -> None:
@@ -407,7 +407,7 @@ class Run:
         else:
             thrown = self.thrown
             if isinstance(exc, KeyboardInterrupt) and thrown is not None and thrown.__traceback__ is None:
-                _dump.write("offset: interrupted twice\n\n" + _dump.stacks(_runtime.goroutines(), dying=True))
+                _dump.write("offset: interrupted twice\n\n" + _dump.stacks(_runtime.goroutines()))
                 os._exit(130)
             self.thrown = exc.with_traceback(None)
             if self.main is not None:

@@ -6,7 +6,7 @@ goroutines and in plain threads alike.
 """
 
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Set
 from datetime import timedelta
 from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeAlias, TypeVar, final, overload
 
@@ -666,6 +666,9 @@ def quiescent() -> bool:
 
 def foreign_threads() -> int:
     """Count the Python threads that are neither the runtime's nor the caller."""
+
+def positions(idents: Set[int], /) -> dict[int, list[tuple[types.CodeType, int]]]:
+    """Give the frames of the threads of these identities, as of one moment: (code, line), the innermost first."""
 
 def set_uncaught(fn: Callable[[Goroutine, BaseException | None], object], /) -> None:
     """Set what is called, in the failing goroutine, when an exception other than GoroutineExit leaves it.

@@ -406,3 +406,8 @@ Py_ssize_t offset_count_threads(PyInterpreterState *interpreter)
 #endif
     return count;
 }
+
+unsigned long offset_thread_identity(PyThreadState *state)
+{
+    return state->thread_id;
+}

@@ -88,6 +88,9 @@ int offset_raise_async(unsigned long identity, PyObject *exception);
 /* Attached: the number of thread states of the interpreter. */
 Py_ssize_t offset_count_threads(PyInterpreterState *interpreter);
 
+/* The identity of the thread of `state`, its key in sys._current_frames(). */
+unsigned long offset_thread_identity(PyThreadState *state);
+
 /* Attached: a copy of the current context variables, for contextvars.Context; NULL when none is set, which is what every thread begins
  * with anyway. 0 with an exception set. */
 int offset_variables_copy(PyObject **copy);

@@ -7,6 +7,7 @@
 mod atomic;
 mod blocking;
 mod chan;
+mod dump;
 mod error;
 mod fd;
 mod fork;
@@ -97,6 +98,7 @@ pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
         timer::functions(),
         blocking::functions(),
         runtime::functions(),
+        dump::functions(),
     ]
     .concat();
     // SAFETY: all zeroes end the table.

@@ -63,6 +63,12 @@ unsafe extern "C" {
     /// Attached.
     pub(crate) fn offset_count_threads(interpreter: *mut PyInterpreterState) -> Py_ssize_t;
 
+    /// The identity of the thread of `state`.
+    ///
+    /// # Safety
+    /// `state` is alive.
+    pub(crate) fn offset_thread_identity(state: *mut PyThreadState) -> c_ulong;
+
     /// The identity of the goroutine that runs on this OS thread from now on; 0 for none.
     pub(crate) safe fn offset_set_identity(identity: usize);
 
