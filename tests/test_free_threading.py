@@ -364,6 +364,104 @@ def test_cancelling_goroutines_at_every_moment_of_their_lives() -> None:
         assert ends in ([], ["cancelled", "slept"])
 
 
+@main_goroutine
+def test_throwing_an_instance_at_every_moment_of_a_life() -> None:
+    # The world stops in between, where sections that run Python would end early.
+    choose, stop = random.Random(7), sync.atomic.Bool()
+
+    def collect() -> None:
+        while not stop.load():
+            gc.collect(0)
+
+    collector = Thread(collect)
+
+    def life(spins: int, inside: list[bool], seen: list[BaseException]) -> None:
+        try:
+            inside.append(True)
+            gosched()
+            for _ in range(spins):
+                pass
+            nilchan.recv()
+        except KeyError as error:
+            seen.append(error)
+
+    for number in range(300):
+        error, inside, seen = KeyError(number), [], []
+        goroutine = go(life, choose.randrange(2000), inside, seen)
+        while not inside or choose.random() < 0.5:
+            gosched()
+        # It may be anywhere in its block, and waits for ever unless it gets this.
+        goroutine.throw(error)
+        wait_ended(goroutine)
+        assert seen == [error]
+    stop.store(True)
+    collector.result()
+
+
+# ---- failures --------------------------------------------------------------------------------
+
+
+def test_goroutines_that_fail_with_one_exception_at_once_fail_once(capfd: pytest.CaptureFixture[str]) -> None:
+    error = KeyError("shared")
+
+    def fail(places: list[bool], own: int) -> None:
+        if PROCESSORS > 1:
+            meet(places, own)
+        raise error
+
+    def main() -> None:
+        places = [False, False]
+        for own in range(2):
+            go(fail, places, own)
+        nilchan.recv()
+
+    for _ in range(100):
+        with pytest.raises(KeyError) as raised:
+            run(main)
+        assert raised.value is error
+        # It would grow by every raise.
+        error.__traceback__ = None
+        del raised
+    capfd.readouterr()
+
+
+# ---- pools -----------------------------------------------------------------------------------
+
+
+def test_pools_are_registered_with_the_collector_once() -> None:
+    program = """
+import gc, threading
+from offset import sync
+gate = threading.Barrier(8)
+def make():
+    gate.wait()
+    sync.Pool()
+threads = [threading.Thread(target=make) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(gc.callbacks))
+"""
+    for _ in range(5):
+        assert run_script(program) == (0, "1\n", "")
+
+
+@pytest.mark.skipif(not FREE_THREADED, reason="with the GIL few collections are full ones")
+def test_every_collection_empties_pools() -> None:
+    pool, thing = sync.Pool(), Thing()
+    watch = weakref.ref(thing)
+    pool.put(thing)
+    del thing
+    kept = []
+
+    def gone() -> bool:
+        kept.append([[] for _ in range(10_000)])
+        return watch() is None
+
+    wait_until(gone, "collections by themselves")
+
+
 # ---- memory ----------------------------------------------------------------------------------
 
 

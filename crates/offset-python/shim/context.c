@@ -155,7 +155,7 @@ static void drop_owned(PyThreadState *context)
     drop(&impl(context)->asyncio_running_task);
 #endif
     drop(&context->dict);
-    offset_take_async_exc(context);
+    Py_XDECREF(offset_take_async_exc(context));
     context->exc_info = &context->exc_state;
     drop(&context->exc_state.exc_value);
     /* These count the interpreter's traced threads too, so the fields are not ours to write. */
@@ -367,7 +367,7 @@ void offset_context_delete(PyThreadState *context)
 
 /* ---- asynchronous exceptions, threads, tracing ---- */
 
-int offset_take_async_exc(PyThreadState *context)
+PyObject *offset_take_async_exc(PyThreadState *context)
 {
 #if OFFSET_3_13
     /* The flag first: SetAsyncExc stores the exception, then the flag, so one that comes meanwhile is not lost. */
@@ -382,8 +382,7 @@ int offset_take_async_exc(PyThreadState *context)
         context->interp->ceval.pending.async_exc = 0;
     }
 #endif
-    Py_XDECREF(exception);
-    return exception != NULL;
+    return exception;
 }
 
 int offset_raise_async(unsigned long identity, PyObject *exception)

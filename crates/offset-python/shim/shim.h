@@ -79,8 +79,8 @@ void offset_context_delete(PyThreadState *context);
  * exit). */
 void offset_context_cut(PyThreadState *context, void *root);
 
-/* Attached as `context`: takes and drops a pending asynchronous exception. 1 if there was one. Dropping may run Python. */
-int offset_take_async_exc(PyThreadState *context);
+/* Attached as `context`: takes a pending asynchronous exception, for the caller to drop, which may run Python. NULL if there is none. */
+PyObject *offset_take_async_exc(PyThreadState *context);
 
 /* Attached: PyThreadState_SetAsyncExc. The number of threads that were found: 0 or 1. */
 int offset_raise_async(unsigned long identity, PyObject *exception);

@@ -190,15 +190,15 @@ pub(crate) fn main(goroutine: &Goroutine) {
             (take(&mut it.function), take(&mut it.args), take(&mut it.kwargs), take(&mut it.context))
         });
         shim::offset_apply_tracing();
-        let cancelled = exclusive(object.cast(), || {
-            let cancelled = goroutine.cancelled();
-            if cancelled {
-                // Whoever cancels may have found it running already.
-                goroutine.forget_cancel();
-                shim::offset_take_async_exc(goroutine.context() as *mut _);
+        let (cancelled, pending) = exclusive(object.cast(), || {
+            if !goroutine.cancelled() {
+                return (false, NULL);
             }
-            cancelled
+            // Whoever cancels may have found it running already.
+            goroutine.forget_cancel();
+            (true, shim::offset_take_async_exc(goroutine.context() as *mut _))
         });
+        Py_XDECREF(pending);
         let result = if cancelled {
             raise_thrown()
         } else if !context.is_null() && PyContext_Enter(context) < 0 {
@@ -310,46 +310,48 @@ unsafe fn function_name(function: Object) -> Object {
     }
 }
 
-/// Has `exception` raised in the goroutine. In an exclusive section of `object`: where the goroutine is at the moment is decided
-/// once, and it does not come to its end, or past the question of `take_cancel`, meanwhile.
-unsafe fn throw_into(object: Object, exception: Object) -> Object {
+/// What `throw_into` could not do as it is: CPython takes a class only, and this instance has none yet.
+struct NeedsClass;
+
+/// Has `exception` raised in the goroutine; `class` is what CPython is asked to raise for it, or null if that is still to be made.
+/// Gives what was to be raised before, for the caller to drop.
+///
+/// # Safety
+/// In an exclusive section of `object`, in which no Python may run: where the goroutine is at the moment is decided once, and it does not
+/// come to its end, or past the question of `take_cancel`, meanwhile.
+unsafe fn throw_into(object: Object, exception: Object, class: Object) -> (Object, Result<(), NeedsClass>) {
     let goroutine = core(object);
     if goroutine.payload() == 0 {
-        return none();
+        return (NULL, Ok(()));
     }
     // SAFETY: attached; `object` is ours, `exception` is alive.
     unsafe {
         let it = object.cast::<GoroutineObject>();
         let before = std::mem::replace(&mut (*it).thrown, Py_NewRef(exception));
-        Py_XDECREF(before);
         if goroutine.cancel() {
-            return none();
+            return (before, Ok(()));
         }
-        let own = scheduler::current().is_some_and(|current| current.id() == goroutine.id());
-        if goroutine.started() && (own || goroutine.status() != Status::Running) {
+        if goroutine.started() && (is_current(goroutine) || goroutine.status() != Status::Running) {
             (*it).at_wait = true;
         } else if goroutine.identity() != 0 {
-            // CPython takes a class only: an instance travels in a class whose instance it is.
-            let carrier = CARRIER.load(Ordering::Relaxed);
-            let class = if PyType_Check(exception) != 0 {
-                Py_NewRef(exception)
-            } else {
-                PyObject_CallOneArg(carrier, exception)
-            };
             if class.is_null() {
-                return NULL;
+                return (before, Err(NeedsClass));
             }
             shim::offset_raise_async(goroutine.identity() as std::ffi::c_ulong, class);
-            Py_DECREF(class);
         }
+        (before, Ok(()))
     }
-    none()
+}
+
+fn is_current(goroutine: &Goroutine) -> bool {
+    scheduler::current().is_some_and(|current| current.id() == goroutine.id())
 }
 
 unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
     // SAFETY: `object` is ours; the class is kept for ever.
     unsafe {
-        exclusive(object, || {
+        let exit = GOROUTINE_EXIT.load(Ordering::Relaxed);
+        let before = exclusive(object, || {
             let it = object.cast::<GoroutineObject>();
             if std::mem::replace(&mut (*it).exiting, true) {
                 // Asked for once more: one that has not come to a wait since gets it where it computes.
@@ -357,14 +359,15 @@ unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
                     && core(object).payload() != 0
                     && std::mem::replace(&mut (*it).at_wait, false)
                 {
-                    let exit = GOROUTINE_EXIT.load(Ordering::Relaxed);
                     shim::offset_raise_async(core(object).identity() as std::ffi::c_ulong, exit);
                 }
-                return none();
+                return NULL;
             }
-            throw_into(object, GOROUTINE_EXIT.load(Ordering::Relaxed))
-        })
+            throw_into(object, exit, exit).0
+        });
+        Py_XDECREF(before);
     }
+    none()
 }
 
 unsafe extern "C" fn throw(object: Object, exception: Object) -> Object {
@@ -375,7 +378,26 @@ unsafe extern "C" fn throw(object: Object, exception: Object) -> Object {
         if !is_class && PyObject_IsInstance(exception, PyExc_BaseException) != 1 {
             return type_error("throw() takes an exception or an exception class");
         }
-        exclusive(object, || throw_into(object, exception))
+        // An instance travels in a class whose instance it is. To make one runs Python, so that is not done in the section; for one
+        // that waits it is not needed.
+        let waits = core(object).status() == Status::Waiting || is_current(core(object));
+        let mut class = if is_class { Py_NewRef(exception) } else { NULL };
+        let mut ready = is_class || waits;
+        loop {
+            if !ready {
+                class = PyObject_CallOneArg(CARRIER.load(Ordering::Relaxed), exception);
+                if class.is_null() {
+                    return NULL;
+                }
+            }
+            let (before, result) = exclusive(object, || throw_into(object, exception, class));
+            Py_XDECREF(before);
+            ready = result.is_ok();
+            if ready {
+                Py_XDECREF(class);
+                return none();
+            }
+        }
     }
 }
 
@@ -383,7 +405,7 @@ unsafe extern "C" fn join(object: Object, args: *const Object, count: Py_ssize_t
     // SAFETY: the calling convention.
     let Some(deadline) = (unsafe { only_timeout("join", args, count, keywords) }) else { return NULL };
     let goroutine = core(object).clone();
-    if scheduler::current().is_some_and(|current| current.id() == goroutine.id()) {
+    if is_current(&goroutine) {
         return runtime_error("a goroutine cannot join itself: it would wait for ever");
     }
     match scheduler::join(&goroutine, deadline) {
@@ -768,20 +790,20 @@ pub(crate) fn take_cancel(goroutine: &Goroutine) -> bool {
     let it = object.cast::<GoroutineObject>();
     // SAFETY: attached, in this very goroutine.
     unsafe {
-        let (taken, thrown) = exclusive(object, || {
+        let (taken, dropped) = exclusive(object, || {
             if !goroutine.cancelled() {
                 // It ended the wait itself, meanwhile.
                 return (false, NULL);
             }
-            let pending = shim::offset_take_async_exc(goroutine.context() as *mut _) != 0;
-            if std::mem::replace(&mut (*it).at_wait, false) || pending {
-                return (true, NULL);
+            let pending = shim::offset_take_async_exc(goroutine.context() as *mut _);
+            if std::mem::replace(&mut (*it).at_wait, false) || !pending.is_null() {
+                return (true, pending);
             }
             // It has been raised by other means.
             goroutine.forget_cancel();
             (false, std::mem::replace(&mut (*it).thrown, NULL))
         });
-        Py_XDECREF(thrown);
+        Py_XDECREF(dropped);
         taken
     }
 }

@@ -57,6 +57,12 @@ unsafe extern "C" {
     /// Forgets which state that is: this OS thread's states are about to be deleted.
     pub(crate) safe fn offset_refcounts_leave();
 
+    /// Takes a pending asynchronous exception, which the caller has to drop; null if there is none.
+    ///
+    /// # Safety
+    /// Attached as `context`.
+    pub(crate) fn offset_take_async_exc(context: *mut PyThreadState) -> *mut PyObject;
+
     /// The number of thread states of the interpreter.
     ///
     /// # Safety
@@ -158,12 +164,6 @@ unsafe extern "C-unwind" {
     /// # Safety
     /// Attached as another state, on the OS thread that ran `context` last; no other thread's slot names it.
     pub(crate) fn offset_context_delete(context: *mut PyThreadState);
-
-    /// Takes and drops a pending asynchronous exception. 1 if there was one.
-    ///
-    /// # Safety
-    /// Attached as `context`.
-    pub(crate) fn offset_take_async_exc(context: *mut PyThreadState) -> c_int;
 
     /// `PyThreadState_SetAsyncExc`: the number of threads found, 0 or 1.
     ///

@@ -639,11 +639,19 @@ static PyObject *ensure(PyObject *self, PyObject *unused)
     return PyBool_FromLong(found == own);
 }
 
+/* Takes and drops. 1 if there was one. */
+static int take(PyThreadState *own)
+{
+    PyObject *exception = offset_take_async_exc(own);
+    Py_XDECREF(exception);
+    return exception != NULL;
+}
+
 static PyObject *take_async(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    return PyLong_FromLong(offset_take_async_exc(PyThreadState_Get()));
+    return PyLong_FromLong(take(PyThreadState_Get()));
 }
 
 /* Raises and takes at once, before the interpreter can look. */
@@ -652,7 +660,7 @@ static PyObject *raise_and_take(PyObject *self, PyObject *exception)
     (void)self;
     PyThreadState *own = PyThreadState_Get();
     int found = offset_raise_async(own->thread_id, exception);
-    return Py_BuildValue("ii", found, offset_take_async_exc(own));
+    return Py_BuildValue("ii", found, take(own));
 }
 
 static PyObject *raise_async(PyObject *self, PyObject *args)
