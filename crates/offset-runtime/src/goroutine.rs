@@ -185,7 +185,8 @@ impl Goroutine {
         if self.parker.left_behind() {
             return Status::Dead;
         }
-        match self.status.load(Ordering::Relaxed) {
+        // Pairs with the Release of `set_status`.
+        match self.status.load(Ordering::Acquire) {
             0 => Status::Runnable,
             1 => Status::Running,
             2 => Status::Waiting,
@@ -210,7 +211,8 @@ impl Goroutine {
     }
 
     pub(crate) fn set_status(&self, status: Status) {
-        self.status.store(status as u8, Ordering::Relaxed);
+        // Release pairs with the Acquire of `status`: who sees it dead sees all that it did.
+        self.status.store(status as u8, Ordering::Release);
     }
 
     /// Why it is parked, or `None`.
