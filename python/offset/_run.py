@@ -6,7 +6,8 @@ The thread that calls `run` runs no goroutine. It waits on a note, and acts when
 Invariants:
 
 * At most one run is in progress in a process; `_failure.active()` gives it.
-* `Run.errors` holds what `run` will raise, in the order of happening, each exception once.
+* `Run.errors` and `Run.ends` hold what `run` may raise, in the order of happening. They only grow, in single
+  steps: several goroutines may fail at once.
 * The signal handlers that a run installs do not raise: they act on the run and set its note. They replace
   only the defaults (SIGINT's `default_int_handler`, SIGQUIT's `SIG_DFL`), only on the main thread, and are
   taken back at the end.
@@ -191,8 +192,8 @@ class Run:
         self.note = _runtime.Note()
         self.calls: deque[Call] = deque()
         self.errors: list[BaseException] = []
-        # SystemExit, or an interrupt that no main goroutine was there to take: raised alone.
-        self.end: BaseException | None = None
+        # SystemExit, and interrupts that no main goroutine was there to take: one of them is raised, alone.
+        self.ends: list[BaseException] = []
         # "returned", "failed" or "exited" once the main function is over.
         self.outcome: str | None = None
         self.result: Any = None
@@ -238,9 +239,8 @@ class Run:
     def record(self, goroutine: Goroutine, exc: BaseException) -> None:
         """Take note of an exception that left `goroutine`."""
         if isinstance(exc, SystemExit) or (isinstance(exc, KeyboardInterrupt) and self.is_main(goroutine)):
-            if not isinstance(self.end, SystemExit):
-                self.end = exc
-        elif (self.on_panic == "raise" or self.is_main(goroutine)) and all(exc is not known for known in self.errors):
+            self.ends.append(exc)
+        elif self.on_panic == "raise" or self.is_main(goroutine):
             self.errors.append(exc)
         if self.is_main(goroutine):
             self.outcome = "failed"
@@ -293,7 +293,7 @@ class Run:
             self.main.throw(self.thrown)
 
     def _over(self) -> bool:
-        if self.end is not None or self.errors:
+        if self.ends or self.errors:
             return True
         if self.main is None:
             return _exit.remaining() == 0
@@ -355,12 +355,18 @@ class Run:
             # What a signal handler of the program raised: nobody is left who could take it.
             left_over = _exit.alive()
             _exit.abandoned.update(goroutine.id for goroutine in left_over)
-            if self.end is None:
-                self.end = exc
+            if not self.ends:
+                self.ends.append(exc)
         _exit.name_left_over(left_over, self.grace)
 
+    def _raised(self) -> list[BaseException]:
+        if self.ends:
+            return [next((exc for exc in self.ends if isinstance(exc, SystemExit)), self.ends[-1])]
+        # Goroutines may fail with the same exception.
+        return list({id(exc): exc for exc in self.errors}.values())
+
     def _conclude(self) -> Any:
-        errors = [self.end] if self.end is not None else self.errors
+        errors = self._raised()
         try:
             if len(errors) == 1:
                 raise errors[0]
@@ -370,7 +376,8 @@ class Run:
             # The traceback of what is raised holds this frame, and so this object.
             del errors
             self.errors = []
-            self.end = self.thrown = None
+            self.ends = []
+            self.thrown = None
         result, self.result = self.result, None
         return result
 
@@ -403,7 +410,7 @@ class Run:
         if self.winding_down:
             self.hurried = True
         elif not self.has_main or self.outcome is not None or (self.main is not None and self.main.status == "dead"):
-            self.end = exc
+            self.ends.append(exc)
         else:
             thrown = self.thrown
             if isinstance(exc, KeyboardInterrupt) and thrown is not None and thrown.__traceback__ is None:
