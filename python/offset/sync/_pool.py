@@ -9,6 +9,7 @@ none may be taken inside the collector.
 from __future__ import annotations
 
 import gc
+import sysconfig
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -20,7 +21,12 @@ T = TypeVar("T")
 
 # Weak references by the identity of their pools. A plain dict, as it is copied in one step.
 _pools: dict[int, weakref.ref[Pool[Any]]] = {}
-_FULL_COLLECTION = 2
+
+# The generations whose collection is a full one. Without the GIL there is one generation, whatever the collector says.
+_FULL_COLLECTIONS = {0, 1, 2} if sysconfig.get_config_var("Py_GIL_DISABLED") else {2}
+
+# Holds something once `_collected` is registered. A dict because `setdefault` claims the place in one step.
+_registration: dict[str, object] = {}
 
 
 class Pool(Generic[T]):
@@ -40,7 +46,8 @@ class Pool(Generic[T]):
         self._victims: deque[T] = deque()
         identity = id(self)
         _pools[identity] = weakref.ref(self, lambda _: _pools.pop(identity, None))
-        if _collected not in gc.callbacks:
+        claim = object()
+        if _registration.setdefault("claim", claim) is claim:
             gc.callbacks.append(_collected)
 
     def get(self) -> T:
@@ -63,7 +70,7 @@ class Pool(Generic[T]):
 
 
 def _collected(phase: str, info: dict[str, int]) -> None:
-    if phase != "stop" or info.get("generation") != _FULL_COLLECTION:
+    if phase != "stop" or info.get("generation") not in _FULL_COLLECTIONS:
         return
     for reference in list(_pools.values()):
         pool = reference()
