@@ -38,6 +38,10 @@ from offset import GoroutineExit, go, gosched, makechan, nilchan, runtime, selec
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
+# There a task that dies on another thread than its own is seen by the collector, and by `asyncio.all_tasks`, while it dies: plain
+# threads crash, too (python/cpython#153809).
+TASKS_DIE_UNSAFELY = FREE_THREADED and sys.version_info < (3, 15)
+
 WORKERS = 60
 FOREIGN_THREADS = 3
 
@@ -373,6 +377,9 @@ class Torture:
         offset.syscall.blocking(thread.join)
 
     def event_loop(self, choose: random.Random) -> None:
+        if TASKS_DIE_UNSAFELY:
+            return
+
         async def main():
             await asyncio.gather(*[asyncio.sleep(0) for _ in range(5)])
             return 5
