@@ -22,7 +22,7 @@ pub(crate) struct State {
     pub(crate) queue: RunQueue,
     /// Null before the first machine was given it.
     pub(crate) holder: *const Machine,
-    /// The holder sleeps, under this lock, until the flag is cleared.
+    /// The holder sleeps, under this lock, until the flag is cleared. There is one then.
     pub(crate) idle: bool,
     /// While it sleeps, it does so in the poller.
     pub(crate) polling: bool,

@@ -481,6 +481,7 @@ impl Runtime {
     /// Gives up a processor that was made a machine's which has another one.
     pub(crate) fn free(&'static self, processor: &'static Processor) {
         let mut state = processor.lock();
+        debug_assert!(!state.idle, "somebody sleeps with a processor that is given up");
         state.holder = std::ptr::null();
         let wanted = state.wanted();
         drop(state);
@@ -496,7 +497,14 @@ impl Runtime {
         }
         // It waits for a processor: one that nobody uses, or this one, in its turn.
         for processor in self.processors.iter().filter(|other| !std::ptr::eq(*other, here)) {
-            if processor.lock().take(home) {
+            let mut state = processor.lock();
+            if std::ptr::eq(state.holder, home) {
+                // It has got one meanwhile, and looks into its queue before it runs anything there. It may sleep by now: given to
+                // it once more, and then given up because it has it, the processor would be nobody's with somebody asleep on it.
+                return;
+            }
+            if state.take(home) {
+                drop(state);
                 if !home.give(processor) {
                     self.free(processor);
                 }

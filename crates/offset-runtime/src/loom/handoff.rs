@@ -2,7 +2,7 @@
 //! goroutine ends, so no processor is lost; what may not move goes on where it was; and a machine picks a goroutine only while
 //! it holds the processor (`Machine::run` asserts that).
 
-use super::harness::{Count, check, check_with, finish, go, go_straight, join, runtime, thread};
+use super::harness::{Count, check, check_with, finish, go, go_nowhere, go_straight, join, runtime, thread};
 use crate::bed;
 use crate::chan::{Chan, Wait};
 use crate::goroutine::{Handle, WaitReason};
@@ -245,6 +245,27 @@ fn two_processors_are_taken() {
         take(runtime, 1);
         goroutines.iter().for_each(join);
         assert_at_rest(runtime, &runs, 2);
+    });
+}
+
+#[test]
+fn a_home_that_got_a_processor_by_itself_is_not_given_it_again() {
+    check(|| {
+        let runtime = runtime(2, false);
+        let (here, other) = (&runtime.processors[0], &runtime.processors[1]);
+        // A machine without a thread, which has taken no mail: it found a processor since the goroutine was left to it, and sleeps.
+        let home: &'static Machine = Box::leak(Box::new(Machine::new()));
+        assert!(home.give(other));
+        {
+            let mut state = other.lock();
+            state.holder = home;
+            state.idle = true;
+        }
+        let goroutine = go_nowhere();
+        runtime.send_home(&goroutine, home, here);
+        // Its next wake-up would be nobody's.
+        assert!(std::ptr::eq(other.lock().holder, home));
+        scheduler::abandon(goroutine);
     });
 }
 

@@ -112,6 +112,11 @@ pub(crate) fn go_straight(work: impl FnOnce() + Send + 'static) -> Handle {
     handle
 }
 
+/// A goroutine that is never started, for a model that passes it around; to be given to `scheduler::abandon`.
+pub(crate) fn go_nowhere() -> Handle {
+    scheduler::prepare(Plain::payload(|| ()))
+}
+
 /// Starts an OS thread.
 pub(crate) fn thread<R: 'static>(work: impl FnOnce() -> R + Send + 'static) -> loom::thread::JoinHandle<R> {
     loom::thread::spawn(work)

@@ -46,6 +46,7 @@
 //! | hand-off | who returns with a goroutine wakes nobody | `handoff::a_younger_machine_comes_back_to_one_that_sleeps` |
 //! | hand-off | what is kept is not let go where a goroutine becomes runnable | `handoff::a_goroutine_moves_once_its_thread_has_let_it_go` |
 //! | hand-off | or where a machine gives way | `handoff::a_machine_that_gives_way_has_let_its_goroutines_go` |
+//! | hand-off | a home is given the processor that it sleeps with | `handoff::a_home_that_got_a_processor_by_itself_is_not_given_it_again` |
 //! | hand-off | a processor that is given up is staffed for its queue only | `handoff::a_processor_that_is_given_up_goes_to_who_claimed_it` |
 //! | descriptor | an edge that finds nobody is forgotten; a wait does not look for one | `fd` |
 //! | descriptor | who is woken does not try again; a new deadline, or a close, wakes nobody | `fd` |
