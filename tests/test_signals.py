@@ -14,8 +14,19 @@ import threading
 
 import offset
 import pytest
-from helpers import FREE_THREADED, PATIENCE, go_parked, in_thread, main_goroutine, run_script, start_script, wait_ended
-from offset import go, makechan, nilchan, runtime
+from helpers import (
+    FREE_THREADED,
+    PATIENCE,
+    Thread,
+    go_parked,
+    in_thread,
+    main_goroutine,
+    run_script,
+    start_script,
+    wait_ended,
+    wait_until,
+)
+from offset import go, makechan, nilchan, runtime, sync
 
 NO_MOVES = pytest.mark.skipif(
     FREE_THREADED, reason="without the GIL a goroutine waits for those of its machine that do not park"
@@ -559,6 +570,23 @@ def test_call_on_main_from_a_plain_thread():
 
 def test_call_on_main_on_the_main_thread_is_a_call():
     assert runtime.call_on_main(threading.get_ident) == threading.main_thread().ident
+
+
+def test_each_call_on_main_is_answered_while_runs_begin_and_end():
+    stop, called = sync.atomic.Bool(), sync.atomic.Int()
+
+    def call():
+        while not stop.load():
+            with contextlib.suppress(RuntimeError):
+                assert runtime.call_on_main(called.add, 1) > 0
+
+    threads = [Thread(call) for _ in range(3)]
+    for _ in range(300):
+        offset.run(int)
+    wait_until(lambda: offset.run(lambda: offset.sleep(0.001) or called.load()))
+    stop.store(True)
+    for thread in threads:
+        thread.result()
 
 
 def test_call_on_main_without_run_raises():

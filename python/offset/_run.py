@@ -273,8 +273,8 @@ class Run:
             _runtime.watch(None)
             _failure.release()
             self.leave()
-            while self.calls:
-                self.calls.popleft().refuse()
+            while (call := self._next_call()) is not None:
+                call.refuse()
         return self._conclude()
 
     def leave(self) -> None:
@@ -334,12 +334,19 @@ class Run:
         return _runtime.quiescent() and not self.calls and not self._over()
 
     def _serve(self) -> None:
-        while self.calls:
-            self.serving = self.calls.popleft()
+        while (call := self._next_call()) is not None:
+            self.serving = call
             try:
-                self.serving.serve()
+                call.serve()
             finally:
-                self.serving = None
+                self.serving = call = None
+
+    def _next_call(self) -> Call | None:
+        try:
+            return self.calls.popleft()
+        except IndexError:
+            # There is none, or it was taken back at this moment.
+            return None
 
     def _wind_down(self) -> None:
         left_over: list[Goroutine] = []
