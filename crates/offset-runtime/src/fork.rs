@@ -13,10 +13,11 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// To be called in the parent right before a fork: no timer rings, no edge is handed out, no stack is taken or given back, and no goroutine is listed or
-/// unlisted, until [`parent`] or [`child`].
+/// To be called in the parent right before a fork: no signal is sent on, no timer rings, no edge is handed out, no stack is taken or
+/// given back, and no goroutine is listed or unlisted, until [`parent`] or [`child`]. The calling thread blocks all signals until then.
 #[cfg(not(loom))]
 pub fn prepare() {
+    crate::signal::before_fork();
     std::mem::forget(crate::timer::FIRING.lock());
     std::mem::forget(crate::netpoll::DELIVERING.lock());
     crate::stack::before_fork();
@@ -29,6 +30,19 @@ pub fn prepare() {
 /// The calling thread has called [`prepare`].
 #[cfg(not(loom))]
 pub unsafe fn parent() {
+    // SAFETY: by contract.
+    unsafe {
+        unlock();
+        crate::signal::after_fork();
+    }
+}
+
+/// Gives back the locks that both sides have.
+///
+/// # Safety
+/// As for [`parent`].
+#[cfg(not(loom))]
+unsafe fn unlock() {
     // SAFETY: `prepare` took the locks on this thread and forgot their guards.
     unsafe {
         crate::scheduler::runtime().registry.after_fork();
@@ -47,8 +61,11 @@ pub unsafe fn parent() {
 #[cfg(not(loom))]
 pub unsafe fn child(bury: impl FnMut(&Handle)) {
     // SAFETY: by contract.
-    unsafe { parent() };
+    unsafe { unlock() };
     crate::scheduler::goroutines().iter().for_each(bury);
     GENERATION.fetch_add(1, Ordering::Relaxed);
     crate::scheduler::start_over();
+    // Last: signals come in again.
+    // SAFETY: by contract.
+    unsafe { crate::signal::start_over() };
 }

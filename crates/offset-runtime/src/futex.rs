@@ -97,11 +97,11 @@ impl Sequence {
 }
 
 #[cfg(not(loom))]
-mod kernel {
+pub(crate) mod kernel {
     use super::{AtomicU32, Duration};
 
     /// Sleeps while the word is `seen`, or for no reason; true if the time is over.
-    pub(super) fn sleep(word: &AtomicU32, seen: u32, time: Option<Duration>) -> bool {
+    pub(crate) fn sleep(word: &AtomicU32, seen: u32, time: Option<Duration>) -> bool {
         let time = time.map(|time| libc::timespec {
             tv_sec: time.as_secs() as libc::time_t,
             tv_nsec: time.subsec_nanos() as libc::c_long,
@@ -114,7 +114,8 @@ mod kernel {
         result != 0 && unsafe { *libc::__errno_location() } == libc::ETIMEDOUT
     }
 
-    pub(super) fn wake_one(word: &AtomicU32) {
+    /// Wakes one who sleeps on the word. May be called in a signal handler.
+    pub(crate) fn wake_one(word: &AtomicU32) {
         // SAFETY: only the address is used, to look for sleepers on it.
         unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
     }

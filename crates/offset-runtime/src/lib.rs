@@ -35,6 +35,8 @@ mod run_queue;
 pub mod scheduler;
 pub mod select;
 #[cfg(not(loom))]
+pub mod signal;
+#[cfg(not(loom))]
 pub mod stack;
 #[cfg(not(loom))]
 mod switch;
