@@ -26,6 +26,8 @@ MODULES = [
     "offset.time",
     "offset.sync",
     "offset.sync.atomic",
+    "offset.os",
+    "offset.os.signal",
     "offset.runtime",
     "offset.syscall",
 ]

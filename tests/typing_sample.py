@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from signal import SIGTERM, Signals
 from typing import assert_type
 
 import offset
 from offset import Case, Chan, Goroutine, RecvChan, SendChan, runtime, sync, syscall, time
+from offset.os import signal
 from offset.sync import atomic
 
 
@@ -83,3 +85,12 @@ def looking() -> None:
     assert_type(runtime.goroutines(), list[Goroutine])
     assert_type(runtime.stack(all=True), str)
     assert_type(runtime.gomaxprocs(), int)
+
+
+def signals(received: Chan[Signals], anything: SendChan[object]) -> None:
+    signal.notify(received, SIGTERM, 1)
+    signal.notify(anything)
+    assert_type(signal.ignored(SIGTERM), bool)
+    signal.stop(received)
+    signal.stop(received.receiver())  # type: ignore[arg-type]
+    signal.reset("SIGTERM")  # type: ignore[arg-type]

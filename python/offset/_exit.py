@@ -120,8 +120,8 @@ def _forked() -> None:
     _failure.reporting.clear()
     run = _failure.active()
     if run is not None:
-        _failure.release()
         run.leave()
+        _failure.release()
 
 
 def finish() -> None:

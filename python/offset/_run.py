@@ -10,7 +10,8 @@ Invariants:
   steps: several goroutines may fail at once.
 * The signal handlers that a run installs do not raise: they act on the run and set its note. They replace
   only the defaults (SIGINT's `default_int_handler`, SIGQUIT's `SIG_DFL`), only on the main thread, and are
-  taken back at the end.
+  taken back at the end. What `offset.os.signal` holds is left alone: to set a handler would take it away.
+  So a handler may outlive its run (`_left`), and then does what the default does.
 * An entry of `calls` is answered by the waiting thread, or taken back by the goroutine that made it.
 """
 
@@ -44,6 +45,10 @@ _LONGEST_POLL = 1.0
 
 # At most one function: the main goroutine of the next run.
 _registered: list[Callable[..., Any]] = []
+
+# The handlers of runs that have ended, by signal, with what was there before: `offset.os.signal` held the
+# signal at the end.
+_left: dict[int, Handler] = {}
 
 
 def maintask(fn: F, /) -> F:
@@ -207,7 +212,7 @@ class Run:
         self.hurried = False
         self.closed = False
         self.on_main_thread = threading.get_ident() == threading.main_thread().ident
-        self.replaced: list[tuple[int, Handler, Handler]] = []
+        self.replaced: dict[int, Handler] = {}
 
     # What goroutines call.
 
@@ -271,20 +276,21 @@ class Run:
             self._wind_down()
         finally:
             _runtime.watch(None)
-            _failure.release()
-            self.leave()
-            while (call := self._next_call()) is not None:
-                call.refuse()
+            try:
+                self.leave()
+            finally:
+                # In this order: the handlers of a run raise when it is not in progress.
+                _failure.release()
+                while (call := self._next_call()) is not None:
+                    call.refuse()
         return self._conclude()
 
     def leave(self) -> None:
         """Take no more calls, and give the signals back; in a forked child, with the run of its parent."""
         self.closed = True
-        for number, ours, previous in self.replaced:
-            if signal.getsignal(number) == ours:
-                signal.signal(number, previous)
-        # They refer to this object, which must go as soon as nobody refers to it.
+        _left.update(self.replaced)
         self.replaced.clear()
+        give_signals_back()
 
     def _start(self, main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.main = _runtime.go(self.main_function, main, args, kwargs)
@@ -328,7 +334,7 @@ class Run:
             self.note.wait(timeout)
 
     def _deadlocked(self) -> bool:
-        if _runtime.foreign_threads() or has_signal_handlers([handler for _, handler, _ in self.replaced]):
+        if _runtime.foreign_threads() or has_signal_handlers():
             return False
         # The last look: a signal handler that ran meanwhile may have woken a goroutine, or asked for a call.
         return _runtime.quiescent() and not self.calls and not self._over()
@@ -393,24 +399,19 @@ class Run:
     def _install_handlers(self) -> None:
         if not self.on_main_thread:
             return
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._replace(signal.SIGINT, self._on_interrupt)
-        if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL:
-            self._replace(signal.SIGQUIT, self._on_quit)
+        give_signals_back()
+        held = _runtime.signal_held()
+        for number, default, ours in _HANDLERS:
+            if signal.getsignal(number) is default and not held >> (number - 1) & 1:
+                self.replaced[number] = signal.signal(number, ours)
 
-    def _replace(self, number: int, handler: Handler) -> None:
-        self.replaced.append((number, handler, signal.signal(number, handler)))
-
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+    def on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGINT."""
         serving = self.serving
         if serving is not None and serving.caller is not None and self.is_main(serving.caller):
             # The main goroutine is here, in a call on the main thread.
             signal.default_int_handler(number, frame)
         self._interrupt(KeyboardInterrupt())
-
-    def _on_quit(self, number: int, frame: FrameType | None) -> None:
-        _dump.write("SIGQUIT: quit\n\n" + _dump.stacks(_runtime.goroutines()))
-        os._exit(2)
 
     def _interrupt(self, exc: BaseException) -> None:
         """Bring what a signal handler raised to the main goroutine."""
@@ -434,14 +435,48 @@ def deadlock_text() -> str:
     return "all goroutines are asleep - deadlock!\n\n" + _dump.stacks(_exit.alive()).rstrip("\n")
 
 
-def has_signal_handlers(ours: list[Handler]) -> bool:
-    """Tell whether the program has a signal handler in Python, besides the default one and `ours`."""
-    for number in signal.valid_signals():
-        handler = signal.getsignal(number)
-        if callable(handler) and handler is not signal.default_int_handler and handler not in ours:
-            return True
-    return False
+def has_signal_handlers() -> bool:
+    """Tell whether a signal may wake a goroutine: by a handler of the program in Python, or on a channel."""
+    if _runtime.signal_wanted():
+        return True
+    known = (signal.default_int_handler, _on_interrupt, _on_quit)
+    handlers = map(signal.getsignal, signal.valid_signals())
+    return any(callable(handler) and handler not in known for handler in handlers)
 
+
+def give_signals_back() -> None:
+    """Put back what was there before the handlers of runs that have ended, as far as that can be done now."""
+    if not _left or threading.get_ident() != threading.main_thread().ident:
+        return
+    held = _runtime.signal_held()
+    for number, previous in list(_left.items()):
+        if not held >> (number - 1) & 1:
+            del _left[number]
+            if signal.getsignal(number) in (_on_interrupt, _on_quit):
+                signal.signal(number, previous)
+
+
+def _on_interrupt(number: int, frame: FrameType | None) -> None:
+    run = _failure.active()
+    if run is None or not run.on_main_thread:
+        signal.default_int_handler(number, frame)
+    else:
+        run.on_interrupt(number, frame)
+
+
+def _on_quit(number: int, frame: FrameType | None) -> None:
+    if _failure.active() is None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    else:
+        _dump.write("SIGQUIT: quit\n\n" + _dump.stacks(_runtime.goroutines(), dying=True))
+        os._exit(2)
+
+
+# Signals, what a run replaces, and by what.
+_HANDLERS: list[tuple[int, Handler, Handler]] = [(signal.SIGINT, signal.default_int_handler, _on_interrupt)]
+if hasattr(signal, "SIGQUIT"):
+    _HANDLERS.append((signal.SIGQUIT, signal.SIG_DFL, _on_quit))
 
 _dump.hidden.add(Run.main_function.__code__)
 _dump.starter = Run.execute.__code__.co_filename + ":"

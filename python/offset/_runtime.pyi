@@ -685,3 +685,29 @@ def started() -> bool:
 
 def shutdown() -> None:
     """Let the runtime's threads take no more goroutines. The last thing that is called at exit."""
+
+# Signals. A set of them is a number with the bit `n - 1` for signal n.
+
+def signal_objects(objects: list[int], /) -> None:
+    """Say what is received for each signal: a list with an object for each number."""
+
+def signal_notify(ch: Chan[Any] | SendChan[Any], signals: int) -> None:
+    """Send the signals of a set on `ch`, besides those that it is sent already."""
+
+def signal_stop(ch: Chan[Any] | SendChan[Any], /) -> None:
+    """Send no more signals on `ch`."""
+
+def signal_ignore(signals: int, /) -> None:
+    """Ignore the signals of a set; they are sent on no channel any more."""
+
+def signal_reset(signals: int, /) -> None:
+    """Make the signals of a set do what they did before `signal_notify` and `signal_ignore`."""
+
+def signal_ignored(number: int, /) -> bool:
+    """Tell whether a signal does nothing."""
+
+def signal_wanted() -> int:
+    """Give the set of the signals that are sent on channels."""
+
+def signal_held() -> int:
+    """Give the set of the signals that are sent on channels or were ignored by `signal_ignore`."""

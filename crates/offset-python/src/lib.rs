@@ -21,6 +21,7 @@ mod runtime;
 mod scan;
 mod select;
 mod shim;
+mod signal;
 mod sync;
 mod timer;
 
@@ -99,6 +100,7 @@ pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
         blocking::functions(),
         runtime::functions(),
         dump::functions(),
+        signal::functions(),
     ]
     .concat();
     // SAFETY: all zeroes end the table.

@@ -1,0 +1,1095 @@
+"""`offset.os.signal`: signals as values on channels, with the rules of Go's `os/signal`.
+
+Invariants: what may end the process, and what is done to the main thread, is in a program of its own. The other
+tests use signals that have come, or are harmless, before nobody is notified of them any more. When `os.kill`
+returns, another thread may be about to handle the signal: nobody asserts that something has come without
+waiting for it.
+"""
+
+import asyncio
+import contextlib
+import errno
+import faulthandler
+import os
+import signal as python
+import subprocess
+import sys
+import tempfile
+import threading
+
+import offset
+import pytest
+from helpers import (
+    PATIENCE,
+    Thread,
+    assert_no_growth,
+    go_parked,
+    in_thread,
+    main_goroutine,
+    run_script,
+    start_script,
+    wait_ended,
+    wait_until,
+)
+from offset import _runtime, go, makechan, nilchan, select, sync
+from offset.os import signal
+
+USR1, USR2, HUP, WINCH = python.SIGUSR1, python.SIGUSR2, python.SIGHUP, python.SIGWINCH
+
+
+def kill(number):
+    os.kill(os.getpid(), number)
+
+
+def recv(channel):
+    return channel.recv(timeout=PATIENCE)
+
+
+def empty(channel):
+    try:
+        channel.try_recv()
+    except offset.WouldBlock:
+        return True
+    return False
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    """The signals are as they were before the test."""
+    before = {number: python.getsignal(number) for number in python.valid_signals()}
+    yield
+    signal.reset()
+    assert _runtime.signal_wanted() == _runtime.signal_held() == 0
+    for number, handler in before.items():
+        if python.getsignal(number) is not handler:
+            python.signal(number, handler)
+
+
+def as_main_goroutine(function):
+    return offset.run(function)
+
+
+def as_plain_thread(function):
+    return in_thread(function)
+
+
+def as_main_thread(function):
+    return function()
+
+
+EVERYWHERE = pytest.mark.parametrize("where", [as_main_goroutine, as_plain_thread, as_main_thread])
+
+
+# ---- notify ----------------------------------------------------------------------------------
+
+
+@EVERYWHERE
+def test_a_signal_is_received(where):
+    def receive():
+        channel = makechan(1)
+        signal.notify(channel, HUP)
+        kill(HUP)
+        received = recv(channel)
+        signal.stop(channel)
+        return received
+
+    assert where(receive) is HUP
+
+
+@main_goroutine
+def test_a_goroutine_that_waits_is_woken():
+    channel = makechan()
+    signal.notify(channel, USR1)
+    received = []
+    receiver = go_parked(lambda: received.append(channel.recv()))
+    kill(USR1)
+    wait_ended(receiver)
+    assert received == [python.SIGUSR1]
+
+
+def test_a_thread_that_waits_is_woken():
+    channel = makechan()
+    signal.notify(channel, USR1)
+    receiver = Thread(channel.recv)
+    wait_until(lambda: channel.stats()["receivers"])
+    kill(USR1)
+    assert receiver.result() is USR1
+
+
+@main_goroutine
+def test_everything_that_receives_gets_the_signal():
+    channel = makechan(1)
+    signal.notify(channel, USR1)
+    kill(USR1)
+    assert channel.recv_ok(timeout=PATIENCE) == (USR1, True)
+    kill(USR1)
+    assert select(channel.if_recv(), timeout=PATIENCE).value is USR1
+    kill(USR1)
+    assert next(iter(channel)) is USR1
+    kill(USR1)
+    wait_until(lambda: len(channel))
+    assert channel.try_recv() == (USR1, True)
+
+
+def test_a_task_of_asyncio_gets_the_signal():
+    channel = makechan(1)
+    signal.notify(channel, USR1)
+
+    async def receive():
+        kill(USR1)
+        return await channel.arecv(timeout=PATIENCE)
+
+    assert asyncio.run(receive()) is USR1
+
+
+@main_goroutine
+def test_each_channel_gets_a_copy_and_a_full_one_holds_up_nobody():
+    one, every = makechan(1), makechan(1)
+    signal.notify(one, HUP)
+    kill(HUP)
+    wait_until(lambda: len(one))
+    signal.notify(every)
+    kill(WINCH)
+    assert recv(every) is WINCH
+    for _ in range(2):
+        kill(HUP)
+        assert recv(every) is HUP
+    assert len(one) == 1
+    assert recv(one) is HUP
+
+
+@main_goroutine
+def test_an_unbuffered_channel_drops_when_nobody_waits():
+    unbuffered, other = makechan(), makechan(1)
+    signal.notify(unbuffered, USR1)
+    signal.notify(other, USR1)
+    kill(USR1)
+    assert recv(other) is USR1
+    assert empty(unbuffered)
+
+
+@main_goroutine
+def test_further_calls_add_signals_and_no_copies():
+    channel, other = makechan(8), makechan(1)
+    signal.notify(channel, USR1)
+    signal.notify(channel, USR1, USR2)
+    signal.notify(channel.sender(), USR2)
+    signal.notify(other, USR1, USR2)
+    for number in (USR1, USR2):
+        kill(number)
+        assert recv(channel) is number
+        assert recv(other) is number
+    assert empty(channel)
+
+
+@main_goroutine
+def test_signals_that_came_before_are_not_sent():
+    python_handler_of_the_main_thread = python.getsignal(WINCH)
+    kill(WINCH)
+    first = makechan(1)
+    signal.notify(first, USR1)
+    kill(USR1)
+    recv(first)
+    second = makechan(1)
+    signal.notify(second, USR1)
+    assert empty(second)
+    assert python.getsignal(WINCH) is python_handler_of_the_main_thread
+
+
+@main_goroutine
+def test_without_signals_all_that_can_be_caught():
+    channel = makechan(1)
+    signal.notify(channel)
+    for number in sorted(python.valid_signals() - {python.SIGKILL, python.SIGSTOP}):
+        kill(number)
+        assert recv(channel) == number
+
+
+@main_goroutine
+def test_a_signal_without_a_name_is_a_number():
+    channel = makechan(1)
+    number = int(python.SIGRTMIN) + 3
+    signal.notify(channel, number)
+    kill(number)
+    received = recv(channel)
+    assert received == number
+    assert type(received) is int
+
+
+@main_goroutine
+def test_sigcont_can_be_notified():
+    channel = makechan(1)
+    signal.notify(channel, python.SIGCONT)
+    kill(python.SIGCONT)
+    assert recv(channel) is python.SIGCONT
+
+
+@main_goroutine
+def test_a_child_that_ends_is_notified_and_waited_for():
+    channel = makechan(1)
+    signal.notify(channel, python.SIGCHLD)
+    process = subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(3)"])
+    assert recv(channel) is python.SIGCHLD
+    assert process.wait() == 3
+
+
+@main_goroutine
+def test_other_values_on_the_channel_are_left_alone():
+    channel = makechan(3)
+    channel.send("before")
+    signal.notify(channel, USR1)
+    kill(USR1)
+    wait_until(lambda: len(channel) == 2)
+    channel.send("after")
+    assert [recv(channel) for _ in range(3)] == ["before", USR1, "after"]
+
+
+@main_goroutine
+def test_a_closed_channel_drops():
+    closed, other = makechan(1), makechan(1)
+    signal.notify(closed, USR1)
+    closed.close()
+    signal.notify(other, USR1)
+    kill(USR1)
+    assert recv(other) is USR1
+    assert closed.recv_ok() == (None, False)
+
+
+@main_goroutine
+def test_what_cannot_be_caught_is_refused_and_changes_nothing():
+    channel = makechan(1)
+    for refused in (python.SIGKILL, python.SIGSTOP):
+        for call in (lambda *signals: signal.notify(channel, *signals), signal.ignore):
+            with pytest.raises(OSError, match=refused.name) as caught:
+                call(USR1, refused)
+            assert caught.value.errno == errno.EINVAL
+    assert _runtime.signal_held() == 0
+    signal.reset(python.SIGKILL)
+    assert not signal.ignored(python.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [0, -1, python.NSIG, 10**6, 2**70])
+def test_numbers_that_are_no_signals(number):
+    channel = makechan(1)
+    for call in (lambda it: signal.notify(channel, it), signal.ignore, signal.ignored, signal.reset):
+        with pytest.raises(ValueError, match="no signal"):
+            call(number)
+
+
+@pytest.mark.parametrize("wrong", ["SIGUSR1", 1.5, None, object()], ids=lambda wrong: type(wrong).__name__)
+def test_objects_that_are_no_signals(wrong):
+    channel = makechan(1)
+    for call in (lambda it: signal.notify(channel, it), signal.ignore, signal.ignored, signal.reset):
+        with pytest.raises(TypeError):
+            call(wrong)
+
+
+def test_what_is_no_channel_to_send_on():
+    for wrong in (makechan(1).receiver(), None, [], "channel"):
+        with pytest.raises(TypeError, match="channel"):
+            signal.notify(wrong, USR1)
+    for wrong in (None, [], "channel"):
+        with pytest.raises(TypeError, match="channel"):
+            signal.stop(wrong)
+    with pytest.raises(ValueError, match="nilchan"):
+        signal.notify(nilchan, USR1)
+    signal.stop(nilchan)
+    assert _runtime.signal_held() == 0
+
+
+# ---- stop, reset, ignore ---------------------------------------------------------------------
+
+
+@main_goroutine
+def test_after_stop_nothing_comes():
+    stopped, other = makechan(4), makechan(4)
+    for channel in (stopped, other):
+        signal.notify(channel, USR1, WINCH)
+    kill(USR1)
+    assert recv(stopped) is recv(other) is USR1
+    signal.stop(stopped)
+    for number in (USR1, WINCH):
+        kill(number)
+        assert recv(other) is number
+    assert empty(stopped)
+    signal.stop(other)
+    kill(WINCH)
+    assert empty(other)
+    signal.stop(other)
+    signal.stop(makechan())
+
+
+@main_goroutine
+def test_what_came_before_stop_is_in_the_channel():
+    for _ in range(200):
+        channel = makechan(1)
+        signal.notify(channel, USR1)
+        # To this thread: the handler has been called when this returns, and perhaps nothing has been sent yet.
+        python.raise_signal(USR1)
+        signal.stop(channel)
+        assert channel.try_recv() == (USR1, True)
+
+
+# Ways to cease to be notified, by name.
+WAYS = {
+    "stop": signal.stop,
+    "reset": lambda channel: signal.reset(USR1),
+    "reset all": lambda channel: signal.reset(),
+    "ignore, reset": lambda channel: (signal.ignore(USR1), signal.reset(USR1)),
+    "stop, ignore, notify, stop": lambda channel: (
+        signal.stop(channel),
+        signal.ignore(USR1),
+        signal.notify(channel, USR1),
+        signal.stop(channel),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@EVERYWHERE
+def test_the_handler_that_was_there_before_comes_back(way, where):
+    handled = []
+
+    def handler(number, frame):
+        handled.append(number)
+
+    python.signal(USR1, handler)
+
+    def notified():
+        channel = makechan(1)
+        signal.notify(channel, USR1)
+        kill(USR1)
+        assert recv(channel) is USR1
+        assert handled == []
+        WAYS[way](channel)
+
+    where(notified)
+    assert python.getsignal(USR1) is handler
+    kill(USR1)
+    wait_until(lambda: handled)
+    assert handled == [USR1]
+
+
+@pytest.mark.parametrize("before", [python.SIG_IGN, python.SIG_DFL])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_kernel_did_before_comes_back(before, way):
+    python.signal(USR1, before)
+    channel = makechan(1)
+    signal.notify(channel, USR1)
+    assert not signal.ignored(USR1)
+    kill(USR1)
+    assert recv(channel) is USR1
+    WAYS[way](channel)
+    assert python.getsignal(USR1) is before
+    assert signal.ignored(USR1) == (before is python.SIG_IGN)
+
+
+def test_a_handler_in_c_comes_back():
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.register(USR2, file, all_threads=False)
+        try:
+            channel = makechan(1)
+            signal.notify(channel, USR2)
+            kill(USR2)
+            assert recv(channel) is USR2
+            assert os.fstat(file.fileno()).st_size == 0
+            signal.stop(channel)
+            python.raise_signal(USR2)
+            assert os.fstat(file.fileno()).st_size > 0
+        finally:
+            faulthandler.unregister(USR2)
+
+
+def test_a_handler_that_is_set_later_stays():
+    channel = makechan(1)
+    signal.notify(channel, USR1)
+    handled = []
+    python.signal(USR1, lambda number, frame: handled.append(number))
+    signal.stop(channel)
+    kill(USR1)
+    wait_until(lambda: handled)
+    # ... and is what was there before when it is notified anew.
+    signal.notify(channel, USR1)
+    kill(USR1)
+    assert recv(channel) is USR1
+    signal.stop(channel)
+    kill(USR1)
+    wait_until(lambda: len(handled) == 2)
+    assert empty(channel)
+
+
+def test_a_notify_takes_a_handler_s_place_again():
+    channel = makechan(1)
+    signal.notify(channel, USR1)
+    python.signal(USR1, lambda number, frame: None)
+    signal.notify(channel, USR1)
+    kill(USR1)
+    assert recv(channel) is USR1
+
+
+@pytest.mark.parametrize("end", ["reset", "ignore"])
+@main_goroutine
+def test_reset_and_ignore_end_it_for_every_channel(end):
+    first, second, other = makechan(1), makechan(1), makechan(1)
+    signal.notify(first, WINCH)
+    signal.notify(second, WINCH, USR2)
+    signal.notify(other, USR1)
+    kill(WINCH)
+    assert recv(first) is recv(second) is WINCH
+    getattr(signal, end)(WINCH)
+    assert signal.ignored(WINCH) == (end == "ignore")
+    kill(WINCH)
+    # The other signals of these channels go on.
+    kill(USR2)
+    assert recv(second) is USR2
+    kill(USR1)
+    assert recv(other) is USR1
+    assert empty(first)
+    assert empty(second)
+
+
+@main_goroutine
+def test_ignored_follows_what_happens():
+    channel = makechan(1)
+    assert not signal.ignored(WINCH)
+    signal.notify(channel, WINCH)
+    assert not signal.ignored(WINCH)
+    signal.stop(channel)
+    signal.ignore(WINCH)
+    assert signal.ignored(WINCH)
+    kill(WINCH)
+    signal.notify(channel, WINCH)
+    assert not signal.ignored(WINCH)
+    kill(WINCH)
+    assert recv(channel) is WINCH
+    signal.stop(channel)
+    assert not signal.ignored(WINCH)
+    # CPython ignores it from its start.
+    assert signal.ignored(python.SIGPIPE)
+
+
+@main_goroutine
+def test_ignoring_twice_is_undone_at_once():
+    signal.ignore(USR1)
+    signal.ignore(USR1, USR2)
+    kill(USR1)
+    signal.reset()
+    assert not signal.ignored(USR1)
+    assert not signal.ignored(USR2)
+
+
+# ---- the main thread, asyncio, many at once ----------------------------------------------------
+
+
+def test_asyncio_s_handlers_are_left_alone():
+    channel = makechan(1)
+
+    async def both():
+        handled = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(USR2, handled.set)
+        signal.notify(channel, USR1)
+        kill(USR1)
+        assert await channel.arecv(timeout=PATIENCE) is USR1
+        kill(USR2)
+        await asyncio.wait_for(handled.wait(), PATIENCE)
+        signal.stop(channel)
+        loop.remove_signal_handler(USR2)
+
+    asyncio.run(both())
+
+
+def test_a_signal_is_received_or_handled_as_before():
+    handled = []
+    python.signal(USR1, lambda number, frame: handled.append(number))
+    received = 0
+    for turn in range(1, 301):
+        channel = makechan(1)
+        signal.notify(channel, USR1)
+        stopper = go(signal.stop, channel) if turn % 2 else Thread(signal.stop, channel)
+        kill(USR1)
+        if turn % 2:
+            wait_ended(stopper)
+        else:
+            stopper.result()
+
+        def all_came(channel=channel, turn=turn):
+            nonlocal received
+            with contextlib.suppress(offset.WouldBlock):
+                channel.try_recv()
+                received += 1
+            return received + len(handled) == turn
+
+        wait_until(all_came, f"signal {turn}: {received} received, {len(handled)} handled")
+
+
+@main_goroutine
+def test_signals_storm_while_channels_come_and_go():
+    over = makechan()
+    keeper = makechan(1)
+    signal.notify(keeper, WINCH)
+
+    def storm():
+        while select(over.if_recv(), offset.default) is offset.default:
+            kill(WINCH)
+            offset.gosched()
+
+    def listen():
+        for _ in range(100):
+            channel = makechan(1)
+            signal.notify(channel, WINCH)
+            assert recv(channel) is WINCH
+            signal.stop(channel)
+            with contextlib.suppress(offset.WouldBlock):
+                channel.try_recv()
+            assert empty(channel)
+
+    listeners = sync.WaitGroup()
+    storms = [go(storm) for _ in range(2)]
+    for _ in range(3):
+        listeners.go(listen)
+    listeners.wait(timeout=PATIENCE)
+    over.close()
+    wait_ended(*storms)
+    signal.stop(keeper)
+
+
+def test_threads_notify_and_stop_at_once():
+    def listen(number):
+        for _ in range(100):
+            channel = makechan(2)
+            signal.notify(channel, number, WINCH)
+            kill(WINCH)
+            while recv(channel) is not WINCH:
+                pass
+            signal.stop(channel)
+
+    keeper = makechan(1)
+    signal.notify(keeper, USR1, USR2, HUP)
+    for thread in [Thread(listen, number) for number in (USR1, USR2, HUP)]:
+        thread.result()
+
+
+def test_nothing_is_left_behind():
+    kept = makechan(1)
+
+    def use():
+        channel = makechan(1)
+        signal.notify(channel, USR1, USR2)
+        kill(USR1)
+        recv(channel)
+        signal.stop(channel)
+        signal.ignore(USR1)
+        signal.reset()
+        signal.notify(kept, USR1)
+        signal.reset(USR1)
+
+    assert_no_growth(use, probes=[kept, USR1])
+
+
+# ---- programs --------------------------------------------------------------------------------
+
+# What they begin with.
+PREAMBLE = """
+import os, signal as python, sys, threading, time, warnings
+import offset
+from offset import go, makechan, nilchan, run, runtime, select
+from offset.os import signal
+
+# Whoever started the tests may ignore them, which a child inherits.
+python.signal(python.SIGINT, python.default_int_handler)
+python.signal(python.SIGQUIT, python.SIG_DFL)
+python.signal(python.SIGHUP, python.SIG_DFL)
+
+def kill(number):
+    os.kill(os.getpid(), number)
+
+# 3.12 and later warn of a fork beside threads.
+warnings.simplefilter("ignore", DeprecationWarning)
+
+channel = makechan(1)
+"""
+
+
+def output(program, *args):
+    """What a program prints that ends well and has nothing to complain about."""
+    status, stdout, stderr = run_script(PREAMBLE + program, *args)
+    assert (status, stderr) == (0, ""), stdout + stderr
+    return stdout
+
+
+def signalled(program, number, times=1):
+    """Send a signal after each line "ready", `times` times; give status, further output and stderr."""
+    with start_script(PREAMBLE + program) as process:
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        printed = ""
+        try:
+            for _ in range(times):
+                while (line := process.stdout.readline()) != "ready\n":
+                    assert line, (printed, process.stderr.read())
+                    printed += line
+                process.send_signal(number)
+            stdout, stderr = process.communicate()
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+    return process.returncode, printed + stdout, stderr
+
+
+MAIN_THREADS = {
+    "computes": "while not got: pass",
+    "is blocked in C": "lock = threading.Lock(); lock.acquire(); closer(lock); lock.acquire()",
+    "sleeps": "threading.Timer(0, closer, [None]).start()\nwhile not got: time.sleep(0.01)",
+    "receives": "print(channel2.recv())",
+    "waits in run": "run(channel2.recv)",
+    "waits in run beside a hog": "run(beside_a_hog, grace=0)",
+}
+
+
+@pytest.mark.parametrize("doing", MAIN_THREADS)
+def test_it_makes_no_difference_what_the_main_thread_does(doing):
+    status, stdout, stderr = signalled(
+        f"""
+got = []
+channel2 = makechan(1)
+
+def receive():
+    got.append(channel.recv())
+    print("received", got[0].name, flush=True)
+    channel2.send(1)
+    if {doing!r} in ("is blocked in C", "waits in run beside a hog"):
+        os._exit(0)
+
+def closer(lock):
+    pass
+
+def beside_a_hog():
+    def hog():
+        while True: pass
+    go(hog)
+    channel2.recv()
+    nilchan.recv()
+
+signal.notify(channel, python.SIGTERM)
+go(receive)
+print("ready", flush=True)
+{MAIN_THREADS[doing]}
+""",
+        python.SIGTERM,
+    )
+    assert stdout.splitlines()[0] == "received SIGTERM", stderr
+    assert (status, stderr) == (0, "")
+
+
+def test_ctrl_c_is_a_value_and_then_an_interrupt_again():
+    status, stdout, stderr = signalled(
+        """
+def main():
+    signal.notify(channel, python.SIGINT)
+    for _ in range(2):
+        print("ready", flush=True)
+        print(channel.recv().name)
+    signal.stop(channel)
+    try:
+        print("ready", flush=True)
+        nilchan.recv()
+    except KeyboardInterrupt:
+        print("interrupted")
+    return "done"
+
+# Somebody who may still wake a goroutine.
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+print(run(main))
+print(python.getsignal(python.SIGINT) is python.default_int_handler)
+""",
+        python.SIGINT,
+        times=3,
+    )
+    assert stdout == "SIGINT\nSIGINT\ninterrupted\ndone\nTrue\n", stderr
+    assert (status, stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGQUIT"])
+def test_a_signal_that_is_notified_is_none_of_run_s(number):
+    status, stdout, stderr = signalled(
+        f"""
+number = python.{number}
+before = python.getsignal(number)
+signal.notify(channel, number)
+
+def main(where):
+    print("ready", flush=True)
+    print(where, channel.recv().name)
+
+def turn(where):
+    print("ready", flush=True)
+    print(where, channel.recv().name)
+
+turn("before")
+run(turn, "in")
+turn("between")
+run(turn, "in another")
+turn("after")
+signal.stop(channel)
+print(python.getsignal(number) is before)
+""",
+        python.Signals[number],
+        times=5,
+    )
+    names = [f"{where} {number}" for where in ("before", "in", "between", "in another", "after")]
+    assert stdout.splitlines() == [*names, "True"], stderr
+    assert (status, stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGQUIT"])
+@pytest.mark.parametrize("how", ["stop(channel)", "reset()", "ignore(number); signal.reset(number)"])
+def test_what_run_replaced_comes_back_though_it_was_notified_at_its_end(number, how):
+    assert (
+        output(
+            f"""
+number = python.{number}
+before = python.getsignal(number)
+
+def turn(where):
+    signal.notify(channel, number)
+    kill(number)
+    print(where, channel.recv().name)
+
+run(turn, "in")
+turn("after")
+run(turn, "in another")
+signal.{how}
+print(python.getsignal(number) is before)
+"""
+        )
+        == f"in {number}\nafter {number}\nin another {number}\nTrue\n"
+    )
+
+
+def test_a_stop_in_a_goroutine_leaves_run_s_handler_to_the_main_thread():
+    # The goroutine of a run that has ended may not set handlers; the next run's end does.
+    status, stdout, stderr = signalled(
+        """
+def begin():
+    signal.notify(channel, python.SIGINT)
+
+run(begin)
+worker = go(signal.stop, channel)
+worker.join()
+try:
+    print("ready", flush=True)
+    threading.Event().wait()
+except KeyboardInterrupt:
+    print("interrupted")
+run(offset.gosched)
+print(python.getsignal(python.SIGINT) is python.default_int_handler)
+""",
+        python.SIGINT,
+    )
+    assert stdout == "interrupted\nTrue\n", stderr
+    assert (status, stderr) == (0, "")
+
+
+def test_sigquit_prints_stacks_again_after_stop():
+    status, stdout, stderr = signalled(
+        """
+def main():
+    signal.notify(channel, python.SIGQUIT)
+    print("ready", flush=True)
+    print(channel.recv().name, flush=True)
+    signal.stop(channel)
+    print("ready", flush=True)
+    nilchan.recv()
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+run(main)
+""",
+        python.SIGQUIT,
+        times=2,
+    )
+    assert (status, stdout) == (2, "SIGQUIT\n")
+    assert "SIGQUIT: quit" in stderr
+
+
+def test_there_is_no_deadlock_while_a_signal_is_notified():
+    status, stdout, stderr = signalled(
+        """
+def main():
+    signal.notify(channel, python.SIGUSR1)
+    go(nilchan.recv)
+    print("ready", flush=True)
+    print(channel.recv().name)
+    signal.stop(channel)
+    channel.recv()
+
+try:
+    run(main)
+except offset.DeadlockError:
+    print("deadlock")
+""",
+        python.SIGUSR1,
+    )
+    assert stdout == "SIGUSR1\ndeadlock\n", stderr
+    assert status == 0
+
+
+@pytest.mark.parametrize("end", ["stop(channel)", "reset()", "reset(python.SIGHUP)"])
+def test_then_a_signal_ends_the_program_again(end):
+    status, stdout, stderr = run_script(
+        PREAMBLE
+        + f"""
+signal.notify(channel, python.SIGHUP)
+kill(python.SIGHUP)
+print(channel.recv().name)
+signal.{end}
+kill(python.SIGHUP)
+print("still here")
+"""
+    )
+    assert (status, stdout, stderr) == (-python.SIGHUP, "SIGHUP\n", "")
+
+
+def test_what_was_ignored_at_the_start_is_ignored_again():
+    # As under nohup.
+    assert (
+        output(
+            """
+if len(sys.argv) == 1:
+    python.signal(python.SIGUSR1, python.SIG_IGN)
+    os.execv(sys.executable, [sys.executable, "-c", sys.orig_argv[2], "again"])
+print(signal.ignored(python.SIGUSR1))
+kill(python.SIGUSR1)
+signal.notify(channel, python.SIGUSR1)
+print(signal.ignored(python.SIGUSR1))
+kill(python.SIGUSR1)
+print(channel.recv().name)
+signal.stop(channel)
+print(signal.ignored(python.SIGUSR1))
+kill(python.SIGUSR1)
+"""
+        )
+        == "True\nFalse\nSIGUSR1\nTrue\n"
+    )
+
+
+def test_programs_that_are_started_ignore_what_is_ignored_and_no_more():
+    assert (
+        output(
+            """
+import subprocess
+ask = "import signal; print([signal.getsignal(n).name for n in (signal.SIGUSR1, signal.SIGUSR2)])"
+signal.ignore(python.SIGUSR1)
+signal.notify(channel, python.SIGUSR2)
+for options in ({}, {"preexec_fn": int}, {"close_fds": False}):
+    subprocess.run([sys.executable, "-c", ask], check=True, **options)
+"""
+        )
+        == "['SIG_IGN', 'SIG_DFL']\n" * 3
+    )
+
+
+FORKS = {"the main thread": "child()", "a goroutine": "run(child)", "another thread": "thread(child)"}
+
+
+@pytest.mark.parametrize("where", FORKS)
+def test_a_child_begins_with_what_was_there_before(where):
+    assert (
+        output(
+            f"""
+def thread(function):
+    it = threading.Thread(target=function)
+    it.start()
+    it.join()
+
+signals = python.SIGTERM, python.SIGINT, python.SIGUSR1
+handled = []
+python.signal(python.SIGUSR1, lambda number, frame: handled.append(number))
+signal.ignore(python.SIGUSR2)
+signal.notify(channel, *signals)
+
+def child():
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(1, b"ignored %d\\n" % signal.ignored(python.SIGUSR2))
+        kill(python.SIGUSR1)
+        while not handled:
+            pass
+        os.write(1, b"handled\\n")
+        own = makechan(1)
+        signal.notify(own, python.SIGINT)
+        kill(python.SIGINT)
+        os.write(1, own.recv(timeout={PATIENCE}).name.encode() + b"\\n")
+        os.write(write, b"x")
+        os.close(write)
+        while True:
+            time.sleep(1)
+    os.close(write)
+    os.read(read, 1)
+    os.close(read)
+    os.kill(pid, python.SIGTERM)
+    status = os.waitpid(pid, 0)[1]
+    os.write(1, b"ended by %d\\n" % os.WTERMSIG(status))
+    kill(python.SIGINT)
+    os.write(1, channel.recv(timeout={PATIENCE}).name.encode() + b"\\n")
+    os.write(1, b"%d\\n" % len(channel))
+
+{FORKS[where]}
+"""
+        )
+        == "ignored 1\nhandled\nSIGINT\nended by 15\nSIGINT\n0\n"
+    )
+
+
+def test_children_are_forked_while_signals_come():
+    assert (
+        output(
+            """
+signal.notify(channel, python.SIGWINCH)
+over = threading.Event()
+
+def storm():
+    while not over.is_set():
+        kill(python.SIGWINCH)
+
+def main():
+    for _ in range(60):
+        pid = os.fork()
+        if pid == 0:
+            # It works, and is told of its own signals only.
+            own = makechan(1)
+            signal.notify(own, python.SIGWINCH)
+            go(kill, python.SIGWINCH)
+            os._exit(own.recv() != python.SIGWINCH)
+        assert os.waitpid(pid, 0)[1] == 0
+        channel.recv()
+
+thread = threading.Thread(target=storm)
+thread.start()
+try:
+    run(main)
+finally:
+    over.set()
+    thread.join()
+print("done")
+"""
+        )
+        == "done\n"
+    )
+
+
+def test_a_signal_sent_to_a_child_at_once_is_not_lost():
+    # Whatever the child has got to, the signal ends it: it is not taken by the handler that it was forked with.
+    assert (
+        output(
+            """
+signal.notify(channel, python.SIGTERM)
+for turn in range(200):
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            time.sleep(1)
+    os.kill(pid, python.SIGTERM)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == python.SIGTERM
+print(len(channel))
+"""
+        )
+        == "0\n"
+    )
+
+
+EXITS = {
+    "with a channel": "",
+    "with a goroutine that receives": "go(receive_for_ever)",
+    "in a run": "run(receive_for_ever_beside)",
+    "with a thread that receives": "threading.Thread(target=receive_for_ever, daemon=True).start()",
+    "by sys.exit": "sys.exit()",
+}
+
+
+@pytest.mark.parametrize("how", EXITS)
+def test_a_program_ends_while_signals_come(how):
+    # From outside, from another process: until the very end.
+    status, stdout, stderr = run_script(
+        PREAMBLE
+        + f"""
+import subprocess
+signal.notify(channel, python.SIGWINCH, python.SIGCHLD)
+
+def receive_for_ever():
+    while True:
+        channel.recv()
+
+def receive_for_ever_beside():
+    go(receive_for_ever)
+    for _ in range(10):
+        offset.gosched()
+
+sender = '''
+import os, signal, sys
+try:
+    while True:
+        os.kill(int(sys.argv[1]), signal.SIGWINCH)
+except ProcessLookupError:
+    pass
+'''
+subprocess.Popen(
+    [sys.executable, "-S", "-c", sender, str(os.getpid())], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+)
+channel.recv()
+{EXITS[how]}
+"""
+    )
+    assert (status, stdout, stderr) == (0, "", "")
+
+
+def test_at_exit_signals_do_again_what_they_did_before():
+    status, stdout, stderr = signalled(
+        """
+import atexit
+
+def last():
+    print("ready", flush=True)
+    time.sleep(3600)
+
+atexit.register(last)
+signal.notify(channel, python.SIGTERM)
+""",
+        python.SIGTERM,
+    )
+    assert (status, stdout, stderr) == (-python.SIGTERM, "", "")
+
+
+@pytest.mark.parametrize("where", ["crash()", "run(crash)"])
+def test_a_fault_still_ends_the_program(where):
+    status, stdout, stderr = run_script(
+        PREAMBLE
+        + f"""
+import ctypes, faulthandler
+faulthandler.enable()
+signal.notify(channel)
+kill(python.SIGSEGV)
+print(channel.recv().name, flush=True)
+
+def crash():
+    ctypes.string_at(0)
+
+{where}
+"""
+    )
+    assert (status, stdout) == (-python.SIGSEGV, "SIGSEGV\n")
+    assert "Segmentation fault" in stderr
+    assert "in crash" in stderr
+
+
+def test_importing_it_changes_nothing():
+    assert (
+        output(
+            """
+print(threading.active_count(), len(os.listdir("/proc/self/task")))
+print(signal.ignored(python.SIGINT), python.getsignal(python.SIGINT) is python.default_int_handler)
+"""
+        )
+        == "1 1\nFalse True\n"
+    )
