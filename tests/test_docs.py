@@ -26,6 +26,7 @@ MODULES = [
     "offset.time",
     "offset.sync",
     "offset.sync.atomic",
+    "offset.io",
     "offset.os",
     "offset.os.signal",
     "offset.runtime",
@@ -53,8 +54,8 @@ def public_objects() -> list[tuple[str, str]]:
 
 
 def public_members(kind: type) -> set[str]:
-    """The public attributes that a class adds to those of `object` and of exceptions."""
-    inherited = set(dir(BaseException if issubclass(kind, BaseException) else object))
+    """The public attributes that a class adds to those that it has from Python's own."""
+    inherited = {name for base in kind.__mro__ if base.__module__ == "builtins" for name in dir(base)}
     return {name for name in dir(kind) if not name.startswith("_") and name not in inherited}
 
 

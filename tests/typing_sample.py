@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from io import BytesIO
 from signal import SIGTERM, Signals
 from typing import assert_type
 
 import offset
-from offset import Case, Chan, Goroutine, RecvChan, SendChan, runtime, sync, syscall, time
+from offset import Case, Chan, Goroutine, RecvChan, SendChan, io, runtime, sync, syscall, time
 from offset.os import signal
 from offset.sync import atomic
 
@@ -94,3 +95,16 @@ def signals(received: Chan[Signals], anything: SendChan[object]) -> None:
     signal.stop(received)
     signal.stop(received.receiver())  # type: ignore[arg-type]
     signal.reset("SIGTERM")  # type: ignore[arg-type]
+
+
+def streams(file: BytesIO) -> None:
+    reader, writer = io.pipe()
+    assert_type(reader.read(10, timeout=timedelta(seconds=1)), bytes)
+    assert_type(writer.write(bytearray(b"hello"), timeout=0.5), int)
+    assert_type(io.copy(writer, file), int)
+    assert_type(io.copy(io.multi_writer(file, io.discard), io.tee(io.LimitedReader(reader, 10), file), 3), int)
+    for line in io.BufferedReader(reader):
+        assert_type(line, bytes)
+    io.BufferedWriter(file).write("text")  # type: ignore[arg-type]
+    io.copy(reader, file)  # type: ignore[arg-type]
+    reader.write(b"")  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from offset import io as io
 from offset import os as os
 from offset import runtime as runtime
 from offset import sync as sync
