@@ -779,7 +779,9 @@ worker = go(signal.stop, channel)
 worker.join()
 try:
     print("ready", flush=True)
-    threading.Event().wait()
+    # In turns: CPython forgets a signal that comes right before a wait for ever.
+    while True:
+        time.sleep(0.01)
 except KeyboardInterrupt:
     print("interrupted")
 run(offset.gosched)
