@@ -469,7 +469,7 @@ def _on_quit(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     else:
-        _dump.write("SIGQUIT: quit\n\n" + _dump.stacks(_runtime.goroutines(), dying=True))
+        _dump.write("SIGQUIT: quit\n\n" + _dump.stacks(_runtime.goroutines()))
         os._exit(2)
 
 
