@@ -37,8 +37,9 @@ import helpers  # noqa: E402
 import offset  # noqa: E402
 import offset.runtime  # noqa: E402
 
-# A fixture, for every file.
+# Fixtures, for every file.
 from hazards import extension  # noqa: E402, F401
+from streams import sizes  # noqa: E402, F401
 
 # Seconds in which what a test started may still come to its end.
 SETTLE = 10.0
