@@ -1,0 +1,204 @@
+"""A connection in memory.
+
+Invariants: each direction is a `_Half` under its own lock. A write waits until it is read or fails; its bytes are in
+`offered` for so long, one write at a time. Nothing is buffered.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Self
+
+from offset import _runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from typing_extensions import Buffer
+
+    Seconds = float | timedelta
+
+
+class _Half:
+    def __init__(self) -> None:
+        self.lock = _runtime.Mutex()
+        self.changed = _runtime.Cond(self.lock)
+        self.writing = _runtime.Mutex()
+        self.offered: memoryview | None = None
+        self.taken = 0
+        # The end that reads, and the one that writes.
+        self.reader_closed = False
+        self.writer_closed = False
+        self.read_deadline: float | None = None
+        self.write_deadline: float | None = None
+
+    def change(self, **values: object) -> None:
+        with self.lock:
+            for name, value in values.items():
+                setattr(self, name, value)
+            self.changed.broadcast()
+
+    def wait(self, done: Callable[[], bool], deadline: str, what: str) -> None:
+        """Wait, with the lock held, until `done`, or until the deadline that has this name, wherever it is moved."""
+        while True:
+            when = getattr(self, deadline)
+            left = None if when is None else when - _runtime.now()
+            if left is not None and left <= 0:
+                raise TimeoutError(errno.ETIMEDOUT, f"{what} pipe: timed out")
+            if done():
+                return
+            try:
+                self.changed.wait(left)
+            except TimeoutError:
+                continue
+
+    def read(self, n: int) -> bytes:
+        with self.lock:
+            if self.reader_closed:
+                raise OSError(errno.EBADF, "read pipe: closed")
+            self.wait(
+                lambda: self.offered is not None or self.reader_closed or self.writer_closed, "read_deadline", "read"
+            )
+            if self.reader_closed:
+                raise OSError(errno.EBADF, "read pipe: closed")
+            if self.offered is None:
+                return b""
+            data = bytes(self.offered[self.taken : self.taken + n])
+            self.taken += len(data)
+            if self.taken == len(self.offered):
+                self.offered = None
+                self.changed.broadcast()
+            return data
+
+    def write(self, data: Buffer) -> int:
+        with self.writing, memoryview(data) as view, view.cast("B") as octets:
+            with self.lock:
+                self.taken = 0
+                try:
+                    if self.writer_closed:
+                        raise OSError(errno.EBADF, "write pipe: closed")
+                    if self.reader_closed:
+                        raise BrokenPipeError(errno.EPIPE, "write pipe: the other end is closed")
+                    self.offered = octets
+                    self.changed.broadcast()
+                    self.wait(
+                        lambda: self.offered is None or self.reader_closed or self.writer_closed,
+                        "write_deadline",
+                        "write",
+                    )
+                    if self.offered is not None:
+                        if self.writer_closed:
+                            raise OSError(errno.EBADF, "write pipe: closed")
+                        raise BrokenPipeError(errno.EPIPE, "write pipe: the other end is closed")
+                except OSError as error:
+                    error.characters_written = self.taken  # type: ignore[attr-defined]
+                    raise
+                finally:
+                    self.offered = None
+            return len(octets)
+
+
+class PipeConn:
+    """One end of a `pipe`: a connection in memory. A context manager that closes."""
+
+    local_addr = "pipe"
+    remote_addr = "pipe"
+    network = "pipe"
+
+    def __init__(self, incoming: _Half, outgoing: _Half) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end is closed."""
+        return self._closed
+
+    def read(self, n: int) -> bytes:
+        """Read up to `n` bytes of what is being written; wait until there are any. `b""` is the end."""
+        if n < 0:
+            raise ValueError(f"the size of a read must not be negative, got {n}")
+        return self._incoming.read(n)
+
+    def read_full(self, n: int) -> bytes:
+        """Read exactly `n` bytes. Raises EOFError, with those that came in `partial`, if the end comes before."""
+        parts: list[bytes] = []
+        left = n
+        while left > 0:
+            part = self.read(left)
+            if not part:
+                error = EOFError(f"the connection ended {left} bytes before the {n} that were wanted")
+                error.partial = b"".join(parts)  # type: ignore[attr-defined]
+                raise error
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def read_into(self, buffer: Buffer) -> int:
+        """Read into a buffer as `read`, and give the number of bytes; 0 is the end."""
+        with memoryview(buffer) as view, view.cast("B") as octets:
+            data = self.read(len(octets))
+            octets[: len(data)] = data
+            return len(data)
+
+    def write(self, data: Buffer) -> int:
+        """Write all of `data`, wait until it is read, and give its length.
+
+        Raises BrokenPipeError once the other end is closed. The exception of a write that was cut short has the number
+        of bytes in `characters_written`.
+        """
+        return self._outgoing.write(data)
+
+    def set_deadline(self, when: Seconds | None) -> None:
+        """Let reads and writes raise TimeoutError from `when` on, a time of `offset.time.now()`; None for never."""
+        self.set_read_deadline(when)
+        self.set_write_deadline(when)
+
+    def set_read_deadline(self, when: Seconds | None) -> None:
+        """As `set_deadline`, of reads only."""
+        self._incoming.change(read_deadline=_point(when))
+
+    def set_write_deadline(self, when: Seconds | None) -> None:
+        """As `set_deadline`, of writes only."""
+        self._outgoing.change(write_deadline=_point(when))
+
+    def close_write(self) -> None:
+        """Close the writing half: the other end reads the end."""
+        self._outgoing.change(writer_closed=True)
+
+    def close_read(self) -> None:
+        """Close the reading half: the other end's writes raise BrokenPipeError."""
+        self._incoming.change(reader_closed=True)
+
+    def close(self) -> None:
+        """Close this end: the other one reads the end. Who waits here gets an OSError. A second call does nothing."""
+        self._closed = True
+        self.close_read()
+        self.close_write()
+
+    def stats(self) -> dict[str, object]:
+        """Tell about it: whether it is closed."""
+        return {"network": self.network, "closed": self._closed}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _point(when: Seconds | None) -> float | None:
+    if when is None or isinstance(when, int | float):
+        return when
+    return when.total_seconds()
+
+
+def pipe() -> tuple[PipeConn, PipeConn]:
+    """Make a connection in memory, as Go's `net.Pipe`, and give its ends.
+
+    Each write waits until the other end has read it all. There are deadlines, and no descriptors.
+    """
+    one, other = _Half(), _Half()
+    return PipeConn(one, other), PipeConn(other, one)
