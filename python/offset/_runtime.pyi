@@ -619,6 +619,10 @@ class Fd:
         """As `set_deadline`, of reads."""
     def set_write_deadline(self, when: _Seconds | None, /) -> None:
         """As `set_deadline`, of writes."""
+    def check_read(self) -> None:
+        """Raise what a read would before it tries anything: when it is closed, or the deadline over."""
+    def check_write(self) -> None:
+        """Raise what a write would before it tries anything."""
     def close(self) -> bool:
         """Let all operations fail, those that wait too. Gives False if that was done before."""
     def fileno(self) -> int:
@@ -656,6 +660,9 @@ class Stream:
         """The descriptor's number, -1 once it is closed."""
     def _wait_read(self, timeout: _Seconds | None = None) -> None: ...
     def _wait_write(self, timeout: _Seconds | None = None) -> None: ...
+    def _lock_write(self) -> int: ...
+    def _unlock_write(self) -> None: ...
+    def _check_write(self) -> None: ...
     def _close(self) -> bool: ...
 
 def watch(note: Note | None, /) -> None:

@@ -42,7 +42,9 @@ enum Kind {
     File,
     /// A stream socket: a short answer to a read means that there is no more.
     Stream,
-    /// Another socket.
+    /// A stream socket on which it does not: one of the system's own stops a read where a descriptor came along.
+    Ragged,
+    /// A socket whose packets must not be cut.
     Socket,
 }
 
@@ -123,6 +125,10 @@ unsafe fn fail(object: Object, failure: Failure, what: &str) -> Object {
     unsafe {
         let name = if it(object).plain { NULL } else { PyObject_GetAttrString(object, c"_name".as_ptr()) };
         let message = if name.is_null() {
+            if !it(object).plain && PyErr_ExceptionMatches(PyExc_Exception) == 0 {
+                // The goroutine was cancelled, or interrupted, while it ran there.
+                return NULL;
+            }
             PyErr_Clear();
             text
         } else {
@@ -208,7 +214,7 @@ fn raw_read(number: RawFd, kind: Kind, to: *mut u8, size: usize, flags: c_int) -
     unsafe {
         match kind {
             Kind::File => libc::read(number, to.cast(), size),
-            Kind::Stream | Kind::Socket => libc::recv(number, to.cast(), size, flags | libc::MSG_DONTWAIT),
+            Kind::Stream | Kind::Ragged | Kind::Socket => libc::recv(number, to.cast(), size, flags | libc::MSG_DONTWAIT),
         }
     }
 }
@@ -218,7 +224,7 @@ fn raw_write(number: RawFd, kind: Kind, from: *const u8, size: usize, flags: c_i
     unsafe {
         match kind {
             Kind::File => libc::write(number, from.cast(), size),
-            Kind::Stream | Kind::Socket => {
+            Kind::Stream | Kind::Ragged | Kind::Socket => {
                 libc::send(number, from.cast(), size, flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
             }
         }
@@ -287,6 +293,15 @@ impl Drop for Buffer {
 
 unsafe fn do_read(object: Object, size: usize, flags: c_int, deadline: Deadline) -> Object {
     let kind = it(object).kind;
+    if size == 0 && matches!(kind, Kind::Stream | Kind::Ragged) {
+        // There is nothing to wait for.
+        return match core(object).check(Direction::Read) {
+            // SAFETY: attached.
+            Ok(()) => unsafe { PyBytes_FromStringAndSize(std::ptr::null(), 0) },
+            // SAFETY: attached.
+            Err(error) => unsafe { fail(object, error.into(), "read") },
+        };
+    }
     if size > SCRATCH && kind == Kind::Socket {
         // SAFETY: by contract.
         return unsafe { read_long(object, size, flags, deadline) };
@@ -378,6 +393,12 @@ unsafe fn do_read_into(object: Object, buffer: Object, wanted: usize, flags: c_i
         }
         let size = if wanted == 0 { buffer.len() } else { wanted };
         let kind = it(object).kind;
+        if size == 0 && matches!(kind, Kind::Stream | Kind::Ragged) {
+            return match core(object).check(Direction::Read) {
+                Ok(()) => int(0),
+                Err(error) => fail(object, error.into(), "read"),
+            };
+        }
         let result = core(object).run(Direction::Read, deadline, |number| {
             match call(|| raw_read(number, kind, buffer.at(0), size, flags)) {
                 Attempt::Done(Ok(count)) if kind == Kind::Stream && flags == 0 && count > 0 && count < size => {
@@ -470,6 +491,49 @@ unsafe extern "C" fn send(object: Object, args: *const Object, count: Py_ssize_t
             Err(failure) => fail(object, failure, "write"),
         }
     }
+}
+
+/// For a write that others make: nobody else writes until `unlock_write`. Gives a copy of the descriptor, which is theirs, so
+/// that a `close` in the meantime gives the number to nobody else.
+unsafe extern "C" fn lock_write(object: Object, _: Object) -> Object {
+    // SAFETY: attached.
+    unsafe {
+        if let Err(error) = it(object).writing.lock(None) {
+            let error = if error == WaitError::Cancelled { FdError::Cancelled } else { FdError::TimedOut };
+            return fail(object, error.into(), "write");
+        }
+        let result = core(object).run(Direction::Write, None, |number| {
+            call(|| libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) as isize)
+        });
+        match settle(result) {
+            Ok(copy) => int(copy as u64),
+            Err(failure) => {
+                let _ = it(object).writing.unlock();
+                fail(object, failure, "write")
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn unlock_write(object: Object, _: Object) -> Object {
+    let _ = it(object).writing.unlock();
+    none()
+}
+
+fn check(object: Object, direction: Direction, what: &str) -> Object {
+    match core(object).check(direction) {
+        Ok(()) => none(),
+        // SAFETY: attached, as all methods are.
+        Err(error) => unsafe { fail(object, error.into(), what) },
+    }
+}
+
+unsafe extern "C" fn check_read(object: Object, _: Object) -> Object {
+    check(object, Direction::Read, "read")
+}
+
+unsafe extern "C" fn check_write(object: Object, _: Object) -> Object {
+    check(object, Direction::Write, "write")
 }
 
 // ---- the rest ----
@@ -583,15 +647,21 @@ unsafe extern "C" fn closed(object: Object, _: *mut c_void) -> Object {
 
 /// What kind of descriptor it is.
 fn kind_of(number: RawFd) -> Kind {
-    let mut kind: c_int = 0;
-    let mut size = size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: both are as large as said.
-    let answer =
-        unsafe { libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut size) };
-    match (answer, kind) {
-        (0, libc::SOCK_STREAM) => Kind::Stream,
-        (0, _) => Kind::Socket,
-        _ => Kind::File,
+    let ask = |option| {
+        let mut value: c_int = 0;
+        let mut size = size_of::<c_int>() as libc::socklen_t;
+        // SAFETY: both are as large as said.
+        let answer =
+            unsafe { libc::getsockopt(number, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut size) };
+        (answer == 0).then_some(value)
+    };
+    match ask(libc::SO_TYPE) {
+        Some(libc::SOCK_STREAM) => match ask(libc::SO_DOMAIN) {
+            Some(libc::AF_INET | libc::AF_INET6) => Kind::Stream,
+            _ => Kind::Ragged,
+        },
+        Some(_) => Kind::Socket,
+        None => Kind::File,
     }
 }
 
@@ -698,6 +768,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             fast(c"accept", accept, c"Accept a connection and give its descriptor, which is non-blocking."),
             fast(c"wait_read", wait_read, c"Wait until reading may be possible."),
             fast(c"wait_write", wait_write, c"Wait until writing may be possible."),
+            no_args(c"check_read", check_read, c"Raise what a read would before it tries anything."),
+            no_args(c"check_write", check_write, c"Raise what a write would before it tries anything."),
             no_args(c"close", close, c"Let all operations fail; False if that was done before."),
         ],
     );
@@ -712,6 +784,9 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             one_arg(c"write", write, c"Write all of it and give its length."),
             fast(c"_wait_read", wait_read, c"Wait until reading may be possible."),
             fast(c"_wait_write", wait_write, c"Wait until writing may be possible."),
+            no_args(c"_lock_write", lock_write, c"Keep other writes out; a copy of the descriptor to write to."),
+            no_args(c"_unlock_write", unlock_write, c"Let other writes in."),
+            no_args(c"_check_write", check_write, c"Raise what a write would before it tries anything."),
             no_args(c"_close", close, c"Let all operations fail; False if that was done before."),
         ],
     );

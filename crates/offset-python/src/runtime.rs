@@ -87,6 +87,7 @@ unsafe extern "C" fn stats(_: Object, _: Object) -> Object {
         (c"moves", int(stats.moves)),
         (c"timers", count(stats.timers)),
         (c"descriptors", count(stats.descriptors)),
+        (c"descriptor_waits", count(stats.descriptor_waits)),
         (c"blocking_calls", count(stats.blocking_calls)),
         (c"blocking_threads", count(stats.blocking_threads)),
         (c"stack_size", count(stack::stack_size())),

@@ -6,7 +6,7 @@
 //! nobody is remembered.
 //!
 //! On a stream a short answer means that there is no more, so the next attempt waits for an edge first. Not once the peer
-//! has hung up: what that brings may come without another edge.
+//! has hung up, or has sent urgent data: what that brings may come without another edge.
 //!
 //! A fork takes no lock of these: attempts are made with the host, and edges under `DELIVERING`.
 
@@ -56,7 +56,7 @@ struct Side {
     edge: bool,
     /// The last attempt took all that there was.
     drained: bool,
-    /// The peer has hung up, or there was an error.
+    /// The peer has hung up, there was an error or urgent data: a short answer may not be all that there was.
     ended: bool,
     closed: bool,
     /// Operations fail from then on.
@@ -78,7 +78,7 @@ impl Shared {
         }
     }
 
-    /// Something has happened: whoever waits tries again. `ended`: the peer has hung up, or there was an error.
+    /// Something has happened: whoever waits tries again. `ended`: short answers are not all that there was from now on.
     pub(crate) fn edge(&self, direction: Direction, ended: bool) {
         self.wake(direction, true, |side| {
             side.ended |= ended;
@@ -209,6 +209,12 @@ impl Fd {
                 return Ok(());
             }
         }
+    }
+
+    /// Fails as an operation in this direction would before it tries anything: when the descriptor is closed, or the side's
+    /// deadline over. For who makes attempts of its own.
+    pub fn check(&self, direction: Direction) -> Result<(), FdError> {
+        self.enter(direction).map(drop)
     }
 
     /// Locks a side that is open and whose deadline is not over.

@@ -35,6 +35,12 @@ pub(crate) const ROUNDS: u64 = 61;
 /// The monitor asks when nobody has for so long.
 pub(crate) const NEGLECTED: Instant = 10_000_000;
 
+/// Urgent data is asked for because it ends a read: see `tell`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
 const WAKER: Token = Token(usize::MAX);
 const CLOCK: Token = Token(usize::MAX - 1);
 
@@ -101,12 +107,11 @@ impl Netpoll {
                 self.kernel.get_or_init(|| made)
             }
         };
-        let interest = Interest::READABLE | Interest::WRITABLE;
         let mut table = self.table.lock();
         if let Some(&index) = table.by_number.get(&number) {
             let slot = &mut table.slots[index];
             let token = token(index, slot.generation);
-            if kernel.registry.reregister(&mut SourceFd(&number), token, interest).is_ok() {
+            if kernel.registry.reregister(&mut SourceFd(&number), token, INTEREST).is_ok() {
                 slot.entries.push(shared.clone());
                 return Ok(index);
             }
@@ -123,7 +128,7 @@ impl Netpoll {
             table.slots.len() - 1
         });
         let token = token(index, table.slots[index].generation);
-        if let Err(error) = kernel.registry.register(&mut SourceFd(&number), token, interest) {
+        if let Err(error) = kernel.registry.register(&mut SourceFd(&number), token, INTEREST) {
             table.spare.push(index);
             return Err(error);
         }
@@ -270,8 +275,10 @@ impl Visit<'_> {
 fn tell(entry: &Shared, event: &Event) {
     let failed = event.is_error();
     let (read_ended, write_ended) = (event.is_read_closed() || failed, event.is_write_closed() || failed);
-    if event.is_readable() || read_ended {
-        entry.edge(crate::fd::Direction::Read, read_ended);
+    // A read stops before an urgent byte, and what came after it brings no edge of its own: short answers prove nothing any more.
+    let cut = event.is_priority();
+    if event.is_readable() || read_ended || cut {
+        entry.edge(crate::fd::Direction::Read, read_ended || cut);
     }
     if event.is_writable() || write_ended {
         entry.edge(crate::fd::Direction::Write, write_ended);

@@ -40,6 +40,7 @@ pub struct Stats {
     pub moves: u64,
     pub timers: usize,
     pub descriptors: usize,
+    pub descriptor_waits: usize,
     pub blocking_calls: usize,
     pub blocking_threads: usize,
 }
@@ -435,6 +436,7 @@ pub fn stats() -> Stats {
         moves: runtime.moved.load(Ordering::Relaxed),
         timers: runtime.timers.len(),
         descriptors: runtime.netpoll.len(),
+        descriptor_waits: runtime.netpoll.waiting.load(Ordering::Relaxed),
         blocking_calls: calls,
         blocking_threads: threads,
     }

@@ -320,3 +320,51 @@ fn a_plain_file_cannot_be_waited_for() {
     let error = Fd::new(file.as_raw_fd()).err().unwrap();
     assert_eq!(error.raw_os_error(), Some(libc::EPERM));
 }
+
+/// A read stops before an urgent byte, and what lies behind it brings no edge of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_comes_behind_an_urgent_byte_is_read() {
+    use std::net::{TcpListener, TcpStream};
+
+    for early in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = listener.accept().unwrap().0;
+        stream.set_nonblocking(true).unwrap();
+        let fd = Arc::new(Fd::new(stream.as_raw_fd()).unwrap());
+        let read = {
+            let fd = fd.clone();
+            move || {
+                let mut bytes = Vec::new();
+                while bytes.len() < 6 {
+                    let part = fd.run(Direction::Read, after(10_000), |_| {
+                        let mut part = vec![0; 100];
+                        match (&stream).read(&mut part) {
+                            Ok(count) => Attempt::Drained(part[..count].to_vec()),
+                            Err(error) if error.kind() == ErrorKind::WouldBlock => Attempt::Again,
+                            Err(error) => panic!("{error}"),
+                        }
+                    });
+                    bytes.extend(part.unwrap());
+                }
+                bytes
+            }
+        };
+        let mut send = || {
+            peer.write_all(b"abc").unwrap();
+            // SAFETY: one byte is there to be sent.
+            assert_eq!(unsafe { libc::send(peer.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) }, 1);
+            peer.write_all(b"def").unwrap();
+        };
+        if early {
+            send();
+            assert_eq!(read(), b"abcdef");
+        } else {
+            let reader = go(move || assert_eq!(read(), b"abcdef"));
+            until_parked(&reader, WaitReason::Io);
+            send();
+            join(&reader);
+        }
+    }
+}
