@@ -31,7 +31,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("helpers")
+pytest.register_assert_rewrite("helpers", "net_peers")
 
 import helpers  # noqa: E402
 import offset  # noqa: E402
@@ -39,6 +39,7 @@ import offset.runtime  # noqa: E402
 
 # Fixtures, for every file.
 from hazards import extension  # noqa: E402, F401
+from net_peers import kind, start  # noqa: E402, F401
 from streams import sizes  # noqa: E402, F401
 
 # Seconds in which what a test started may still come to its end.

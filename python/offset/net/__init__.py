@@ -4,14 +4,16 @@ Networks are "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "unix" and "unixgram"
 ("[::1]:80" for IPv6; a port may be a service's name), a path for Unix sockets, "@name" for an abstract one.
 Errors are Python's own (ConnectionRefusedError, TimeoutError), with a text that says what was tried, and where.
 
-`_address` reads and writes addresses, `_conn` has connections and what accepts them, `_dial` and `_lookup` find the
-other side, `_tls` wraps a connection, `_pipe` is one in memory. All of them wait by `offset._runtime.Stream` and `Fd`.
+`_address` reads and writes addresses, `_conn` has connections, `_listen` what accepts them, `_packet` what has none;
+`_dial` and `_lookup` find the other side, `_tls` wraps a connection, `_pipe` is one in memory, `_stream` has what they
+share. All of them wait by `offset._runtime.Stream` and `Fd`.
 """
 
-from offset.net._conn import Conn, Listener, PacketConn
+from offset.net._conn import Conn
 from offset.net._dial import dial
-from offset.net._listen import listen, listen_packet
+from offset.net._listen import Listener, listen
 from offset.net._lookup import lookup_host
+from offset.net._packet import PacketConn, listen_packet
 from offset.net._pipe import PipeConn, pipe
 from offset.net._tls import TLSConn
 

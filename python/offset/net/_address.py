@@ -5,6 +5,7 @@ A string that is given for a socket is accepted by `dial` and gives the same add
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any, NamedTuple
 
@@ -17,6 +18,22 @@ FAMILIES = {
     "udp6": (socket.AF_INET6, socket.SOCK_DGRAM),
     "unix": (socket.AF_UNIX, socket.SOCK_STREAM),
     "unixgram": (socket.AF_UNIX, socket.SOCK_DGRAM),
+}
+
+# Where the system has no list of services: those that Go knows by itself.
+_SERVICES = {
+    "domain": 53,
+    "ftp": 21,
+    "ftps": 990,
+    "gopher": 70,
+    "http": 80,
+    "https": 443,
+    "imaps": 993,
+    "pop3": 110,
+    "pop3s": 995,
+    "smtp": 25,
+    "ssh": 22,
+    "telnet": 23,
 }
 
 
@@ -45,14 +62,16 @@ def split(address: str) -> tuple[str, str]:
     if not isinstance(address, str):
         raise TypeError(f'an address is a string "host:port", not {type(address).__name__}')
     host, colon, port = address.rpartition(":")
-    if not colon:
+    if not colon or address.endswith("]"):
         raise ValueError(f'the address {address!r} has no port; write "host:port"')
     if host.startswith("["):
         if not host.endswith("]"):
-            raise ValueError(f'the address {address!r} has a "[" without its "]"')
-        return host[1:-1], port
-    if ":" in host:
+            raise ValueError(f'the address {address!r} is not of the form "[host]:port"')
+        host = host[1:-1]
+    elif ":" in host:
         raise ValueError(f'the address {address!r} has too many colons; write "[host]:port" for IPv6')
+    if "[" in host or "]" in host or "\0" in host:
+        raise ValueError(f"the address {address!r} has a character that no name of a host has")
     return host, port
 
 
@@ -64,24 +83,29 @@ def join(host: str, port: int | str) -> str:
 def port_number(port: str, type: int) -> int:
     """Give the number of a port, which may be a service's name; raises ValueError if there is none."""
     if port.isascii() and port.isdigit():
-        number = int(port)
-        if number > 65_535:
+        if len(port.lstrip("0")) > 5 or int(port) > 65_535:
             raise ValueError(f"the port {port} is not between 0 and 65535")
-        return number
+        return int(port)
     if not port:
         return 0
     try:
         return socket.getservbyname(port, "tcp" if type == socket.SOCK_STREAM else "udp")
-    except OSError:
+    except (OSError, ValueError):
+        pass
+    try:
+        return _SERVICES[port]
+    except KeyError:
         raise ValueError(f"the port {port!r} is neither a number nor the name of a service") from None
 
 
-def unix_path(address: str | bytes) -> str | bytes:
+def unix_path(address: str) -> str | bytes:
     """Give the address of a Unix socket as the `socket` module has it: "@name" is an abstract one."""
-    if not isinstance(address, str | bytes):
+    if not isinstance(address, str):
         raise TypeError(f"an address of a Unix socket is a path, not {type(address).__name__}")
-    if isinstance(address, str) and address.startswith("@"):
-        return b"\0" + address[1:].encode()
+    if "\0" in address:
+        raise ValueError(f"the path {address!r} has a zero character")
+    if address.startswith("@"):
+        return b"\0" + address[1:].encode(errors="surrogateescape")
     return address
 
 
@@ -89,8 +113,11 @@ def text(address: Any) -> str:
     """Write an address of the `socket` module as a string of ours."""
     if isinstance(address, tuple):
         host, port, *rest = address
+        if host.startswith("::ffff:") and "." in host:
+            # IPv4, on a socket for both versions.
+            host = host[7:]
         if len(rest) > 1 and rest[1] and "%" not in host:
-            host = f"{host}%{socket.if_indextoname(rest[1])}"
+            host = f"{host}%{_scope(rest[1])}"
         return join(host, port)
     if isinstance(address, bytes):
         # An abstract name; one that the system made up has bytes that are no text.
@@ -98,6 +125,19 @@ def text(address: Any) -> str:
             return "@" + address[1:].decode(errors="surrogateescape")
         return address.decode(errors="surrogateescape")
     return address or ""
+
+
+def _scope(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        # The interface has gone.
+        return str(index)
+
+
+def words(error: OSError) -> str:
+    """Give what the system says about an error."""
+    return error.strerror or (os.strerror(error.errno) if error.errno else str(error))
 
 
 def literal(host: str) -> int | None:

@@ -7,13 +7,13 @@ goroutine that made it, whoever gives up, so no descriptor is left.
 from __future__ import annotations
 
 import errno
-import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from offset import _runtime
 from offset.net import _address, _lookup
 from offset.net._conn import Conn, connection
+from offset.net._listen import left, moment
 
 if TYPE_CHECKING:
     import ssl
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _HEAD_START = 0.3
 _SHORTEST_TURN = 2.0
+
+# A connect to a port of ours that is free may be given that very port, and then meets itself. It is tried so often.
+_TRIES = 3
 
 
 def dial(
@@ -37,26 +40,32 @@ def dial(
     `network` is one of "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "unix" and "unixgram". All of it, the lookup of
     the host's name and the TLS handshake too, takes up to `timeout` seconds. With `tls` the connection is a TLS
     connection, to `server_hostname` or else the address's host. Raises what the system says
-    (ConnectionRefusedError), naming the address, `socket.gaierror` and TimeoutError.
+    (ConnectionRefusedError), naming the address, `socket.gaierror`, TimeoutError, and ValueError for what is no
+    address.
     """
     family, type = _address.kind(network)
-    deadline = None if timeout is None else _runtime.now() + _seconds(timeout)
-    if tls is not None and type != socket.SOCK_STREAM:
-        raise ValueError(f"TLS needs a stream, and {network!r} has none")
+    deadline = moment(timeout)
     if family == socket.AF_UNIX:
         host = ""
         found = [_address.Endpoint(family, type, _address.unix_path(address))]
     else:
         host, port = _address.split(address)
         number = _address.port_number(port, type)
-        found = _lookup.endpoints(host or "localhost", number, family, type, _left(deadline))
-    sock = _connect(found, network, address, deadline)
-    conn = connection(sock, network)
+        host = host or "localhost"
+    if tls is not None:
+        if type != socket.SOCK_STREAM:
+            raise ValueError(f"TLS needs a stream, and {network!r} has none")
+        server_hostname = server_hostname or host.partition("%")[0] or None
+        if tls.check_hostname and not server_hostname:
+            raise ValueError("the context checks the name of the host, and there is none; give server_hostname")
+    if family != socket.AF_UNIX:
+        found = _lookup.endpoints(host, number, family, type, left(deadline))
+    conn = connection(_connect(found, _Wish(network, address, deadline)), network)
     if tls is None:
         return conn
     from offset.net import _tls
 
-    secure = _tls.over(conn, tls, server_hostname=server_hostname or host or None)
+    secure = _tls.over(conn, tls, server_hostname=server_hostname)
     try:
         secure.set_deadline(deadline)
         secure.handshake()
@@ -67,135 +76,157 @@ def dial(
     return secure
 
 
-def _seconds(timeout: Seconds) -> float:
-    return timeout if isinstance(timeout, int | float) else timeout.total_seconds()
+class _Wish(NamedTuple):
+    """What was asked for."""
+
+    network: str
+    address: str
+    deadline: float | None
+
+    def failed(self, number: int, where: str, text: str = "") -> OSError:
+        """Make the error of a connect."""
+        text = "timed out" if number == errno.ETIMEDOUT else text or _address.words(OSError(number, ""))
+        return OSError(number, f"dial {self.network} {where}: {text}")
 
 
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - _runtime.now())
-
-
-def _connect(found: list[_address.Endpoint], network: str, address: str, deadline: float | None) -> socket.socket:
+def _connect(found: list[_address.Endpoint], wish: _Wish) -> socket.socket:
     first = found[0].family
     primaries = [endpoint for endpoint in found if endpoint.family == first]
     fallbacks = [endpoint for endpoint in found if endpoint.family != first]
     if not fallbacks:
-        return _one_by_one(primaries, network, address, deadline)
+        return _one_by_one(primaries, wish)
     # Both may be under way. Each racer keeps its socket unless it is taken.
-    results: _runtime.Chan[socket.socket | OSError] = _runtime.Chan()
+    results: _runtime.Chan[tuple[bool, socket.socket | Exception]] = _runtime.Chan()
     over: _runtime.Chan[None] = _runtime.Chan()
 
-    def race(endpoints: list[_address.Endpoint]) -> None:
-        outcome: socket.socket | OSError
+    def race(endpoints: list[_address.Endpoint], primary: bool) -> None:
+        outcome: socket.socket | Exception
         try:
-            outcome = _one_by_one(endpoints, network, address, deadline)
-        except OSError as error:
-            outcome = error
+            outcome = _one_by_one(endpoints, wish)
+        except Exception as error:
+            outcome = error.with_traceback(None)
         taken = False
         try:
-            case = _runtime.select(results.if_send(outcome), over.if_recv())
-            taken = case.index == 0
+            taken = _runtime.select(results.if_send((primary, outcome)), over.if_recv()).index == 0
         finally:
             if not taken and isinstance(outcome, socket.socket):
                 outcome.close()
 
-    racers = [_start(race, primaries)]
-    head_start: _runtime.RecvChan[float] | None = _runtime.after(_HEAD_START)
-    errors: list[OSError] = []
+    def start(endpoints: list[_address.Endpoint], primary: bool) -> _runtime.Goroutine:
+        racer = _runtime.go(race, endpoints, primary)
+        racer.name = "dial"
+        return racer
+
+    racers = [start(primaries, True)]
+    timer = _runtime.Timer(_HEAD_START)
+    errors: dict[bool, Exception] = {}
     try:
-        while True:
-            cases = [results.if_recv()]
-            if head_start is not None:
-                cases.append(head_start.if_recv())  # type: ignore[arg-type]
-            case = _runtime.select(*cases)
-            outcome = case.value
-            if not isinstance(outcome, socket.socket):
-                if isinstance(outcome, OSError):
-                    errors.append(outcome)
-                if head_start is not None:
-                    head_start = None
-                    racers.append(_start(race, fallbacks))
-                if len(errors) == 2:
-                    raise errors[0]
-                continue
-            return outcome
+        while len(errors) < 2:
+            if len(racers) == 2:
+                primary, outcome = results.recv()
+            else:
+                case: _runtime.Case[Any] = _runtime.select(results.if_recv(), timer.c.if_recv())
+                if case.index == 1:
+                    racers.append(start(fallbacks, False))
+                    continue
+                primary, outcome = case.value
+            if isinstance(outcome, socket.socket):
+                return outcome
+            errors[primary] = outcome
+            if len(racers) == 1:
+                racers.append(start(fallbacks, False))
+        raise errors[True]
     finally:
+        timer.stop()
         over.close()
         for racer in racers:
             racer.cancel()
 
 
-def _start(race: object, endpoints: list[_address.Endpoint]) -> _runtime.Goroutine:
-    racer = _runtime.go(race, endpoints)  # type: ignore[arg-type]
-    racer.name = "dial"
-    return racer
-
-
-def _one_by_one(
-    endpoints: list[_address.Endpoint], network: str, address: str, deadline: float | None
-) -> socket.socket:
+def _one_by_one(endpoints: list[_address.Endpoint], wish: _Wish) -> socket.socket:
     error: OSError | None = None
     for index, endpoint in enumerate(endpoints):
-        turn = _left(deadline)
+        turn = left(wish.deadline)
         if turn is not None:
             if turn <= 0 and error is not None:
                 break
             # Each gets its share of what is left, but not too little.
             turn = min(turn, max(turn / (len(endpoints) - index), _SHORTEST_TURN))
         try:
-            return _try(endpoint, network, address, turn)
+            return _try(endpoint, wish, moment(turn))
         except OSError as failed:
             error = error or failed
     assert error is not None
     raise error
 
 
-def _try(endpoint: _address.Endpoint, network: str, address: str, timeout: float | None) -> socket.socket:
-    sock = socket.socket(endpoint.family, endpoint.type)
-    try:
-        sock.setblocking(False)
-        result = sock.connect_ex(endpoint.address)
-        if result in (errno.EINPROGRESS, errno.EAGAIN, errno.EINTR):
-            fd = _runtime.Fd(sock.fileno())
-            try:
-                result = _wait(sock, fd, endpoint, result, timeout)
-            finally:
-                fd.close()
-        if result:
-            where = address if endpoint.family == socket.AF_UNIX else _address.text(endpoint.address)
-            text = "timed out" if result == errno.ETIMEDOUT else os.strerror(result)
-            raise OSError(result, f"dial {network} {where}: {text}")
-    except BaseException:
+def _try(endpoint: _address.Endpoint, wish: _Wish, deadline: float | None) -> socket.socket:
+    where = wish.address if endpoint.family == socket.AF_UNIX else _address.text(endpoint.address)
+    for _ in range(_TRIES):
+        try:
+            sock = socket.socket(endpoint.family, endpoint.type)
+        except OSError as error:
+            raise wish.failed(error.errno or errno.EIO, where) from None
+        try:
+            result = _make(sock, endpoint, deadline)
+            if result:
+                raise wish.failed(result, where)
+            if endpoint.type == socket.SOCK_DGRAM or not _met_itself(sock):
+                return sock
+        except OSError as error:
+            sock.close()
+            if error.errno is None:
+                # A path that is too long.
+                raise wish.failed(errno.EINVAL, where, str(error)) from None
+            raise
+        except BaseException:
+            sock.close()
+            raise
         sock.close()
-        raise
-    return sock
+    raise wish.failed(errno.ECONNREFUSED, where)
 
 
-def _wait(sock: socket.socket, fd: _runtime.Fd, endpoint: _address.Endpoint, result: int, timeout: float | None) -> int:
-    """Wait for the end of a connect that is under way, and give its error's number."""
-    deadline = None if timeout is None else _runtime.now() + timeout
-    if result == errno.EAGAIN:
-        # A Unix socket whose listener's queue is full: the system does not tell when it has room.
+def _met_itself(sock: socket.socket) -> bool:
+    if sock.family == socket.AF_UNIX:
+        return False
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:
+        # The other side has gone already, which the first read will say.
+        return False
+
+
+def _make(sock: socket.socket, endpoint: _address.Endpoint, deadline: float | None) -> int:
+    """Connect, and give the error's number."""
+    sock.setblocking(False)
+    result = sock.connect_ex(endpoint.address)
+    if result == errno.EAGAIN and endpoint.family == socket.AF_UNIX:
+        # The listener's queue is full, and the system does not tell when it has room.
         pause = 0.001
         while result == errno.EAGAIN:
-            left = _left(deadline)
-            if left is not None and left <= 0:
+            rest = left(deadline)
+            if rest == 0:
                 return errno.ETIMEDOUT
-            _runtime.sleep(pause if left is None else min(pause, left))
+            _runtime.sleep(pause if rest is None else min(pause, rest))
             pause = min(2 * pause, 0.05)
             result = sock.connect_ex(endpoint.address)
-        return 0 if result == errno.EISCONN else result
-    while True:
-        try:
-            fd.wait_write(_left(deadline))
-        except TimeoutError:
-            return errno.ETIMEDOUT
-        result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if result:
-            return result
-        # An edge may come before the end.
-        result = sock.connect_ex(endpoint.address)
-        if result in (0, errno.EISCONN):
-            return 0
-        if result not in (errno.EALREADY, errno.EINPROGRESS):
-            return result
+    if result not in (errno.EINPROGRESS, errno.EINTR):
+        return result
+    fd = _runtime.Fd(sock.fileno())
+    try:
+        while True:
+            try:
+                fd.wait_write(left(deadline))
+            except TimeoutError:
+                return errno.ETIMEDOUT
+            result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if result:
+                return result
+            # An edge may come before the end.
+            result = sock.connect_ex(endpoint.address)
+            if result in (0, errno.EISCONN):
+                return 0
+            if result not in (errno.EALREADY, errno.EINPROGRESS):
+                return result
+    finally:
+        fd.close()

@@ -2,9 +2,11 @@
 
 The `ssl` module does the protocol on buffers in memory; the bytes go over the connection under it. Invariants:
 
-* `_state` guards the SSL object and its buffers, and is not held over anything that waits.
+* `_state` guards the SSL object, its buffers, `_unread` and `_came`, and is not held over anything that waits.
 * Under `_sending` what is to go out is taken and written, in order. Under `_reading` one goroutine waits for what
   comes in; another that waited for that tries again when something has come.
+* A read sends only what it made itself, and does not wait for a write that is under way: two sides that write much
+  and read beside it would wait for each other. Whoever holds `_sending` sends that, too.
 * A write that failed has cut a record: nothing can be sent after it, and each later write raises its error.
 """
 
@@ -13,9 +15,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import ssl
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from offset import _runtime
+from offset.net import _stream
 from offset.net._conn import Conn
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ T = TypeVar("T")
 _CHUNK = 65_536
 # How long, in seconds, a close may try to tell the other side.
 _FAREWELL = 5.0
+
+
+class _Deaf(Exception):
+    """The reading half is closed."""
 
 
 class TLSConn(Conn):
@@ -46,11 +53,16 @@ class TLSConn(Conn):
     _reading: _runtime.Mutex
     _shaking: _runtime.Mutex
     _writing: _runtime.Mutex
-    _shaken: bool
-    _failure: ssl.SSLError | None
-    _broken: BaseException | None
+    # What was decrypted and not read yet, when the writing half was closed.
+    _unread: bytearray
     # How often something has come in.
-    _came: int
+    _came: int = 0
+    _shaken: bool = False
+    _failure: ssl.SSLError | None = None
+    _broken: BaseException | None = None
+    # This side's halves were closed.
+    _deaf: bool = False
+    _mute: bool = False
 
     def handshake(self) -> None:
         """Make the handshake, if that was not done yet. Raises `ssl.SSLError`, again and again once it has failed."""
@@ -58,10 +70,10 @@ class TLSConn(Conn):
             return
         with self._shaking:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.with_traceback(None)
             if not self._shaken:
                 try:
-                    self._drive(self._object.do_handshake)
+                    self._drive(self._object.do_handshake, "handshake with")
                 except ssl.SSLError as error:
                     self._failure = error
                     raise
@@ -75,9 +87,19 @@ class TLSConn(Conn):
         if n == 0:
             return b""
         try:
-            return self._drive(lambda: self._object.read(n))
-        except ssl.SSLZeroReturnError:
+            if self._deaf:
+                self._alive("read")
+                return b""
+            return self._drive(lambda: self._take(n), "read")
+        except (ssl.SSLZeroReturnError, _Deaf):
             return b""
+
+    def _take(self, n: int) -> bytes:
+        if self._unread:
+            data = bytes(self._unread[:n])
+            del self._unread[:n]
+            return data
+        return self._object.read(n)
 
     def read_into(self, buffer: Buffer, /) -> int:
         """Read into a buffer as `read`, and give the number of bytes; 0 is the end."""
@@ -95,54 +117,94 @@ class TLSConn(Conn):
         try:
             self.handshake()
             with memoryview(data) as view, view.cast("B") as octets, self._writing:
+                self._alive("write")
+                if self._mute:
+                    raise BrokenPipeError(errno.EPIPE, f"write {self._name}: the writing half is closed")
                 while written < len(octets):
-                    part = octets[written : written + _CHUNK]
-                    self._drive(lambda: self._object.write(part))  # noqa: B023 - called at once
-                    written += len(part)
+                    with octets[written : written + _CHUNK] as part:
+                        written += self._drive(lambda: self._object.write(part), "write")
         except OSError as error:
             error.characters_written = written  # type: ignore[attr-defined]
             raise
         return written
 
-    def _drive(self, operation: Callable[[], T]) -> T:
+    def _alive(self, what: str) -> None:
+        if self.closed:
+            raise OSError(errno.EBADF, f"{what} {self._name}: closed")
+
+    def _drive(self, operation: Callable[[], T], what: str) -> T:
         """Do an operation of the SSL object, with what goes out and comes in for it."""
         while True:
+            wanting = False
             with self._state:
-                came = self._came
+                self._alive(what)
+                came, before = self._came, self._outgoing.pending
                 try:
                     result = operation()
-                    wanting = False
                 except ssl.SSLWantReadError:
                     wanting = True
-                except ssl.SSLError:
-                    # What it says to the other side about it goes out, if that is possible at once.
-                    self._say_goodbye()
-                    raise
-                pending = self._outgoing.pending
-            if pending:
+                except ssl.SSLError as error:
+                    failure = error
+                    break
+                made = self._outgoing.pending > before
+            if what != "read":
                 self._flush()
+            elif made:
+                # If this fails, reading goes on: the next write says so.
+                with contextlib.suppress(OSError):
+                    self._flush_if_free()
             if not wanting:
                 return result
             self._fill(came)
-
-    def _say_goodbye(self) -> None:
-        data = self._outgoing.read()
-        if data:
-            with contextlib.suppress(OSError):
-                self._sock.send(data)
+        # What it says to the other side about it goes out, if that is possible at once.
+        self._last_words()
+        try:
+            raise failure
+        finally:
+            del failure
 
     def _flush(self) -> None:
+        """Send all that is to go out."""
         with self._sending:
+            self._send()
+        # What a read has made after the last look.
+        self._flush_if_free()
+
+    def _flush_if_free(self) -> None:
+        while self._outgoing.pending and self._sending.try_lock():
+            try:
+                self._send()
+            finally:
+                self._sending.unlock()
+
+    def _send(self) -> None:
+        while True:
             if self._broken is not None:
                 raise OSError(errno.EPIPE, f"write {self._name}: an earlier write was cut short") from self._broken
             with self._state:
                 data = self._outgoing.read()
-            if data:
-                try:
-                    super().write(data)
-                except BaseException as error:
-                    self._broken = error
-                    raise
+            if not data:
+                return
+            try:
+                super().write(data)
+            except BaseException as error:
+                self._broken = error.with_traceback(None)
+                raise
+
+    def _last_words(self) -> None:
+        if self._sending.try_lock():
+            try:
+                if self._broken is None:
+                    with self._state:
+                        data = self._outgoing.read()
+                    try:
+                        whole = not data or self._sock.send(data) == len(data)
+                    except OSError:
+                        whole = False
+                    if not whole:
+                        self._broken = OSError(errno.EPIPE, "an alert was cut short")
+            finally:
+                self._sending.unlock()
 
     def _fill(self, came: int) -> None:
         with self._reading:
@@ -152,37 +214,65 @@ class TLSConn(Conn):
             with self._state:
                 if data:
                     self._incoming.write(data)
+                elif self._deaf and self._shaken:
+                    # To the protocol this end would be an error, after which it writes nothing.
+                    raise _Deaf
                 else:
                     self._incoming.write_eof()
                 self._came += 1
 
-    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
-        """Send a file from `offset` on, `count` bytes or to its end, and give how many bytes that was."""
-        if hasattr(file, "seek"):
-            file.seek(offset)
-        return self._copy_file(file, 0, count)
+    def sendfile(self, file: BinaryIO, offset: int = 0, count: int | None = None) -> int:
+        """Send a file from `offset` on, `count` bytes or to its end, and give how many bytes that was.
+
+        It is read and sent in several writes.
+        """
+        return _stream.copy_file(self, file, offset, count)
+
+    def close_read(self) -> None:
+        """Close the reading half: reads give `b""` from then on."""
+        self._deaf = True
+        super().close_read()
 
     def close_write(self) -> None:
         """Tell the other side that nothing more is written: it reads the end. Reading goes on."""
         self.handshake()
         with self._writing:
-            with self._state, contextlib.suppress(ssl.SSLError):
-                self._object.unwrap()
-            self._flush()
+            self._alive("shutdown")
+            if not self._mute:
+                self._mute = True
+                with self._state:
+                    self._say_goodbye()
+                self._flush()
+
+    def _say_goodbye(self) -> None:
+        """With `_state` held."""
+        # `unwrap` looks for the other side's farewell, and would drop data that comes before.
+        with contextlib.suppress(ssl.SSLError):
+            while data := self._object.read(_CHUNK):
+                self._unread += data
+        with contextlib.suppress(ssl.SSLError):
+            self._object.unwrap()
 
     def close(self) -> None:
         """Tell the other side, if that is possible within seconds, and close. A second call does nothing."""
-        if not self.closed and self._shaken and self._broken is None and self._writing.try_lock():
-            # Nobody writes: the farewell comes at the end of a record.
-            try:
-                with contextlib.suppress(OSError):
-                    self.set_write_deadline(_runtime.now() + _FAREWELL)
-                    with self._state, contextlib.suppress(ssl.SSLError):
-                        self._object.unwrap()
-                    self._flush()
-            finally:
-                self._writing.unlock()
-        self._abort()
+        try:
+            if self._shaken and self._broken is None and not self.closed and self._writing.try_lock():
+                # Nobody writes: the farewell comes at the end of a record.
+                try:
+                    with contextlib.suppress(OSError):
+                        self.set_write_deadline(_runtime.now() + _FAREWELL)
+                        if not self._mute:
+                            self._mute = True
+                            with self._state:
+                                self._say_goodbye()
+                        self._flush()
+                        # Session tickets, say, that nobody has read: the system would answer them with a reset, and drop
+                        # what it has not sent yet.
+                        self._sock.recv(_CHUNK)
+                finally:
+                    self._writing.unlock()
+        finally:
+            self._abort()
 
     def _abort(self) -> None:
         """Close without a word."""
@@ -220,11 +310,9 @@ def over(
         sock.close()
         raise
     secure._sock, secure._network = sock, network
+    secure._own, secure._peer = conn._own, conn._peer
     secure._object, secure._incoming, secure._outgoing = made, incoming, outgoing
     secure._state, secure._sending, secure._reading = _runtime.Mutex(), _runtime.Mutex(), _runtime.Mutex()
     secure._shaking, secure._writing = _runtime.Mutex(), _runtime.Mutex()
-    secure._shaken = False
-    secure._failure = None
-    secure._broken = None
-    secure._came = 0
+    secure._unread = bytearray()
     return secure
