@@ -10,6 +10,7 @@ import os
 import random
 import re
 import threading
+import time
 import weakref
 
 import offset
@@ -372,6 +373,8 @@ def test_throwing_an_instance_at_every_moment_of_a_life() -> None:
     def collect() -> None:
         while not stop.load():
             gc.collect(0)
+            # A world that stops again at once keeps those out for ever that wait to attach.
+            time.sleep(0.001)
 
     collector = Thread(collect)
 
