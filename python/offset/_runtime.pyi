@@ -174,6 +174,9 @@ class Chan(Generic[_T]):
     def __aiter__(self) -> AsyncIterator[_T]:
         """Receive under asyncio until the channel is closed and drained."""
 
+def unbounded() -> Chan[Any]:
+    """Give a channel whose buffer grows: a send never waits."""
+
 @final
 class SendChan(Generic[_SendT]):
     """The end of a channel that can only send, as Go's `chan<- T`; made by `Chan.sender()`."""
@@ -482,6 +485,48 @@ class Semaphore:
         """Give counters of the semaphore."""
     def __enter__(self) -> Self: ...
     def __exit__(self, *args: object) -> None: ...
+
+@final
+class Lock:
+    """A lock with the methods of `threading.Lock`, handed on in order of arrival."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock; wait while it is held, at most `timeout` seconds. False if that took too long.
+
+        What a wrong call raises is what `threading.Lock` of this interpreter raises.
+        """
+    def release(self) -> None:
+        """Give it to who waits longest, or free it. Raises RuntimeError if it is not held."""
+    def locked(self) -> bool:
+        """Tell whether it is held."""
+    def acquire_lock(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """An older name of `acquire`."""
+    def release_lock(self) -> None:
+        """An older name of `release`."""
+    def locked_lock(self) -> bool:
+        """An older name of `locked`."""
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *args: object) -> None: ...
+    def _at_fork_reinit(self) -> None: ...
+    def _release_save(self) -> None: ...
+    def _acquire_restore(self, state: None, /) -> None: ...
+
+class RLock:
+    """A lock with the methods of `threading.RLock`; its owner, a goroutine or a thread, may take it again."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock; wait while another has it, at most `timeout` seconds. False if that took too long."""
+    def release(self) -> None:
+        """Undo one `acquire`. Raises RuntimeError unless the caller has it."""
+    def locked(self) -> bool:
+        """Tell whether anybody has it."""
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *args: object) -> None: ...
+    def _at_fork_reinit(self) -> None: ...
+    def _is_owned(self) -> bool: ...
+    def _recursion_count(self) -> int: ...
+    def _release_save(self) -> tuple[int, int]: ...
+    def _acquire_restore(self, state: tuple[int, int], /) -> None: ...
 
 @final
 class Int:

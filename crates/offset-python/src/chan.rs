@@ -143,6 +143,16 @@ unsafe extern "C" fn new(class: *mut PyTypeObject, args: Object, kwargs: Object)
     }
 }
 
+/// A channel for what must never wait to send, such as a queue that a finalizer may put something into.
+unsafe extern "C" fn unbounded(_: Object, _: Object) -> Object {
+    // SAFETY: attached.
+    unsafe { make(&CHAN, Some(Arc::new(Chan::unbounded())), NULL, NULL) }
+}
+
+pub(crate) fn functions() -> Vec<PyMethodDef> {
+    vec![no_args(c"unbounded", unbounded, c"unbounded() -> Chan\n\nA channel whose buffer grows: a send never waits.")]
+}
+
 fn send_on(object: Object, value: Value, wait: Wait) -> Object {
     let Some(core) = core(object) else {
         drop(value);

@@ -370,7 +370,9 @@ unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
     none()
 }
 
-unsafe extern "C" fn throw(object: Object, exception: Object) -> Object {
+/// # Safety
+/// Attached; `object` is a goroutine, `exception` is alive.
+pub(crate) unsafe extern "C" fn throw(object: Object, exception: Object) -> Object {
     // SAFETY: the calling convention.
     unsafe {
         let is_class =

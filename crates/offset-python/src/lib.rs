@@ -15,6 +15,7 @@ mod goroutine;
 mod guard;
 mod host;
 mod identity;
+mod lock;
 mod method;
 mod object;
 mod runtime;
@@ -79,6 +80,7 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
             && chan::register(module)
             && select::register(module)
             && sync::register(module)
+            && lock::register(module)
             && timer::register(module)
             && atomic::register(module)
             && fd::register(module)
@@ -94,6 +96,7 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
 pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
     let mut methods: Vec<PyMethodDef> = [
         goroutine::functions(),
+        chan::functions(),
         select::functions(),
         sync::functions(),
         timer::functions(),

@@ -120,7 +120,16 @@ impl<T> Chan<T> {
     pub fn new(capacity: usize) -> Option<Self> {
         let mut buffer = VecDeque::new();
         buffer.try_reserve_exact(capacity).ok()?;
-        Some(Chan {
+        Some(Self::with(buffer, capacity))
+    }
+
+    /// A channel that buffers whatever is sent; its buffer grows with what is in it.
+    pub fn unbounded() -> Self {
+        Self::with(VecDeque::new(), usize::MAX)
+    }
+
+    fn with(buffer: VecDeque<T>, capacity: usize) -> Self {
+        Chan {
             state: Lock::new(State {
                 buffer,
                 receivers: WaitQueue::new(),
@@ -129,7 +138,7 @@ impl<T> Chan<T> {
                 passed: 0,
             }),
             capacity,
-        })
+        }
     }
 
     /// How many values it buffers at most.
