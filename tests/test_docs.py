@@ -17,6 +17,7 @@ from typing import NamedTuple
 import helpers
 import offset
 import pytest
+from offset.syscall import _rebind
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "offset"
@@ -32,6 +33,9 @@ MODULES = [
     "offset.runtime",
     "offset.syscall",
 ]
+
+# Modules inside `offset.syscall` with the names of others; imported only by those who use them.
+PROXIES = sorted({name.partition(".")[0] for name in _rebind.PROXIES})
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -89,7 +93,8 @@ def test_the_page_has_every_public_module() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_page_has_every_public_name_and_no_other(module: str) -> None:
-    assert sorted(documented()[module]) == public_names(module)
+    proxies = PROXIES if module == "offset.syscall" else []
+    assert sorted(documented()[module]) == sorted([*public_names(module), *proxies])
 
 
 @pytest.mark.parametrize(("module", "name"), public_classes())
@@ -216,6 +221,20 @@ def test_a_stub_has_every_member_of_a_class(module: str, name: str) -> None:
             declared.update(ast.literal_eval(item.value))
     kind = getattr(importlib.import_module(module), name)
     assert not public_members(kind) - declared
+
+
+@pytest.mark.parametrize("name", _rebind.PROXIES)
+def test_a_proxy_has_a_docstring_and_the_types_of_its_original(name: str) -> None:
+    assert inspect.getdoc(_rebind.proxy(name))
+    stub = source_of(_rebind.PROXIES[name], ".pyi").read_text(encoding="utf-8")
+    assert name == "concurrent" or f"from {name} import *" in stub
+
+
+def test_the_page_of_the_proxies_names_each() -> None:
+    page = (ROOT / "docs" / "syscall.md").read_text(encoding="utf-8")
+    for name in _rebind.PROXIES:
+        public = [part for part in name.split(".") if not part.startswith("_")]
+        assert f"`offset.syscall.{'.'.join(public)}" in page or f"`{public[-1]}`" in page
 
 
 # ---- the programs on the pages ---------------------------------------------------------------

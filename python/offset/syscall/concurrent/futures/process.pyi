@@ -1,0 +1,3 @@
+"""`concurrent.futures.process`: `ProcessPoolExecutor`, whose futures park only the goroutine that waits for them."""
+
+from concurrent.futures.process import *

@@ -1,0 +1,3 @@
+"""`time` whose `sleep` parks only the goroutine that sleeps."""
+
+from time import *

@@ -1,0 +1,833 @@
+"""`offset.syscall.threading`: threads that are goroutines, and locks that park only who waits.
+
+What belongs to the original's own code (conditions, barriers, semaphores, timers) is tested by CPython's tests over the
+proxies (tests/cpython); here is what is offset's: locks, the start and the end of threads, their register.
+"""
+
+import contextvars
+import copy
+import gc
+import inspect
+import pickle
+import sys
+import threading as original
+import time
+import weakref
+
+import offset
+import pytest
+from helpers import PATIENCE, Thread, go_parked, main_goroutine, run_script, wait_ended, wait_parked, wait_until
+from offset import go, makechan
+from offset.syscall import threading
+
+every_lock = pytest.mark.parametrize("make", [threading.Lock, threading.RLock], ids=["Lock", "RLock"])
+
+
+def started(function, *args, **kwargs):
+    thread = threading.Thread(target=function, args=args, **kwargs)
+    thread.start()
+    return thread
+
+
+def goroutine_of(thread):
+    return next(each for each in offset.runtime.goroutines() if each.ident == thread.ident)
+
+
+# ---- the module ------------------------------------------------------------------------------
+
+
+def test_signatures_are_the_originals():
+    for name in original.__all__:
+        value, twin = getattr(original, name), getattr(threading, name)
+        if not inspect.isclass(value) and inspect.isroutine(value) and name not in ("Lock", "stack_size"):
+            try:
+                expected = inspect.signature(value)
+            except ValueError:
+                continue
+            if name != "get_ident":
+                assert inspect.signature(twin) == expected, name
+        elif inspect.isclass(value) and not issubclass(value, BaseException) and value is not original.local:
+            for method, function in vars(value).items():
+                if inspect.isfunction(function):
+                    assert inspect.signature(getattr(twin, method)) == inspect.signature(function), (name, method)
+
+
+def test_what_is_shared_with_the_original():
+    for name in ("local", "settrace", "gettrace", "setprofile", "getprofile", "main_thread", "enumerate"):
+        assert getattr(threading, name) is getattr(original, name)
+    assert threading.ThreadError is RuntimeError
+    assert threading.BrokenBarrierError is original.BrokenBarrierError
+
+
+# ---- locks -----------------------------------------------------------------------------------
+
+
+def refusal(call):
+    """The exception of a call, in a form that can be compared."""
+    try:
+        return call()
+    except Exception as error:
+        return type(error), str(error)
+
+
+REFUSED = {
+    "non-blocking with a timeout": lambda lock: lock.acquire(False, 1),
+    "non-blocking with no time": lambda lock: lock.acquire(blocking=False, timeout=0),
+    "negative": lambda lock: lock.acquire(timeout=-2),
+    "a little negative": lambda lock: lock.acquire(True, -1e-12),
+    "too long": lambda lock: lock.acquire(timeout=1e30),
+    "just too long": lambda lock: lock.acquire(timeout=threading.TIMEOUT_MAX + 1),
+    "a large integer": lambda lock: lock.acquire(timeout=2**70),
+    "infinity": lambda lock: lock.acquire(timeout=float("inf")),
+    "no number": lambda lock: lock.acquire(timeout=float("nan")),
+    "text": lambda lock: lock.acquire(timeout="1"),
+    "None": lambda lock: lock.acquire(timeout=None),
+    "three arguments": lambda lock: lock.acquire(True, 1, 2),
+    "an unknown argument": lambda lock: lock.acquire(wait=True),
+    "twice the same": lambda lock: lock.acquire(True, blocking=True),
+    "release": lambda lock: lock.release(),
+}
+
+
+@every_lock
+@pytest.mark.parametrize("what", REFUSED)
+def test_wrong_calls_raise_what_the_original_raises(make, what):
+    theirs = original.Lock() if make is threading.Lock else original.RLock()
+    ours = make()
+    expected = refusal(lambda: REFUSED[what](theirs))
+    assert isinstance(expected, tuple)
+    assert refusal(lambda: REFUSED[what](ours)) == expected
+    assert offset.run(lambda: refusal(lambda: REFUSED[what](ours))) == expected
+    # Still free.
+    assert ours.acquire(False)
+
+
+@every_lock
+def test_right_calls(make):
+    lock = make()
+    for arguments in [(), (True,), (1,), (True, -1), (True, -1.0), (False,), (0, -1), (True, 0), (True, 0.5)]:
+        assert lock.acquire(*arguments) is True
+        lock.release()
+    assert lock.acquire(timeout=threading.TIMEOUT_MAX)
+    lock.release()
+    assert lock.acquire(blocking=[1], timeout=True)
+    lock.release()
+    with lock as entered:
+        assert entered is True
+        assert lock.locked()
+    assert not lock.locked()
+
+
+def test_a_lock_is_taken_once():
+    lock = threading.Lock()
+    assert lock.acquire()
+    assert lock.acquire(False) is False
+    assert lock.acquire(timeout=0) is False
+    assert lock.acquire(timeout=0.001) is False
+    assert lock.acquire_lock(0) is False
+    assert lock.locked()
+    assert lock.locked_lock()
+    lock.release_lock()
+    assert not lock.locked()
+
+
+@every_lock
+def test_how_a_lock_looks(make):
+    lock = make()
+    theirs = repr(original.Lock() if make is threading.Lock else original.RLock())
+    assert repr(lock).startswith("<unlocked ")
+    assert repr(lock).split(" at ")[0].split(" object")[1] == theirs.split(" at ")[0].split(" object")[1]
+    with lock:
+        assert repr(lock).startswith("<locked ")
+    for refuse in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot pickle"):
+            refuse(lock)
+    with pytest.raises(AttributeError):
+        lock.name = "mine"
+    reference = weakref.ref(lock)
+    del lock
+    gc.collect()
+    assert reference() is None
+
+
+@main_goroutine
+def test_waiting_for_a_lock_parks_the_goroutine():
+    lock = threading.Lock()
+    lock.acquire()
+    order = []
+
+    def take(n):
+        with lock:
+            order.append(n)
+
+    waiting = [go_parked(take, n, reason="utex") for n in range(5)]
+    lock.release()
+    wait_ended(*waiting)
+    assert order == list(range(5))
+
+
+@main_goroutine
+def test_a_lock_goes_to_and_fro_between_goroutines_and_threads():
+    lock, count = threading.Lock(), 0
+
+    def work():
+        nonlocal count
+        for _ in range(300):
+            with lock:
+                before = count
+                if count % 50 == 0 and offset.current() is not None:
+                    offset.gosched()
+                count = before + 1
+
+    threads = [Thread(work) for _ in range(3)]
+    wait_ended(*[go(work) for _ in range(3)])
+    for thread in threads:
+        thread.result()
+    assert count == 1800
+
+
+@every_lock
+@main_goroutine
+def test_a_cancelled_wait_does_not_take_the_lock(make):
+    lock = make()
+    with lock:
+        waiting = go_parked(lock.acquire)
+        waiting.cancel()
+        wait_ended(waiting)
+        next_one = go_parked(lambda: lock.acquire() and lock.release())
+    wait_ended(next_one)
+    assert not lock.locked()
+
+
+@main_goroutine
+def test_an_rlock_belongs_to_a_goroutine():
+    lock = threading.RLock()
+    assert lock.acquire()
+    assert lock.acquire(False)
+    assert lock._recursion_count() == 2
+    assert f"owner={threading.get_ident()} count=2" in repr(lock)
+
+    def other():
+        assert not lock._is_owned()
+        assert lock._recursion_count() == 0
+        assert lock.acquire(False) is False
+        assert lock.acquire(timeout=0.001) is False
+        with pytest.raises(RuntimeError, match="un-acquired"):
+            lock.release()
+
+    thread = started(other)
+    thread.join()
+    Thread(other).result()
+    other_goroutine = makechan(1)
+    go(lambda: other_goroutine.send(refusal(other)))
+    assert other_goroutine.recv() is None
+    lock.release()
+    offset.gosched()
+    lock.release()
+    with pytest.raises(RuntimeError, match="un-acquired"):
+        lock.release()
+    assert not lock._is_owned()
+
+
+def test_an_rlock_is_saved_and_restored():
+    lock = threading.RLock()
+    with pytest.raises(RuntimeError, match="un-acquired"):
+        lock._release_save()
+    lock.acquire()
+    lock.acquire()
+    state = lock._release_save()
+    assert state == (2, threading.get_ident())
+    assert not lock.locked()
+    lock._acquire_restore(state)
+    assert lock._recursion_count() == 2
+    with pytest.raises(TypeError):
+        lock._acquire_restore(None)
+
+
+def test_an_rlock_can_be_subclassed():
+    class Mine(type(threading.RLock())):
+        def __init__(self, name):
+            self.name = name
+            self.itself = self
+
+    lock = Mine("mine")
+    with lock:
+        assert lock._is_owned()
+    reference = weakref.ref(lock)
+    del lock
+    gc.collect()
+    assert reference() is None
+
+
+@every_lock
+def test_a_lock_is_free_in_a_forked_child(make):
+    """Though goroutines of the parent hold it and wait for it."""
+    ended = run_script(
+        f"""
+        import os, offset
+        from offset.syscall import threading
+
+        def main():
+            lock = threading.{make.__name__}()
+            thread = threading.Thread(target=lambda: (lock.acquire(), offset.sleep(0.2), lock.release()))
+            thread.start()
+            other = threading.Thread(target=lambda: lock.acquire() and lock.release())
+            other.start()
+            pid = os.fork()
+            if pid == 0:
+                lock._at_fork_reinit()
+                ok = lock.acquire(timeout=5) and not thread.is_alive() and not other.is_alive()
+                thread.join()
+                again = threading.Thread(target=print, args=("again", ok), kwargs={{"flush": True}})
+                again.start()
+                again.join()
+                os._exit(7)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            thread.join()
+            other.join()
+
+        offset.run(main)
+        """
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "again True\n7\n", "") or (
+        ended.returncode,
+        ended.stdout,
+        "fork" in ended.stderr,
+    ) == (0, "again True\n7\n", True)
+
+
+@main_goroutine
+def test_a_condition_has_its_lock_after_a_cancelled_wait():
+    """With either lock, also when somebody else has it at that moment."""
+    for lock in (threading.Lock(), threading.RLock()):
+        condition = threading.Condition(lock)
+        held = []
+
+        def wait(condition=condition, lock=lock, held=held):
+            with condition:
+                try:
+                    condition.wait()
+                finally:
+                    held.append(lock.locked())
+
+        waiting = go_parked(wait)
+        condition.acquire()
+        waiting.cancel()
+        wait_parked(waiting)
+        assert not held
+        waiting.cancel()
+        condition.release()
+        wait_ended(waiting)
+        assert held == [True]
+        assert not condition._waiters
+        assert condition.acquire(False)
+        condition.release()
+
+
+@main_goroutine
+def test_a_second_exception_does_not_take_a_conditions_lock_away():
+    condition = threading.Condition()
+    seen = []
+
+    def wait():
+        try:
+            with condition:
+                try:
+                    condition.wait()
+                except LookupError:
+                    seen.append(condition._is_owned())
+            makechan().recv()
+        except ArithmeticError:
+            seen.append("at the next wait")
+
+    waiting = go_parked(wait)
+    condition.acquire()
+    waiting.throw(LookupError())
+    wait_parked(waiting)
+    waiting.throw(ArithmeticError())
+    offset.gosched()
+    condition.release()
+    wait_ended(waiting)
+    assert seen == [True, "at the next wait"]
+
+
+# ---- threads ---------------------------------------------------------------------------------
+
+
+def test_a_thread_is_a_goroutine():
+    for run in (lambda function: function(), offset.run):
+        seen = []
+
+        def work(*args, seen=seen, **kwargs):
+            seen.append((offset.current().name, threading.current_thread(), args, kwargs))
+
+        def main(work=work):
+            thread = threading.Thread(target=work, name="a worker", args=(1,), kwargs={"two": 2})
+            assert isinstance(thread, original.Thread)
+            assert (thread.ident, thread.is_alive()) == (None, False)
+            assert repr(thread) == "<Thread(a worker, initial)>"
+            thread.start()
+            thread.join()
+            assert not thread.is_alive()
+            assert repr(thread) == f"<Thread(a worker, stopped {thread.ident})>"
+            return thread
+
+        thread = run(main)
+        assert seen == [("a worker", thread, (1,), {"two": 2})]
+
+
+@main_goroutine
+def test_what_the_register_says():
+    """Both modules know the threads of both."""
+    gate = threading.Event()
+    thread = started(gate.wait)
+    plain = original.Thread(target=gate.wait)
+    plain.start()
+    for module in (original, threading):
+        assert {thread, plain, original.main_thread()} <= set(module.enumerate())
+        assert module.active_count() == len(module.enumerate())
+    assert thread.is_alive()
+    assert sys._current_frames()[thread.ident]
+    gate.set()
+    thread.join()
+    wait_until(lambda: not plain.is_alive())
+    for module in (original, threading):
+        assert not {thread, plain} & set(module.enumerate())
+
+
+@main_goroutine
+def test_the_current_thread():
+    def work():
+        return (
+            threading.current_thread(),
+            original.current_thread(),
+            threading.get_ident() == original.get_ident() == offset.current().ident,
+            isinstance(threading.get_native_id(), int),
+        )
+
+    class Keeping(threading.Thread):
+        def run(self):
+            self.seen = work()
+
+    thread = Keeping()
+    thread.start()
+    thread.join()
+    assert thread.seen == (thread, thread, True, True)
+    # A goroutine that is no thread is one not started by the module, to both.
+    mine = threading.current_thread()
+    assert isinstance(mine, original._DummyThread)
+    assert mine is threading.current_thread() is original.current_thread()
+    plain = original.Thread(target=lambda: seen.append((threading.current_thread(), original.current_thread())))
+    seen = []
+    plain.start()
+    wait_until(lambda: not plain.is_alive())
+    assert seen == [(plain, plain)]
+
+
+def test_dummy_threads_do_not_stay():
+    def main():
+        def look():
+            threading.current_thread()
+
+        wait_ended(*[go(look) for _ in range(20)])
+        return [each for each in original.enumerate() if isinstance(each, original._DummyThread)]
+
+    assert offset.run(main) == []
+
+
+def test_who_is_a_daemon():
+    def flags():
+        inherited = []
+        outer = threading.Thread(target=lambda: inherited.append(threading.Thread().daemon), daemon=True)
+        outer.start()
+        outer.join()
+        return threading.Thread().daemon, threading.Thread(daemon=True).daemon, inherited
+
+    assert flags() == (False, True, [True])
+    assert offset.run(flags) == (False, True, [True])
+
+
+@main_goroutine
+def test_misuse_of_a_thread():
+    thread = threading.Thread(target=offset.gosched)
+    with pytest.raises(RuntimeError, match="before it is started"):
+        thread.join()
+    thread.start()
+    with pytest.raises(RuntimeError, match="only be started once"):
+        thread.start()
+    with pytest.raises(RuntimeError, match="daemon status"):
+        thread.daemon = True
+    thread.join()
+    with pytest.raises(RuntimeError):
+        threading.Thread.start(thread)
+    errors = []
+    itself = threading.Thread(target=lambda: errors.append(refusal(itself.join)))
+    itself.start()
+    itself.join()
+    assert errors == [(RuntimeError, "cannot join current thread")]
+
+
+@main_goroutine
+def test_join_with_a_timeout():
+    gate = threading.Event()
+    thread = started(gate.wait)
+    for timeout in (0, -1, 0.001):
+        assert thread.join(timeout) is None
+        assert thread.is_alive()
+    with pytest.raises(OverflowError):
+        thread.join(1e30)
+    with pytest.raises(ValueError, match="NaN"):
+        thread.join(float("nan"))
+    with pytest.raises(TypeError):
+        thread.join("1")
+    gate.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+@main_goroutine
+def test_many_wait_for_one_thread():
+    gate = threading.Event()
+    thread = started(gate.wait)
+    waiting = [go_parked(thread.join) for _ in range(4)]
+    waiting[0].cancel()
+    wait_ended(waiting[0])
+    assert thread.is_alive()
+    plain = [Thread(thread.join) for _ in range(3)]
+    joining = [started(thread.join) for _ in range(3)]
+    gate.set()
+    wait_ended(*waiting)
+    for each in plain:
+        each.result()
+    for each in joining:
+        each.join()
+    assert not thread.is_alive()
+
+
+@main_goroutine
+def test_a_thread_that_is_cancelled():
+    """As at the end of a run: its `finally` blocks run, nothing is reported, those that wait for it go on."""
+    steps, reports = [], []
+
+    def work():
+        try:
+            makechan().recv()
+        finally:
+            offset.gosched()
+            steps.append("finally")
+
+    thread = started(work)
+    goroutine = goroutine_of(thread)
+    wait_parked(goroutine)
+    hook, threading.excepthook = threading.excepthook, reports.append
+    try:
+        goroutine.cancel()
+        thread.join()
+        exiting = started(offset.goexit)
+        exiting.join()
+    finally:
+        threading.excepthook = hook
+    assert (steps, reports) == (["finally"], [])
+    assert not thread.is_alive()
+    assert thread not in original.enumerate()
+
+
+def test_the_end_of_a_run_ends_its_threads():
+    ended = run_script(
+        """
+        import offset
+        from offset.syscall import threading
+
+        def work(n):
+            try:
+                threading.Event().wait()
+            finally:
+                print("finally", n)
+
+        def main():
+            for n in range(3):
+                threading.Thread(target=work, args=(n,), daemon=n == 1).start()
+            return "over"
+
+        print(offset.run(main))
+        print(threading.active_count())
+        """
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert sorted(ended.stdout.splitlines()) == ["1", "finally 0", "finally 1", "finally 2", "over"]
+
+
+def test_the_interpreter_waits_for_threads_that_are_no_daemons():
+    ended = run_script(
+        """
+        import offset
+        from offset.syscall import threading
+
+        def work(n):
+            offset.sleep(0.05)
+            print("ended", n, flush=True)
+            if n:
+                threading.Thread(target=work, args=(n - 1,)).start()
+
+        threading.Thread(target=work, args=(2,)).start()
+        threading.Thread(target=lambda: offset.makechan().recv(), daemon=True).start()
+        print("main ends", flush=True)
+        """
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "main ends\nended 2\nended 1\nended 0\n", "")
+
+
+@main_goroutine
+def test_start_does_not_wait_for_a_goroutine_that_never_begins(monkeypatch):
+    """Cancelled before it began, as when a run ends while an OS thread starts one."""
+    real = offset._runtime.go
+
+    def go_and_cancel(*args):
+        goroutine = real(*args)
+        goroutine.cancel()
+        return goroutine
+
+    # Without the GIL it may have begun by then; it ends all the same.
+    monkeypatch.setattr(offset._runtime, "go", go_and_cancel)
+    thread = threading.Thread(target=makechan().recv)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        assert "cancelled" in str(error)
+        assert not thread.is_alive()
+    else:
+        thread.join()
+    assert thread not in original.enumerate()
+
+
+@main_goroutine
+def test_exceptions_go_to_the_excepthook(monkeypatch, capsys):
+    error = ValueError("from a thread")
+
+    def fail():
+        raise error
+
+    # pytest puts its own there.
+    monkeypatch.setattr(original, "excepthook", original.__excepthook__)
+    thread = started(fail, name="the failing one")
+    thread.join()
+    assert "Exception in thread the failing one:" in capsys.readouterr().err
+    started(sys.exit).join()
+    assert capsys.readouterr().err == ""
+    # The original's hook is asked, unless this module's was replaced.
+    seen = []
+    monkeypatch.setattr(original, "excepthook", lambda args: seen.append(("original", args)))
+    started(fail).join()
+    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(("proxy", args)))
+    last = started(fail)
+    last.join()
+    assert [where for where, _ in seen] == ["original", "proxy"]
+    args = seen[1][1]
+    assert isinstance(args, original.ExceptHookArgs)
+    assert (args.exc_type, args.exc_value, args.thread) == (ValueError, error, last)
+    # As where the proxies are in place of the originals.
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    monkeypatch.setattr(original, "excepthook", threading.excepthook)
+    started(fail).join()
+    assert "from a thread" in capsys.readouterr().err
+    seen.clear()
+
+
+@main_goroutine
+def test_the_context_of_a_thread_is_that_of_a_plain_thread():
+    variable = contextvars.ContextVar("variable", default="empty")
+    variable.set("set")
+    answers = []
+    for module in (original, threading):
+        thread = module.Thread(target=lambda: answers.append(variable.get()))
+        thread.start()
+        wait_until(lambda thread=thread: not thread.is_alive())
+    assert answers[0] == answers[1]
+
+
+@main_goroutine
+def test_trace_functions_of_threading_apply():
+    calls = []
+
+    def trace(frame, event, argument):
+        calls.append(frame.f_code.co_name)
+
+    def traced_function():
+        pass
+
+    threading.settrace(trace)
+    try:
+        assert threading.gettrace() is trace
+        started(traced_function).join()
+    finally:
+        threading.settrace(None)
+    assert calls.count("traced_function") == 1
+
+
+@main_goroutine
+def test_thread_locals():
+    here = threading.local()
+    here.value = "main"
+    seen = []
+
+    def work(n):
+        assert not hasattr(here, "value")
+        here.value = n
+        offset.gosched()
+        seen.append(here.value)
+
+    threads = [started(work, n) for n in range(5)]
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == list(range(5))
+    assert here.value == "main"
+
+
+def test_stack_size():
+    default = offset.runtime.set_stack_size(1 << 20)
+    offset.runtime.set_stack_size(default)
+    try:
+        assert threading.stack_size(8 << 20) == 0
+        assert offset.runtime.set_stack_size(8 << 20) == 8 << 20
+        # Never smaller than offset's own.
+        assert threading.stack_size(64 << 10) == 8 << 20
+        assert offset.runtime.set_stack_size(default) == default
+        with pytest.raises(ValueError, match="size"):
+            threading.stack_size(4096)
+        assert threading.stack_size(8 << 20) == 64 << 10
+        # As the original: without an argument it sets the default.
+        assert threading.stack_size() == 8 << 20
+        assert original.stack_size() == 0
+    finally:
+        threading.stack_size(0)
+    assert offset.runtime.set_stack_size(default) == default
+
+
+@main_goroutine
+def test_ten_thousand_threads():
+    gate, count = threading.Event(), threading.Semaphore(0)
+
+    def work():
+        gate.wait()
+        count.release()
+
+    before = time.thread_time
+    threads = [started(work) for _ in range(10_000)]
+    assert threading.active_count() > 10_000
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert count._value == 10_000
+    assert before is time.thread_time
+
+
+# ---- what waits ------------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_each_wait_parks_only_its_goroutine():
+    """Many wait for one thing, on fewer OS threads than there are waiters."""
+    event, condition = threading.Event(), threading.Condition()
+    semaphore, barrier = threading.Semaphore(0), threading.Barrier(51)
+
+    def wait_for_condition():
+        with condition:
+            condition.wait()
+
+    for wait, release in [
+        (event.wait, event.set),
+        (wait_for_condition, lambda: (condition.acquire(), condition.notify_all(), condition.release())),
+        (semaphore.acquire, lambda: semaphore.release(50)),
+        (barrier.wait, barrier.wait),
+    ]:
+        waiting = [go_parked(wait) for _ in range(50)]
+        release()
+        wait_ended(*waiting)
+
+
+@main_goroutine
+def test_notifications_wake_in_order():
+    condition, order = threading.Condition(), []
+
+    def wait(n):
+        with condition:
+            condition.wait()
+            order.append(n)
+
+    waiting = [go_parked(wait, n) for n in range(6)]
+    for n in (1, 2, 3):
+        with condition:
+            condition.notify(n)
+    wait_ended(*waiting)
+    assert order == list(range(6))
+
+
+@main_goroutine
+def test_a_timer():
+    fired = makechan(1)
+    timer = threading.Timer(0.001, fired.send, ["fired"])
+    assert isinstance(timer, original.Timer)
+    timer.start()
+    assert fired.recv(timeout=PATIENCE) == "fired"
+    timer.join()
+    late = threading.Timer(3600, fired.send, ["late"])
+    late.start()
+    late.cancel()
+    late.join()
+    assert not len(fired)
+
+
+def test_a_wait_for_ever_is_a_deadlock():
+    ended = run_script(
+        """
+        import re
+        import offset
+        from offset.syscall import queue, threading
+
+        def main():
+            threading.Thread(target=queue.SimpleQueue().get).start()
+            threading.Event().wait()
+
+        try:
+            offset.run(main)
+        except offset.DeadlockError as error:
+            print(len(re.findall(r"^goroutine \\d+ \\[", str(error), re.MULTILINE)), "threading.py" in str(error))
+        """
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "2 True\n", "")
+
+
+def test_nothing_needs_goroutines():
+    """In a program that has none, but for its threads."""
+    ended = run_script(
+        """
+        from offset import runtime
+        from offset.syscall import queue, threading
+
+        lock, ready = threading.RLock(), threading.Event()
+        with lock, lock:
+            ready.set()
+        assert ready.wait(1) and threading.current_thread() is threading.main_thread()
+        items = queue.Queue()
+        items.put(1)
+        print(items.get(), runtime.num_goroutine(), threading.enumerate())
+        """
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("1 0 [<_MainThread(MainThread, started ")
+
+
+def test_ctrl_c_ends_a_wait_in_the_main_thread():
+    ended = run_script(
+        """
+        import os, signal
+        from offset.syscall import threading
+
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "interrupted\n", "")
