@@ -28,7 +28,10 @@ def in_and_out(function):
 
 
 def test_the_names_are_those_of_the_original():
-    assert set(original.__all__) | {"GoroutineExecutor"} == set(futures.__all__)
+    # `InvalidStateError` is not in that of 3.11, though in the module.
+    assert set(futures.__all__) - {"InvalidStateError"} == {*original.__all__, "GoroutineExecutor"} - {
+        "InvalidStateError"
+    }
     for name in futures.__all__:
         assert hasattr(futures, name)
     assert issubclass(futures.Future, original.Future)

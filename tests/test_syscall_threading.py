@@ -11,12 +11,21 @@ import inspect
 import pickle
 import sys
 import threading as original
-import time
 import weakref
 
 import offset
 import pytest
-from helpers import PATIENCE, Thread, go_parked, main_goroutine, run_script, wait_ended, wait_parked, wait_until
+from helpers import (
+    FREE_THREADED,
+    PATIENCE,
+    Thread,
+    go_parked,
+    main_goroutine,
+    run_script,
+    wait_ended,
+    wait_parked,
+    wait_until,
+)
 from offset import go, makechan
 from offset.syscall import threading
 
@@ -44,7 +53,8 @@ def test_signatures_are_the_originals():
                 expected = inspect.signature(value)
             except ValueError:
                 continue
-            if name != "get_ident":
+            # The test runner has put a hook of its own there.
+            if name not in ("get_ident", "excepthook"):
                 assert inspect.signature(twin) == expected, name
         elif inspect.isclass(value) and not issubclass(value, BaseException) and value is not original.local:
             for method, function in vars(value).items():
@@ -704,21 +714,21 @@ def test_stack_size():
 
 
 @main_goroutine
-def test_ten_thousand_threads():
+def test_thousands_of_threads():
+    # Without the GIL each takes 300 KB once it has worked.
+    many = 500 if FREE_THREADED else 10_000
     gate, count = threading.Event(), threading.Semaphore(0)
 
     def work():
         gate.wait()
         count.release()
 
-    before = time.thread_time
-    threads = [started(work) for _ in range(10_000)]
-    assert threading.active_count() > 10_000
+    threads = [started(work) for _ in range(many)]
+    assert threading.active_count() > many
     gate.set()
     for thread in threads:
         thread.join()
-    assert count._value == 10_000
-    assert before is time.thread_time
+    assert count._value == many
 
 
 # ---- what waits ------------------------------------------------------------------------------

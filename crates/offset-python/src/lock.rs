@@ -423,20 +423,13 @@ fn context(enter: NoArgs, exit: Fast) -> [PyMethodDef; 3] {
 
 fn slots(repr: unsafe extern "C" fn(Object) -> Object) -> Vec<(c_int, *mut std::ffi::c_void)> {
     let weak = crate::goroutine::weak_member(std::mem::offset_of!(LockObject, weak));
-    vec![
-        slot!(Py_tp_new, new),
-        slot!(Py_tp_dealloc, dealloc),
-        slot!(Py_tp_repr, repr),
-        slot!(Py_tp_members, weak),
-    ]
+    vec![slot!(Py_tp_new, new), slot!(Py_tp_dealloc, dealloc), slot!(Py_tp_repr, repr), slot!(Py_tp_members, weak)]
 }
 
 /// Adds the types to the module.
 pub(crate) unsafe fn register(module: Object) -> bool {
-    let mut methods = vec![
-        no_args(c"_release_save", release, SAVE),
-        one_arg(c"_acquire_restore", acquire_restore, RESTORE),
-    ];
+    let mut methods =
+        vec![no_args(c"_release_save", release, SAVE), one_arg(c"_acquire_restore", acquire_restore, RESTORE)];
     for name in [c"acquire", c"acquire_lock"] {
         methods.push(fast(name, acquire, ACQUIRE));
     }

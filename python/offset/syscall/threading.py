@@ -135,6 +135,7 @@ def _start_goroutine(thread, bootstrap):
 
 def _main(thread, bootstrap):
     """Be the thread: the function of its goroutine."""
+    _runtime.current().name = thread.name
     handle = _handle_of(thread)
     if handle is not None:
         handle.ident = get_ident()
