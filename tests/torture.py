@@ -38,8 +38,8 @@ from offset import GoroutineExit, go, gosched, makechan, nilchan, runtime, selec
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
-# There a task that dies on another thread than its own is seen by the collector, and by `asyncio.all_tasks`, while it dies: plain
-# threads crash, too (python/cpython#153809).
+# There a task that dies on another thread than its own is seen by the collector, and by `asyncio.all_tasks`, while it
+# dies: plain threads crash, too (python/cpython#153809).
 TASKS_DIE_UNSAFELY = FREE_THREADED and sys.version_info < (3, 15)
 
 WORKERS = 60

@@ -266,8 +266,8 @@ class TLSConn(Conn):
                             with self._state:
                                 self._say_goodbye()
                         self._flush()
-                        # Session tickets, say, that nobody has read: the system would answer them with a reset, and drop
-                        # what it has not sent yet.
+                        # Session tickets, say, that nobody has read: the system would answer them with a reset, and
+                        # drop what it has not sent yet.
                         self._sock.recv(_CHUNK)
                 finally:
                     self._writing.unlock()

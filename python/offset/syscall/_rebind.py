@@ -46,9 +46,21 @@ PROXIES: dict[str, str] = {
         "concurrent.futures._base",
         "concurrent.futures.process",
         "concurrent.futures.thread",
+        "http",
+        "http.client",
+        "http.server",
+        "os",
         "queue",
+        "select",
+        "selectors",
+        "socket",
+        "socketserver",
+        "ssl",
+        "subprocess",
         "threading",
         "time",
+        "urllib",
+        "urllib.request",
     )
 }
 """The modules that have a proxy, and where it is."""

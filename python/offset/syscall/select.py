@@ -11,11 +11,9 @@ import errno as _errno
 import math as _math
 import os as _os
 import select as _original
-from select import *
 
 from offset import _runtime
-
-globals().update({name: value for name, value in vars(_original).items() if not name.startswith("__")})
+from offset.syscall import _rebind
 
 # What `select` means by readable and writable, as the Linux kernel has it.
 _READABLE = _original.POLLIN | _original.POLLHUP | _original.POLLERR
@@ -171,8 +169,9 @@ class epoll:
         self.close()
 
 
-class _Poll:
-    """What `poll()` gives. See `select.poll`."""
+# A class, as a function would be bound where a class has it for an attribute (`selectors`).
+class poll:
+    """An object that waits for descriptors. See `select.poll`."""
 
     def __init__(self):
         self._masks = {}
@@ -218,6 +217,4 @@ def _mask(mask):
     return mask
 
 
-def poll():
-    """Make an object that waits for descriptors. See `select.poll`."""
-    return _Poll()
+_rebind.rebind(_original, globals(), replace={"epoll": epoll, "poll": poll, "select": select})

@@ -1,3 +1,3 @@
-"""The standard module `selectors` for goroutines: `select` parks only the goroutine."""
+"""`selectors` for goroutines: what waits parks only the goroutine."""
 
 from selectors import *

@@ -14,13 +14,12 @@ import errno as _errno
 import functools as _functools
 import os as _os
 import socket as _original
-from socket import *
 
 from offset import _runtime
-from offset.syscall._here import bind as _bind
+from offset.syscall import _rebind
 
-globals().update({name: value for name, value in vars(_original).items() if not name.startswith("__")})
-__all__ = list(_original.__all__)
+_AF_INET, _AF_INET6, _AF_UNIX = _original.AF_INET, _original.AF_INET6, _original.AF_UNIX
+_MSG_DONTWAIT = _original.MSG_DONTWAIT
 
 _Plain = _original.socket
 
@@ -53,7 +52,7 @@ class socket(_Plain):
     def _reading(self, flags, operation, *args):
         """Call `operation(*args)`, again each time that something has come, until it does not block."""
         limit = self._limit
-        if limit == 0.0 or flags & MSG_DONTWAIT:
+        if limit == 0.0 or flags & _MSG_DONTWAIT:
             return operation(*args)
         deadline = None if limit is None else _runtime.now() + limit
         while True:
@@ -66,7 +65,7 @@ class socket(_Plain):
     def _writing(self, flags, operation, *args):
         """Call `operation(*args)`, again each time that there is room, until it does not block."""
         limit = self._limit
-        if limit == 0.0 or flags & MSG_DONTWAIT:
+        if limit == 0.0 or flags & _MSG_DONTWAIT:
             return operation(*args)
         deadline = None if limit is None else _runtime.now() + limit
         while True:
@@ -100,7 +99,7 @@ class socket(_Plain):
 
     def recv(self, bufsize, flags=0, /):
         limit = self._limit
-        if limit == 0.0 or flags & MSG_DONTWAIT:
+        if limit == 0.0 or flags & _MSG_DONTWAIT:
             return super().recv(bufsize, flags)
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
@@ -108,7 +107,7 @@ class socket(_Plain):
 
     def recv_into(self, buffer, nbytes=0, flags=0):
         limit = self._limit
-        if limit == 0.0 or flags & MSG_DONTWAIT:
+        if limit == 0.0 or flags & _MSG_DONTWAIT:
             return super().recv_into(buffer, nbytes, flags)
         if nbytes < 0:
             raise ValueError("negative buffersize in recv_into")
@@ -131,19 +130,19 @@ class socket(_Plain):
 
     def send(self, data, flags=0, /):
         limit = self._limit
-        if limit == 0.0 or flags & MSG_DONTWAIT:
+        if limit == 0.0 or flags & _MSG_DONTWAIT:
             return super().send(data, flags)
         return (self._waiter or self._fd()).send(data, flags, limit)
 
     def sendall(self, data, flags=0, /):
         limit = self._limit
-        if limit == 0.0 or flags & MSG_DONTWAIT:
+        if limit == 0.0 or flags & _MSG_DONTWAIT:
             return super().sendall(data, flags)
         (self._waiter or self._fd()).sendall(data, flags, limit)
         return None
 
     def sendto(self, data, *args):
-        if args and isinstance(args[-1], tuple) and self.family in (AF_INET, AF_INET6):
+        if args and isinstance(args[-1], tuple) and self.family in (_AF_INET, _AF_INET6):
             args = (*args[:-1], self._found(args[-1]))
         flags = args[0] if len(args) > 1 and isinstance(args[0], int) else 0
         return self._writing(flags, super().sendto, data, *args)
@@ -207,14 +206,14 @@ class socket(_Plain):
 
     def _finish_connect(self, address):
         """Connect, and give the number of the error, 0 for none."""
-        if isinstance(address, tuple) and self.family in (AF_INET, AF_INET6) and len(address) > 1:
+        if isinstance(address, tuple) and self.family in (_AF_INET, _AF_INET6) and len(address) > 1:
             address = self._found(address)
         result = super().connect_ex(address)
         limit = self._limit
         if result not in _UNDER_WAY or limit == 0.0:
             return result
         deadline = None if limit is None else _runtime.now() + limit
-        while result == _errno.EAGAIN and self.family == AF_UNIX:
+        while result == _errno.EAGAIN and self.family == _AF_UNIX:
             # The listener's queue is full, and the system does not tell when it has room.
             if deadline is not None and _runtime.now() >= deadline:
                 return _TIMED_OUT
@@ -225,7 +224,7 @@ class socket(_Plain):
                 self._fd().wait_write(None if deadline is None else deadline - _runtime.now())
             except TimeoutError:
                 return _TIMED_OUT
-            result = self.getsockopt(SOL_SOCKET, SO_ERROR)
+            result = self.getsockopt(_original.SOL_SOCKET, _original.SO_ERROR)
             if result == 0:
                 # An edge may come before the end.
                 result = super().connect_ex(address)
@@ -246,7 +245,7 @@ class socket(_Plain):
         number, address = self._reading(0, self._accept)
         made = socket(self.family, self.type, self.proto, fileno=number)
         # As the original: it blocks unless there is a default, whatever this one does.
-        if getdefaulttimeout() is None and self._limit:
+        if _original.getdefaulttimeout() is None and self._limit:
             made.setblocking(True)
         return made, address
 
@@ -266,13 +265,11 @@ class socket(_Plain):
 
 _TIMED_OUT = -1
 
-SocketType = _original.SocketType
-
 
 def _literal(host):
-    for family in (AF_INET, AF_INET6):
+    for family in (_AF_INET, _AF_INET6):
         try:
-            inet_pton(family, host.partition("%")[0])
+            _original.inet_pton(family, host.partition("%")[0])
         except (OSError, ValueError):
             continue
         return True
@@ -305,4 +302,16 @@ def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
     return _runtime.blocking(_original.getaddrinfo, host, port, family, type, proto, flags)
 
 
-_bind(_original, globals())
+_rebind.rebind(
+    _original,
+    globals(),
+    replace={
+        "socket": socket,
+        "getaddrinfo": getaddrinfo,
+        "gethostbyaddr": gethostbyaddr,
+        "gethostbyname": gethostbyname,
+        "gethostbyname_ex": gethostbyname_ex,
+        "getnameinfo": getnameinfo,
+    },
+    keep=["SocketType"],
+)

@@ -10,16 +10,10 @@ when it has come.
 from __future__ import annotations
 
 import ssl as _original
-from ssl import *
 
 from offset import _runtime
+from offset.syscall import _rebind
 from offset.syscall import socket as _sockets
-from offset.syscall._here import bind as _bind
-
-globals().update({name: value for name, value in vars(_original).items() if not name.startswith("__")})
-
-socket = _sockets.socket
-create_connection = _sockets.create_connection
 
 
 class SSLSocket(_original.SSLSocket, _sockets.socket):
@@ -33,9 +27,9 @@ class SSLSocket(_original.SSLSocket, _sockets.socket):
         while True:
             try:
                 return operation(*args)
-            except SSLWantReadError:
+            except _original.SSLWantReadError:
                 wait = self._fd().wait_read
-            except SSLWantWriteError:
+            except _original.SSLWantWriteError:
                 wait = self._fd().wait_write
             try:
                 wait(None if deadline is None else deadline - _runtime.now())
@@ -78,6 +72,4 @@ class SSLContext(_original.SSLContext):
         return super().wrap_socket(sock, *args, **kwargs)
 
 
-_bind(_original, globals())
-if "_create_default_https_context" in vars(_original):
-    _create_default_https_context = create_default_context
+_rebind.rebind(_original, globals(), proxies=["socket"], replace={"SSLSocket": SSLSocket, "SSLContext": SSLContext})

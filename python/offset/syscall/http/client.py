@@ -1,0 +1,8 @@
+"""`http.client` whose connections park only the goroutine: a rebound copy over `offset.syscall.socket` and `ssl`."""
+
+import http.client as _original
+import ssl as _ssl  # noqa: F401 - has a proxy, which takes its place
+
+from offset.syscall import _rebind
+
+_rebind.rebind(_original, globals(), proxies=["socket", "ssl"])

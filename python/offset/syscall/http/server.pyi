@@ -1,0 +1,3 @@
+"""`http.server` for goroutines: what waits parks only the goroutine."""
+
+from http.server import *

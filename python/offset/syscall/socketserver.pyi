@@ -1,0 +1,3 @@
+"""`socketserver` for goroutines: what waits parks only the goroutine."""
+
+from socketserver import *

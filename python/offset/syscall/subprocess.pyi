@@ -1,0 +1,3 @@
+"""`subprocess` for goroutines: what waits parks only the goroutine."""
+
+from subprocess import *

@@ -1,0 +1,3 @@
+"""`urllib`, whose `request` has a proxy."""
+
+from offset.syscall.urllib import request as request

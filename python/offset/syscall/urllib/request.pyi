@@ -1,0 +1,3 @@
+"""`urllib.request` for goroutines: what waits parks only the goroutine."""
+
+from urllib.request import *
