@@ -31,6 +31,7 @@ MODULES = [
     "offset.os",
     "offset.os.signal",
     "offset.runtime",
+    "offset.patch",
     "offset.syscall",
 ]
 

@@ -8,7 +8,8 @@ A map of the package:
 * `offset.io`: pipes, copying, buffered readers and writers;
 * `offset.os.signal`: signals as values on channels;
 * `offset.runtime`: what the scheduler does and how to steer it;
-* `offset.syscall`: calls that block, run outside the scheduler.
+* `offset.syscall`: calls that block, run outside the scheduler, and the standard library's modules for goroutines.
+* `offset.patch`: copies of libraries over those modules.
 
 Durations are seconds everywhere, as `float` or `datetime.timedelta`. Every blocking call takes
 `timeout=None` and raises `TimeoutError` when the time is over.
@@ -99,3 +100,12 @@ set_uncaught(_failure.uncaught)
 set_started_hook(_exit.started)
 
 del set_started_hook, set_uncaught
+
+
+def __getattr__(name: str) -> object:
+    # What few programs need is imported when it is asked for.
+    if name == "patch":
+        import importlib
+
+        return importlib.import_module("offset.patch")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from offset import io as io
 from offset import os as os
+from offset import patch as patch
 from offset import runtime as runtime
 from offset import sync as sync
 from offset import syscall as syscall

@@ -1,0 +1,201 @@
+"""Copies of pure-Python libraries in which the standard library's modules that wait are offset's proxies.
+
+`patched_import("requests")` gives a copy of the library that nobody else sees: its modules are loaded once more, under
+a private import in which `socket` means `offset.syscall.socket`, and so on. The library itself, the standard library
+and `sys.modules` stay as they are. Nothing is ever patched by an import of offset.
+
+Which modules are copied: those that are named, and what they import from outside the standard library, as far as it is
+written in Python. Extension modules, and the standard library's own modules that are not named, are shared with all.
+
+Invariants: a world is a table of copies that know only each other, one for each call; a copy is in the table before its
+code runs, so modules may import each other.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from offset._runtime import RLock
+from offset.syscall import _rebind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Replacement", "patched", "patched_import", "report"]
+
+
+class Replacement(NamedTuple):
+    """What stands for another module somewhere."""
+
+    module: str
+    """The copy in which it does, by the name of its original."""
+    name: str
+    """The module of the standard library that the code asked for."""
+    proxy: str
+    """The proxy that it got."""
+
+
+# Where what was replaced, in the order of happening: the fields of `Replacement`.
+_replacements: dict[tuple[str, str, str], None] = {}
+
+
+def patched_import(name: str) -> types.ModuleType:
+    """Import a copy of a library that is bound to the proxies of `offset.syscall`.
+
+    Each call makes a copy of its own, with all that the library imports from outside the standard library: classes of
+    two copies are different ones. A module of the standard library may be named, too (`smtplib`). Raises ImportError if
+    there is no such module, and TypeError if it is not written in Python.
+    """
+    return patched(name)[0]
+
+
+def patched(*names: str) -> tuple[types.ModuleType, ...]:
+    """Import copies of several libraries that share what they import, as `patched_import` does of one."""
+    if not names:
+        raise TypeError("patched() needs the name of a module at least")
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"patched() takes names of modules, not {type(name).__name__}")
+        if name in _rebind.PROXIES:
+            raise ValueError(f"{name} has a proxy: import {_rebind.PROXIES[name]}")
+    world = _World(names)
+    return tuple(world.load_named(name) for name in names)
+
+
+def report() -> list[Replacement]:
+    """Tell what was replaced where so far, in the order of happening."""
+    return [Replacement(*fields) for fields in list(_replacements)]
+
+
+class _World:
+    """One table of copies."""
+
+    def __init__(self, named: Sequence[str]) -> None:
+        self.named = frozenset(named)
+        self.copies: dict[str, types.ModuleType] = {}
+        # Held while code of a copy runs on behalf of an import: another goroutine must not see a module half made.
+        self.lock = RLock()
+        self.builtins = {**vars(builtins), "__import__": self.import_}
+
+    def load_named(self, name: str) -> types.ModuleType:
+        """Give the copy of a module that the user has named."""
+        module = self.load(name)
+        if self.copies.get(name) is not module:
+            raise TypeError(f"{name} is not written in Python, or is built into the interpreter: it cannot be copied")
+        return module
+
+    def load(self, name: str) -> types.ModuleType:
+        """Give what a name stands for in this world: a proxy, a copy, or the module itself."""
+        if name in _rebind.PROXIES:
+            return _rebind.proxy(name)
+        with self.lock:
+            known = self.copies.get(name)
+            if known is not None:
+                return known
+            parent, _, last = name.rpartition(".")
+            if parent:
+                # The parent's code comes first, and may load this one.
+                self.load(parent)
+                if name in self.copies:
+                    return self.copies[name]
+            spec = self.find(name)
+            if spec is None:
+                return importlib.import_module(name)
+            module = self.copy(name, spec)
+            if parent in self.copies:
+                setattr(self.copies[parent], last, module)
+            return module
+
+    def find(self, name: str) -> importlib.machinery.ModuleSpec | None:
+        """Give the spec of a module that is to be copied; None for one that is shared with everybody."""
+        top = name.partition(".")[0]
+        if top in sys.stdlib_module_names and not any(
+            name == each or name.startswith(f"{each}.") for each in self.named
+        ):
+            return None
+        parent = name.rpartition(".")[0]
+        if parent and parent not in self.copies:
+            return None
+        spec = importlib.util.find_spec(name) if not parent else self.find_in(self.copies[parent], name)
+        if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            return None
+        return spec
+
+    @staticmethod
+    def find_in(package: types.ModuleType, name: str) -> importlib.machinery.ModuleSpec | None:
+        """Find a module of a package without importing the package itself."""
+        path = getattr(package, "__path__", None)
+        if path is None:
+            return None
+        return importlib.machinery.PathFinder.find_spec(name, path)
+
+    def copy(self, name: str, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        """Load a module once more."""
+        module = importlib.util.module_from_spec(spec)
+        vars(module)["__builtins__"] = self.builtins
+        loader = spec.loader
+        assert isinstance(loader, importlib.machinery.SourceFileLoader)
+        code = loader.get_code(name)
+        if code is None:
+            raise ImportError(f"there is no code of {name}", name=name)
+        self.copies[name] = module
+        try:
+            exec(code, vars(module))
+        except BaseException:
+            del self.copies[name]
+            raise
+        # The code may have put something else in its place, as it could in `sys.modules`.
+        return self.copies[name]
+
+    def import_(
+        self,
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> types.ModuleType:
+        """What an `import` statement in a copy does."""
+        importer = str((globals or {}).get("__name__", "?"))
+        if level:
+            package = str((globals or {}).get("__package__") or importer)
+            name = importlib.util.resolve_name("." * level + name, package)
+        module = self.load(name)
+        self.note(importer, name)
+        if not fromlist:
+            # `import a.b` binds a.
+            return module if level else self.load(name.partition(".")[0])
+        if hasattr(module, "__path__"):
+            for item in fromlist:
+                if item == "*":
+                    self.load_all(module, name)
+                elif not hasattr(module, item) or f"{name}.{item}" in _rebind.PROXIES:
+                    self.load_item(name, item)
+        return module
+
+    def load_all(self, module: types.ModuleType, name: str) -> None:
+        """Load the modules that a package's `__all__` names."""
+        for item in getattr(module, "__all__", ()):
+            if not hasattr(module, item):
+                self.load_item(name, item)
+
+    def load_item(self, package: str, item: str) -> None:
+        """Load a module of a package, if there is such a one; the statement says what is missing otherwise."""
+        full = f"{package}.{item}"
+        try:
+            self.load(full)
+        except ModuleNotFoundError as error:
+            if error.name != full:
+                raise
+
+    @staticmethod
+    def note(importer: str, name: str) -> None:
+        """Take note of a proxy that was given."""
+        if name in _rebind.PROXIES:
+            _replacements.setdefault((importer, name, _rebind.PROXIES[name]))

@@ -1,0 +1,209 @@
+"""`offset.patch`: copies of libraries that are bound to the proxies.
+
+Invariants: the original, `sys.modules` and the standard library stay as they were; a copy gets proxies however it
+imports them; two copies have nothing in common but what is not copied.
+"""
+
+from __future__ import annotations
+
+import http.server
+import importlib
+import json
+import socket
+import sys
+import textwrap
+
+import pytest
+from helpers import PATIENCE, main_goroutine, wait_ended
+from offset import go, patch
+from offset.syscall import _rebind, threading
+from offset.syscall import socket as proxied_socket
+from offset.syscall import time as proxied_time
+from offset.syscall.http import server
+
+# What a proxy makes when it is imported is no test's.
+for _name in _rebind.PROXIES:
+    _rebind.proxy(_name)
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """Give a function that writes a module of a library that can be imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(path, text):
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text), encoding="utf-8")
+
+    yield write
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("lib", "other")]:
+        del sys.modules[name]
+
+
+def test_each_way_to_import(library):
+    library(
+        "lib/__init__.py",
+        """
+        import socket, time as clock
+        import os.path
+        import http.client
+        from socket import create_connection, socket as Socket
+        from urllib import request
+        from . import inner
+        from .inner import deep
+        from lib.inner.deep import found
+
+        def later():
+            import socket
+            import concurrent.futures
+            from http import client
+            return socket, concurrent.futures, client
+        """,
+    )
+    library("lib/inner/__init__.py", "from ..inner.deep import *\n__all__ = ['deep']\n")
+    library("lib/inner/deep.py", "import select\nfound = select.select\n")
+    lib = patch.patched_import("lib")
+    assert lib.socket is proxied_socket
+    assert lib.clock is proxied_time
+    assert lib.create_connection is proxied_socket.create_connection
+    assert lib.Socket is proxied_socket.socket
+    assert lib.os.__name__ == "offset.syscall.os"
+    assert lib.os.path is importlib.import_module("os.path")
+    assert lib.http.client.__name__ == "offset.syscall.http.client"
+    assert lib.request.__name__ == "offset.syscall.urllib.request"
+    assert lib.found.__module__ == "offset.syscall.select"
+    assert lib.inner.deep is lib.deep
+    assert [module.__name__ for module in lib.later()] == [
+        "offset.syscall.socket",
+        "offset.syscall.concurrent.futures",
+        "offset.syscall.http.client",
+    ]
+
+
+def test_the_original_is_left_alone(library):
+    library("lib/__init__.py", "import socket\nfrom lib import part\n")
+    library("lib/part.py", "class Kind: pass\n")
+    before = set(sys.modules)
+    copy = patch.patched_import("lib")
+    assert {name for name in sys.modules if name not in before and name.startswith("lib")} == set()
+    original = importlib.import_module("lib")
+    assert original.socket is socket
+    assert original is not copy
+    assert original.part.Kind is not copy.part.Kind
+    again = patch.patched_import("lib")
+    assert again.part is not copy.part
+
+
+def test_libraries_that_import_each_other(library):
+    library("lib/__init__.py", "import other\nvalue = 1\nfrom other import value as theirs\n")
+    library("other.py", "import lib\nvalue = 2\ndef ours(): return lib.value\n")
+    lib, other = patch.patched("lib", "other")
+    assert lib.other is other
+    assert other.lib is lib
+    assert (lib.theirs, other.ours()) == (2, 1)
+
+
+def test_what_is_shared(library):
+    library("lib.py", "import json, logging, _socket, collections.abc\n")
+    lib = patch.patched_import("lib")
+    assert lib.json is json
+    assert lib.logging is importlib.import_module("logging")
+    assert lib._socket is importlib.import_module("_socket")
+
+
+def test_a_module_of_the_standard_library(library):
+    smtplib = patch.patched_import("smtplib")
+    assert smtplib.socket is proxied_socket
+    assert importlib.import_module("smtplib").socket is socket
+    with pytest.raises(importlib.import_module("smtplib").SMTPException):
+        raise importlib.import_module("smtplib").SMTPException
+
+
+def test_what_cannot_be_copied(library):
+    library("lib/__init__.py", "")
+    with pytest.raises(ValueError, match=r"import offset\.syscall\.socket"):
+        patch.patched_import("socket")
+    with pytest.raises(TypeError, match="not written in Python"):
+        patch.patched_import("_socket")
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        patch.patched_import("no_such_library")
+    with pytest.raises(ModuleNotFoundError, match=r"lib\.missing"):
+        patch.patched_import("lib.missing")
+    with pytest.raises(TypeError, match="names of modules"):
+        patch.patched_import(json)
+    with pytest.raises(TypeError, match="at least"):
+        patch.patched()
+
+
+def test_an_error_in_the_library_is_the_users(library):
+    library("lib/__init__.py", "from lib.part import nothing\n")
+    library("lib/part.py", "")
+    with pytest.raises(ImportError, match="nothing"):
+        patch.patched_import("lib")
+    library("lib/__init__.py", "1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        patch.patched_import("lib")
+    library("lib/__init__.py", "import lib.part, no_such_library\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        patch.patched_import("lib")
+
+
+def test_the_report(library):
+    library("lib/__init__.py", "import lib.part\nimport time\n")
+    library("lib/part.py", "import queue\n")
+    for _ in range(2):
+        patch.patched_import("lib")
+        for expected in (("lib.part", "queue", "offset.syscall.queue"), ("lib", "time", "offset.syscall.time")):
+            assert patch.report().count(expected) == 1
+    assert patch.report()[0].proxy.startswith("offset.syscall.")
+
+
+# ---- a library of many users -----------------------------------------------------------------
+
+
+class Together(server.BaseHTTPRequestHandler):
+    """Answers no request before so many have come."""
+
+    protocol_version = "HTTP/1.1"
+    meeting = None
+
+    def do_GET(self):
+        self.meeting.wait(PATIENCE)
+        body = self.path.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.leaves("objects")
+@main_goroutine
+def test_requests_in_goroutines():
+    pytest.importorskip("requests")
+
+    class Server(server.ThreadingHTTPServer):
+        request_queue_size = 100
+
+    assert issubclass(Server, http.server.HTTPServer)
+    requests = patch.patched_import("requests")
+    Together.meeting = threading.Barrier(30)
+    texts = set()
+    with Server(("127.0.0.1", 0), Together) as serving:
+        loop = go(serving.serve_forever, 0.01)
+        url = f"http://127.0.0.1:{serving.server_address[1]}"
+
+        def get(number):
+            with requests.Session() as session:
+                texts.add(session.get(f"{url}/{number}", timeout=PATIENCE).text)
+
+        wait_ended(*[go(get, number) for number in range(30)])
+        Together.meeting = None
+        serving.shutdown()
+        wait_ended(loop)
+    assert texts == {f"/{number}" for number in range(30)}
+    with pytest.raises(requests.exceptions.ConnectionError):
+        requests.get(url, timeout=PATIENCE)
