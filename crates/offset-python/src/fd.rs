@@ -214,7 +214,9 @@ fn raw_read(number: RawFd, kind: Kind, to: *mut u8, size: usize, flags: c_int) -
     unsafe {
         match kind {
             Kind::File => libc::read(number, to.cast(), size),
-            Kind::Stream | Kind::Ragged | Kind::Socket => libc::recv(number, to.cast(), size, flags | libc::MSG_DONTWAIT),
+            Kind::Stream | Kind::Ragged | Kind::Socket => {
+                libc::recv(number, to.cast(), size, flags | libc::MSG_DONTWAIT)
+            }
         }
     }
 }
@@ -502,9 +504,8 @@ unsafe extern "C" fn lock_write(object: Object, _: Object) -> Object {
             let error = if error == WaitError::Cancelled { FdError::Cancelled } else { FdError::TimedOut };
             return fail(object, error.into(), "write");
         }
-        let result = core(object).run(Direction::Write, None, |number| {
-            call(|| libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) as isize)
-        });
+        let result = core(object)
+            .run(Direction::Write, None, |number| call(|| libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) as isize));
         match settle(result) {
             Ok(copy) => int(copy as u64),
             Err(failure) => {
@@ -707,7 +708,7 @@ unsafe fn birth(class: *mut PyTypeObject, args: Object, kwargs: Object, plain: b
         std::ptr::write(&raw mut (*object).core, Some(core));
         std::ptr::write(&raw mut (*object).writing, Mutex::default());
         let kind = kind_of(number);
-        (*object).kind = if plain && kind == Kind::Stream { Kind::Socket } else { kind };
+        (*object).kind = if plain && matches!(kind, Kind::Stream | Kind::Ragged) { Kind::Socket } else { kind };
         (*object).plain = plain;
         object.cast()
     }
