@@ -10,7 +10,6 @@ import os
 import random
 import re
 import threading
-import time
 import weakref
 
 import offset
@@ -365,29 +364,30 @@ def test_cancelling_goroutines_at_every_moment_of_their_lives() -> None:
         assert ends in ([], ["cancelled", "slept"])
 
 
-@main_goroutine
 def test_throwing_an_instance_at_every_moment_of_a_life() -> None:
-    # The world stops in between, where sections that run Python would end early.
-    choose, stop = random.Random(7), sync.atomic.Bool()
+    # The world stops in between, where sections that run Python would end early. In a small process, where that takes no time.
+    program = """
+import gc, random, threading, time
+from offset import go, gosched, nilchan, run, sync
+choose, stop = random.Random(7), sync.atomic.Bool()
 
-    def collect() -> None:
-        while not stop.load():
-            gc.collect(0)
-            # A world that stops again at once keeps those out for ever that wait to attach.
-            time.sleep(0.001)
+def collect():
+    while not stop.load():
+        gc.collect(0)
+        # A world that stopped again at once would let in few of those that wait to attach.
+        time.sleep(0.001)
 
-    collector = Thread(collect)
+def life(spins, inside, seen):
+    try:
+        inside.append(True)
+        gosched()
+        for _ in range(spins):
+            pass
+        nilchan.recv()
+    except KeyError as error:
+        seen.append(error)
 
-    def life(spins: int, inside: list[bool], seen: list[BaseException]) -> None:
-        try:
-            inside.append(True)
-            gosched()
-            for _ in range(spins):
-                pass
-            nilchan.recv()
-        except KeyError as error:
-            seen.append(error)
-
+def main():
     for number in range(300):
         error, inside, seen = KeyError(number), [], []
         goroutine = go(life, choose.randrange(2000), inside, seen)
@@ -395,10 +395,17 @@ def test_throwing_an_instance_at_every_moment_of_a_life() -> None:
             gosched()
         # It may be anywhere in its block, and waits for ever unless it gets this.
         goroutine.throw(error)
-        wait_ended(goroutine)
+        goroutine.join()
         assert seen == [error]
     stop.store(True)
-    collector.result()
+
+collector = threading.Thread(target=collect)
+collector.start()
+run(main)
+collector.join()
+print("all")
+"""
+    assert run_script(program) == (0, "all\n", "")
 
 
 # ---- failures --------------------------------------------------------------------------------
