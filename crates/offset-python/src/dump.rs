@@ -70,7 +70,7 @@ unsafe fn collect(wanted: Object, found: Object) -> bool {
     unsafe {
         let mut state = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
         while !state.is_null() {
-            let identity = int(shim::offset_thread_identity(state).into());
+            let identity = PyLong_FromUnsignedLong(shim::offset_thread_identity(state));
             let chosen = if identity.is_null() { -1 } else { PySet_Contains(wanted, identity) };
             let mut ok = chosen >= 0;
             if chosen > 0 {
