@@ -13,6 +13,7 @@
 use crate::clock::{self, Instant};
 use crate::fd::Shared;
 use crate::lock::{Lock, global};
+use crate::scheduler::runtime;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -134,7 +135,12 @@ impl Netpoll {
         }
         table.slots[index].entries.push(shared.clone());
         table.by_number.insert(number, index);
-        self.registered.fetch_add(1, Ordering::Relaxed);
+        let first = self.registered.fetch_add(1, Ordering::Relaxed) == 0;
+        drop(table);
+        if first {
+            // Machines that sleep already do so elsewhere.
+            runtime().poke();
+        }
         Ok(index)
     }
 
@@ -177,6 +183,13 @@ impl Netpoll {
         if let Some(mut visit) = self.enter() {
             visit.wait(Some(0));
             visit.deliver();
+            // Who went to sleep meanwhile found the poller taken, and sleeps elsewhere.
+            for processor in &runtime().processors {
+                let mut state = processor.lock();
+                if !state.polling {
+                    state.rouse();
+                }
+            }
         }
     }
 
