@@ -39,7 +39,7 @@ SOURCES := Cargo.toml Cargo.lock $(shell find crates -type f \
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # ---- the environment and the extension ---------------------------------------------------------
 
@@ -67,7 +67,7 @@ test: rust-test shim-test python-test ## the tests of the core, of the C shim, o
 
 # ---- tests -------------------------------------------------------------------------------------
 
-.PHONY: rust-test shim-test python-test matrix torture
+.PHONY: rust-test shim-test python-test cpython-tests matrix torture
 rust-test: $(VENV)/.python-$(TAG) ## the tests of the core, and of what Rust there is beside it
 	$(CARGO) test --workspace --target-dir $(TARGET_DIR) $(ARGS)
 
@@ -76,6 +76,9 @@ shim-test: $(VENV)/.python-$(TAG) ## the C shim by itself, against PYTHON
 
 python-test: build ## the tests of the package (ARGS= goes to pytest)
 	$(VPYTHON) -m pytest -q $(ARGS)
+
+cpython-tests: build ## the tests of the interpreter over the proxies (ARGS=queue: a group, a module or a test)
+	$(VPYTHON) tests/cpython/run.py $(ARGS)
 
 matrix: ## the tests of the package on every CPython found
 	.ci/matrix.sh

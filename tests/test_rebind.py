@@ -13,6 +13,7 @@ from offset.syscall import _rebind
 from offset.syscall import queue as queue_proxy
 from offset.syscall import threading as threading_proxy
 from offset.syscall.concurrent import futures as futures_proxy
+from offset.syscall.concurrent.futures import process as process_proxy
 
 ORIGINAL = '''
 """A module of every shape."""
@@ -58,13 +59,14 @@ def imports_threading():
     from threading import Event
     import concurrent.futures
     import queue, json
+    from concurrent.futures import process
 
     def deeper():
         import threading
 
         return threading
 
-    return local, Event, queue, json, deeper(), concurrent.futures
+    return local, Event, queue, json, deeper(), concurrent.futures, process
 
 
 def with_default(factory=threading.Event, *, other=helper, table=(helper, 1)):
@@ -338,7 +340,7 @@ def test_modules_and_names_from_them_are_proxies(copy):
 
 
 def test_imports_inside_functions_give_proxies(original, copy):
-    import concurrent.futures
+    import concurrent.futures.process
     import json
     import queue
     import threading
@@ -350,6 +352,7 @@ def test_imports_inside_functions_give_proxies(original, copy):
         json,
         threading_proxy,
         futures_proxy,
+        process_proxy,
     )
     assert original.imports_threading() == (
         threading,
@@ -358,6 +361,7 @@ def test_imports_inside_functions_give_proxies(original, copy):
         json,
         threading,
         concurrent.futures,
+        concurrent.futures.process,
     )
 
 

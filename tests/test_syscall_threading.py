@@ -141,6 +141,15 @@ def test_a_lock_is_taken_once():
     assert not lock.locked()
 
 
+def test_a_lock_is_made_as_the_original():
+    for arguments, keywords in [((), {}), ((1,), {}), ((), {"name": 1})]:
+        theirs = refusal(lambda: type(original.Lock(*arguments, **keywords)) and None)  # noqa: B023 - called at once
+        ours = refusal(lambda: type(threading.Lock(*arguments, **keywords)) and None)  # noqa: B023
+        assert ours == theirs
+    with pytest.raises(TypeError, match="base type"):
+        type("Mine", (threading.Lock,), {})
+
+
 @every_lock
 def test_how_a_lock_looks(make):
     lock = make()

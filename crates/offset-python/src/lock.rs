@@ -48,16 +48,42 @@ unsafe extern "C" {
     fn PyThread_get_thread_ident() -> std::ffi::c_ulong;
 }
 
-/// The constructor of `threading` takes arguments on some versions, and ignores them; so does this.
-unsafe extern "C" fn new(class: *mut PyTypeObject, _: Object, _: Object) -> Object {
+/// What `_thread` makes a lock with.
+const LOCK: &CStr = if cfg!(Py_3_13) { c"lock" } else { c"allocate_lock" };
+const RLOCK: &CStr = c"RLock";
+
+/// Arguments are refused where the original refuses them; a class over an RLock may take what it likes.
+unsafe fn new(class: *mut PyTypeObject, args: Object, kwargs: Object, factory: &CStr) -> Object {
     // SAFETY: the calling convention of tp_new.
     unsafe {
+        let is_subclass = (*class).tp_base != &raw mut PyBaseObject_Type;
+        if !is_subclass && (PyTuple_GET_SIZE(args) > 0 || (!kwargs.is_null() && PyDict_Size(kwargs) > 0)) {
+            let module = PyImport_ImportModule(c"_thread".as_ptr());
+            let make = if module.is_null() { NULL } else { PyObject_GetAttrString(module, factory.as_ptr()) };
+            Py_XDECREF(module);
+            let made = if make.is_null() { NULL } else { PyObject_Call(make, args, kwargs) };
+            Py_XDECREF(make);
+            if made.is_null() {
+                return NULL;
+            }
+            Py_DECREF(made);
+        }
         let object = allocate::<LockObject>(class);
         if !object.is_null() {
             std::ptr::write(&raw mut (*object).mutex, Mutex::default());
         }
         object.cast()
     }
+}
+
+unsafe extern "C" fn new_lock(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
+    // SAFETY: the calling convention of tp_new.
+    unsafe { new(class, args, kwargs, LOCK) }
+}
+
+unsafe extern "C" fn new_rlock(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
+    // SAFETY: the calling convention of tp_new.
+    unsafe { new(class, args, kwargs, RLOCK) }
 }
 
 unsafe extern "C" fn dealloc(object: Object) {
@@ -262,7 +288,7 @@ unsafe fn insist(mutex: &Mutex) -> bool {
 
 unsafe extern "C" fn acquire(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
     // SAFETY: the calling convention.
-    let Some(wish) = (unsafe { wish(c"allocate_lock", args, count, keywords) }) else { return NULL };
+    let Some(wish) = (unsafe { wish(LOCK, args, count, keywords) }) else { return NULL };
     take(&shell(object).mutex, &wish).map_or(NULL, boolean)
 }
 
@@ -274,7 +300,7 @@ unsafe extern "C" fn release(object: Object, _: Object) -> Object {
     match shell(object).mutex.unlock() {
         Ok(()) => none(),
         // SAFETY: attached.
-        Err(_) => unsafe { refuse(c"allocate_lock", c"release") },
+        Err(_) => unsafe { refuse(LOCK, c"release") },
     }
 }
 
@@ -323,7 +349,7 @@ fn rlock_take(it: &LockObject, wish: &Wish) -> Object {
 
 unsafe extern "C" fn rlock_acquire(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
     // SAFETY: the calling convention.
-    let Some(wish) = (unsafe { wish(c"RLock", args, count, keywords) }) else { return NULL };
+    let Some(wish) = (unsafe { wish(RLOCK, args, count, keywords) }) else { return NULL };
     rlock_take(shell(object), &wish)
 }
 
@@ -343,7 +369,7 @@ unsafe extern "C" fn rlock_release(object: Object, _: Object) -> Object {
     let it = shell(object);
     if !held_by_me(it) {
         // SAFETY: attached.
-        return unsafe { refuse(c"RLock", c"release") };
+        return unsafe { refuse(RLOCK, c"release") };
     }
     if it.count.load(Ordering::Relaxed) == 1 {
         rlock_free(it);
@@ -364,7 +390,7 @@ unsafe extern "C" fn rlock_release_save(object: Object, _: Object) -> Object {
     let owner = it.owner.load(Ordering::Relaxed);
     if owner == 0 {
         // SAFETY: attached.
-        return unsafe { refuse(c"RLock", c"_release_save") };
+        return unsafe { refuse(RLOCK, c"_release_save") };
     }
     let count = rlock_free(it);
     // SAFETY: attached; a tuple of new references, which it takes over.
@@ -421,7 +447,7 @@ fn context(enter: NoArgs, exit: Fast) -> [PyMethodDef; 3] {
     ]
 }
 
-fn slots(repr: unsafe extern "C" fn(Object) -> Object) -> Vec<(c_int, *mut std::ffi::c_void)> {
+fn slots(new: newfunc, repr: unsafe extern "C" fn(Object) -> Object) -> Vec<(c_int, *mut std::ffi::c_void)> {
     let weak = crate::goroutine::weak_member(std::mem::offset_of!(LockObject, weak));
     vec![slot!(Py_tp_new, new), slot!(Py_tp_dealloc, dealloc), slot!(Py_tp_repr, repr), slot!(Py_tp_members, weak)]
 }
@@ -447,7 +473,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         flags: 0,
         methods,
         getters: vec![],
-        slots: slots(repr),
+        slots: slots(new_lock, repr),
     };
     let mut methods = vec![
         fast(c"acquire", rlock_acquire, ACQUIRE),
@@ -466,7 +492,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         flags: u64::from(Py_TPFLAGS_BASETYPE as u32),
         methods,
         getters: vec![],
-        slots: slots(rlock_repr),
+        slots: slots(new_rlock, rlock_repr),
     };
     for spec in [lock, rlock] {
         // SAFETY: the slots fit the object.

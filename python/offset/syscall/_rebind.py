@@ -503,7 +503,8 @@ def _import(
         # Relative to the package of the original.
         globals = vars(globals["__original__"])
     module = builtins.__import__(name, globals, locals, fromlist or (), level)
-    if name in PROXIES:
-        # So that `import a.b`, which gives the proxy of a, finds the proxy of b in it.
-        proxy(name)
+    # So that `import a.b`, which gives the proxy of a, finds the proxy of b in it; so does `from a import b`.
+    for each in (name, *(f"{module.__name__}.{part}" for part in fromlist or ())):
+        if each in PROXIES:
+            proxy(each)
     return proxy(module.__name__) if module.__name__ in PROXIES else module
