@@ -298,7 +298,7 @@ if not hasattr(_original, "_DeleteDummyThreadOnDel"):
     _here = _original.local()
 
     class _Leaving:
-        """Takes a dummy thread out of the register when the thread-locals of its goroutine or thread go."""
+        """Takes the dummy of a goroutine out of the register with its thread-locals; that of a thread stays."""
 
         def __init__(self, thread):
             self.thread = thread
@@ -309,7 +309,8 @@ if not hasattr(_original, "_DeleteDummyThreadOnDel"):
     @_rebind.method(_copy._DummyThread, "__init__")
     def _dummy_init(method, self):
         method(self)
-        _here.leaving = _Leaving(self)
+        if _runtime.current() is not None:
+            _here.leaving = _Leaving(self)
 
 
 _make_plain_excepthook = _copy._make_invoke_excepthook
