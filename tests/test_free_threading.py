@@ -365,8 +365,7 @@ def test_cancelling_goroutines_at_every_moment_of_their_lives() -> None:
 
 
 def test_throwing_an_instance_at_every_moment_of_a_life() -> None:
-    # The world stops in between, where sections that run Python would end early. In a small process, where that takes
-    # no time.
+    # The world stops in between, where sections that run Python would end early. In a small process that takes no time.
     program = """
 import gc, random, threading, time
 from offset import go, gosched, nilchan, run, sync

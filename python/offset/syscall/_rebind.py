@@ -108,6 +108,8 @@ _SUPER = "__super_of__"
 
 _CONTAINERS = (tuple, list, dict, set, frozenset)
 
+# Py_TPFLAGS_BASETYPE.
+_CAN_BE_EXTENDED = 1 << 10
 _LRU_CACHE = type(functools.lru_cache(lambda: None))
 
 
@@ -369,7 +371,9 @@ class _Copy:
     def is_ours(self, cls: type) -> bool:
         """Tell whether a class is one of the module for which a subclass is made."""
         return cls.__module__ == self.original.__name__ and not (
-            issubclass(cls, BaseException)
+            # os.statx_result of 3.15 is one that nobody can extend.
+            not cls.__flags__ & _CAN_BE_EXTENDED
+            or issubclass(cls, BaseException)
             or isinstance(cls, enum.EnumMeta)
             or issubclass(cls, tuple)
             or hasattr(cls, "__dataclass_fields__")
