@@ -24,6 +24,7 @@ PROGRAMS = {
     "crawler.py": "a crawler with urllib: 10 pages at once",
     "workers.py": "a worker pool: limited in rate, cancelled by closing a channel",
     "chat.py": "a chat server on plain sockets",
+    "echo.py": "an echo server and a thousand clients at once, and no threads",
 }
 
 # They need goroutines to be moved away from an OS thread that is blocked, which builds without the GIL cannot do.

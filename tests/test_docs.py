@@ -28,6 +28,7 @@ MODULES = [
     "offset.sync",
     "offset.sync.atomic",
     "offset.io",
+    "offset.net",
     "offset.os",
     "offset.os.signal",
     "offset.runtime",

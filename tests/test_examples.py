@@ -160,6 +160,15 @@ def test_chat_serves_clients_of_another_process() -> None:
         assert server.poll() is None
 
 
+@pytest.mark.parametrize("clients", [1, 300])
+def test_echo_serves_every_client_without_a_thread_for_each(clients: int) -> None:
+    (line,) = output("echo.py", clients)
+    match = re.fullmatch(r"(\d+) clients at once, (\d+) echoes, (\d+) OS threads, [\d.]+ s", line)
+    assert match, line
+    assert (int(match[1]), int(match[2])) == (clients, 5 * clients)
+    assert int(match[3]) < 20
+
+
 def test_demo_runs_every_program() -> None:
     programs = runpy.run_path(str(EXAMPLES / "demo.py"))["PROGRAMS"]
     assert set(programs) == {path.name for path in EXAMPLES.glob("*.py")} - {"demo.py"}

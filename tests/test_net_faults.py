@@ -132,14 +132,12 @@ def test_goroutines_and_threads_talk_to_each_other():
 
 def test_a_slow_reader_does_not_make_memory_grow():
     ended = run_script("""
-        import resource, socket
+        import resource
         from offset import go, net, run, sleep
 
         def main():
-            with socket.create_server(("127.0.0.1", 0)) as server:
-                host, port = server.getsockname()
-                conn = net.dial("tcp", f"{host}:{port}")
-                peer, _ = server.accept()
+            with net.listen("tcp", "127.0.0.1:0") as listener:
+                conn, peer = net.dial("tcp", listener.addr), listener.accept()
             chunk = bytes(1 << 20)
             written = 0
 
@@ -154,7 +152,7 @@ def test_a_slow_reader_does_not_make_memory_grow():
                 sleep(0.001)
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             read = 0
-            while data := peer.recv(1 << 16):
+            while data := peer.read(1 << 16):
                 read += len(data)
             after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             print(read == written == 256 << 20, after - before < 32 << 10, after - before)

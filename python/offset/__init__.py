@@ -6,6 +6,7 @@ A map of the package:
 * `offset.time`: sleep, timers, tickers, the names of durations;
 * `offset.sync`: locks, wait groups, `Once`, `Pool`, `Map`; `offset.sync.atomic` holds the atomic cells;
 * `offset.io`: pipes, copying, buffered readers and writers;
+* `offset.net`: connections, listeners and packets, over TCP, UDP and Unix sockets, with TLS;
 * `offset.os.signal`: signals as values on channels;
 * `offset.runtime`: what the scheduler does and how to steer it;
 * `offset.syscall`: calls that block, run outside the scheduler, and the standard library's modules for goroutines.
@@ -21,6 +22,7 @@ goroutines, `_async` is the way to asyncio. Importing the package starts no thre
 
 from offset import _exit, _failure
 from offset import io as io
+from offset import net as net
 from offset import os as os
 from offset import runtime as runtime
 from offset import sync as sync

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from offset import io as io
+from offset import net as net
 from offset import os as os
 from offset import patch as patch
 from offset import runtime as runtime

@@ -63,7 +63,7 @@ class Conn(_runtime.Stream):
             return self._network
 
     def read_full(self, n: int) -> bytes:
-        """Read exactly `n` bytes. Raises EOFError, with those that came in `partial`, if the end comes before."""
+        """Read exactly `n` bytes. Raises `io.IncompleteReadError`, an EOFError, if the end comes before."""
         return _stream.read_full(self, n)
 
     def sendfile(self, file: BinaryIO, offset: int = 0, count: int | None = None) -> int:

@@ -146,7 +146,7 @@ class PipeConn:
         return data
 
     def read_full(self, n: int) -> bytes:
-        """Read exactly `n` bytes. Raises EOFError, with those that came in `partial`, if the end comes before."""
+        """Read exactly `n` bytes. Raises `io.IncompleteReadError`, an EOFError, if the end comes before."""
         return _stream.read_full(self, n)
 
     def read_into(self, buffer: Buffer, /) -> int:

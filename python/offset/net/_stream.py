@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from offset.io._errors import IncompleteReadError
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
@@ -29,9 +31,7 @@ def read_full(conn: Reader, n: int) -> bytes:
     while left > 0:
         part = conn.read(left)
         if not part:
-            error = EOFError(f"the connection ended {left} bytes before the {n} that were wanted")
-            error.partial = b"".join(parts)  # type: ignore[attr-defined]
-            raise error
+            raise IncompleteReadError(b"".join(parts), n)
         parts.append(part)
         left -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
