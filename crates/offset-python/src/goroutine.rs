@@ -200,6 +200,7 @@ pub(crate) fn main(goroutine: &Goroutine) {
         });
         Py_XDECREF(pending);
         let result = if cancelled {
+            tell_not_called(function);
             raise_thrown()
         } else if !context.is_null() && PyContext_Enter(context) < 0 {
             NULL
@@ -223,6 +224,23 @@ pub(crate) fn main(goroutine: &Goroutine) {
             PyErr_Clear();
             Py_DECREF(context);
         }
+    }
+}
+
+/// Tells a function that wants to know, by `__offset_not_called__`, that its goroutine was cancelled before it began. Its
+/// deallocation would not do, as in `sync::member_is_over`.
+unsafe fn tell_not_called(function: Object) {
+    // SAFETY: attached; the caller holds the function, and no exception is set.
+    unsafe {
+        let tell = PyObject_GetAttrString(Py_TYPE(function).cast(), c"__offset_not_called__".as_ptr());
+        if !tell.is_null() {
+            let args = PyTuple_Pack(1, function);
+            let answer = if args.is_null() { NULL } else { shim::offset_object_call(tell, args, NULL) };
+            Py_XDECREF(answer);
+            Py_XDECREF(args);
+            Py_DECREF(tell);
+        }
+        PyErr_Clear();
     }
 }
 

@@ -4,8 +4,8 @@ Invariants:
 
 * Under the lock: `_running` counts the calls whose goroutines have been asked for and have not ended; calls are in
   `_pending` only while it is `_max_workers`.
-* A call counts in `_calls` from its submission until its future has a result, whatever kept it from one: a goroutine
-  that is cancelled before it begins drops its `_Call` uncalled.
+* A call counts in `_calls` from its submission until its future has a result, whatever kept it from one: the runtime
+  tells a `_Call` whose goroutine is cancelled before it begins.
 """
 
 from __future__ import annotations
@@ -120,10 +120,9 @@ class _Call:
         executor._calls.done()
         return executor
 
-    def __del__(self) -> None:
-        if self.executor is not None:
-            # Its goroutine was cancelled before it began.
-            self.drop()._next()
+    def __offset_not_called__(self) -> None:
+        """Be told that the goroutine was cancelled before it began."""
+        self.drop()._next()
 
 
 def _run(future: Future[Any] | None, work: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> None:
