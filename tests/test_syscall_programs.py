@@ -95,7 +95,9 @@ def test_a_child_is_waited_for():
 # ---- select ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["select", "poll", "epoll", "selector"])
+@pytest.mark.parametrize(
+    "kind", ["select", "poll", "epoll", "DefaultSelector", "SelectSelector", "PollSelector", "EpollSelector"]
+)
 @main_goroutine
 def test_a_selection_parks(pipe, kind):
     read, write = pipe
@@ -104,8 +106,8 @@ def test_a_selection_parks(pipe, kind):
     def wait():
         if kind == "select":
             seen.append(select.select([read], [], [], PATIENCE)[0] == [read])
-        elif kind == "selector":
-            with selectors.DefaultSelector() as selector:
+        elif "Selector" in kind:
+            with getattr(selectors, kind)() as selector:
                 selector.register(read, selectors.EVENT_READ, "data")
                 seen.append([key.data for key, _ in selector.select(PATIENCE)] == ["data"])
         else:

@@ -395,7 +395,7 @@ class _Copy:
         members = {name: value for name, value in vars(cls).items() if name not in _OF_A_CLASS}
         for name, value in members.items():
             if name == "__hash__" or (not isinstance(value, type) and self.reaches(value)):
-                body[name] = self.twin(value)
+                body[name] = _unbound(value, self.twin(value))
         made = type(cls)(cls.__name__, (cls, *bases), body)
         self.twins[id(cls)] = (cls, made)
         self.late.append(lambda: self.finish_class(made, members))
@@ -406,7 +406,7 @@ class _Copy:
         for name, value in members.items():
             twin = self.contained(value)
             if twin is not value and name not in vars(made):
-                setattr(made, name, twin)
+                setattr(made, name, _unbound(value, twin))
 
 
 def _values(module: types.ModuleType) -> dict[str, Any]:
@@ -417,6 +417,13 @@ def _values(module: types.ModuleType) -> dict[str, Any]:
         for name, value in list(vars(module).items())
         if name not in _OF_A_MODULE
     }
+
+
+def _unbound(value: Any, twin: Any) -> Any:
+    """Give a twin for a class to have: what stands for a function of C is not bound to an instance, as that is not."""
+    if isinstance(twin, types.FunctionType) and isinstance(value, types.BuiltinFunctionType):
+        return staticmethod(twin)
+    return twin
 
 
 def _extends(twin: object, base: object) -> bool:
