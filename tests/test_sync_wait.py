@@ -436,6 +436,35 @@ def test_a_cancelled_waiter_holds_the_lock_on_its_way_out():
     assert mutex.try_lock()
 
 
+@pytest.mark.parametrize("first", ["signal", "timeout"])
+@main_goroutine
+def test_a_waiter_that_is_cancelled_while_it_takes_the_lock_back_holds_it(first):
+    mutex, seen = Mutex(), []
+    cond = Cond(mutex)
+
+    def body():
+        with mutex:
+            try:
+                cond.wait(timeout=0.001 if first == "timeout" else None)
+            except BaseException as error:
+                seen.append((type(error), mutex.try_lock()))
+                raise
+
+    goroutine = go_parked(body, reason="Cond")
+    mutex.lock()
+    if first == "signal":
+        cond.signal()
+    wait_parked(goroutine, reason="Mutex")
+    goroutine.cancel()
+    for _ in range(20):
+        gosched()
+    assert seen == []
+    mutex.unlock()
+    wait_ended(goroutine)
+    assert seen == [(GoroutineExit, False)]
+    assert mutex.try_lock(), "the `with` block has given it back"
+
+
 @pytest.mark.parametrize("giving_up", ["cancel", "timeout"])
 @main_goroutine
 def test_a_waiter_that_gave_up_takes_no_signal(giving_up):

@@ -5,7 +5,7 @@
 use crate::error::*;
 use crate::method::*;
 use crate::shim;
-use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
+use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::error::WaitError;
 use offset_runtime::scheduler;
 use offset_runtime::sync::{Cond, Mutex, Note, RwMutex, Semaphore, WaitGroup};
@@ -310,20 +310,28 @@ unsafe extern "C" fn cond_wait(object: Object, args: *const Object, count: Py_ss
             return NULL;
         }
         let result = cond.wait(ticket, deadline);
-        // A cancellation is raised once the lock is held again, as the caller's `with` block expects.
+        // A cancellation is raised once the lock is held again, as the caller's `with` block expects: also one that comes while it is
+        // waited for, which counts for more than the end of the time.
         let answer = waited(result, "wait of a Cond");
-        let exception = take_raised();
-        let locked = call_lock(lock, c"lock");
-        if exception.is_null() {
-            if !locked {
-                Py_XDECREF(answer);
-                return NULL;
+        let mut exception = take_raised();
+        while !call_lock(lock, c"lock") {
+            let failure = take_raised();
+            let ordinary = |exception| PyErr_GivenExceptionMatches(exception, PyExc_Exception) != 0;
+            // A lock that cannot be had at all is given up.
+            let given_up = ordinary(failure);
+            if exception.is_null() || ordinary(exception) && !given_up {
+                Py_XDECREF(std::mem::replace(&mut exception, failure));
+            } else {
+                Py_DECREF(failure);
             }
+            if given_up {
+                break;
+            }
+        }
+        if exception.is_null() {
             return answer;
         }
-        if !locked {
-            PyErr_Clear();
-        }
+        Py_XDECREF(answer);
         raise_object(exception);
         Py_DECREF(exception);
         NULL
