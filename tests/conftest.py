@@ -100,6 +100,18 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+# ---- failures ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, BaseException]]]:
+    """The (goroutine name, exception) pairs handed to a replaced `offset.excepthook`."""
+    seen: list[tuple[str, BaseException]] = []
+    monkeypatch.setattr(offset, "excepthook", lambda goroutine, error: seen.append((goroutine.name, error)))
+    yield seen
+    seen.clear()
+
+
 # ---- randomness ------------------------------------------------------------------------------
 
 

@@ -32,15 +32,6 @@ def fail(error):
     raise error
 
 
-@pytest.fixture
-def reports(monkeypatch):
-    """The (goroutine name, exception) pairs handed to a replaced `offset.excepthook`."""
-    seen = []
-    monkeypatch.setattr(offset, "excepthook", lambda goroutine, error: seen.append((goroutine.name, error)))
-    yield seen
-    seen.clear()
-
-
 # ---- main ------------------------------------------------------------------------------------
 
 

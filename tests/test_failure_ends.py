@@ -22,28 +22,7 @@ from helpers import (
     wait_parked,
 )
 from offset import DeadlockError, GoroutineExit, go, goexit, gosched, makechan, nilchan, run
-
-
-class Failure(Exception):
-    """What the goroutines of these tests fail with."""
-
-
-class Abort(BaseException):
-    """A failure that is not an Exception."""
-
-
-def fail(error):
-    raise error
-
-
-@pytest.fixture
-def reports(monkeypatch):
-    """The (goroutine name, exception) pairs handed to a replaced `offset.excepthook`."""
-    seen = []
-    monkeypatch.setattr(offset, "excepthook", lambda goroutine, error: seen.append((goroutine.name, error)))
-    yield seen
-    seen.clear()
-
+from test_failure import Failure, fail
 
 # ---- SystemExit and KeyboardInterrupt --------------------------------------------------------
 

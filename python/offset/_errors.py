@@ -54,3 +54,15 @@ class PanicError(RuntimeError):
 def carrier(exc: BaseException) -> type[BaseException]:
     """Give a class whose only instance is ``exc``: CPython raises a class in another thread, never an instance."""
     return type(type(exc).__name__, (type(exc),), {"__new__": lambda cls: exc})
+
+
+def note_written(exc: BaseException, count: int) -> None:
+    """Say on what ended a write how many bytes had been written, as BlockingIOError does."""
+    # The other exceptions have no such attribute by themselves.
+    exc.characters_written = count  # type: ignore[attr-defined]
+
+
+def noted_written(exc: BaseException) -> int:
+    """Give how many bytes had been written before `exc`, as far as it says so."""
+    count = getattr(exc, "characters_written", 0)
+    return count if isinstance(count, int) else 0

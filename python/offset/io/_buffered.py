@@ -15,6 +15,7 @@ from __future__ import annotations
 from operator import index
 from typing import TYPE_CHECKING
 
+from offset._errors import note_written, noted_written
 from offset._runtime import Mutex
 from offset.io._copy import CHUNK, read_some, reading, taken
 from offset.io._errors import IncompleteReadError, LineTooLongError
@@ -219,7 +220,7 @@ class BufferedWriter:
                 try:
                     self._pass_on()
                 except BaseException as exc:
-                    _note(exc, 0)
+                    note_written(exc, 0)
                     raise
             if size <= self._size:
                 self._data += view
@@ -230,7 +231,7 @@ class BufferedWriter:
                     part = bytes(view[done:])
                     done += taken(self._dst, part, self._dst.write(part))
             except BaseException as exc:
-                _note(exc, done + _noted(exc))
+                note_written(exc, done + noted_written(exc))
                 raise
             return size
 
@@ -241,7 +242,7 @@ class BufferedWriter:
             try:
                 done = taken(self._dst, data, self._dst.write(data))
             except BaseException as exc:
-                del self._data[: _noted(exc)]
+                del self._data[: noted_written(exc)]
                 raise
             del self._data[:done]
 
@@ -274,16 +275,6 @@ class BufferedWriter:
 
     def __exit__(self, *failure: object) -> None:
         self.close()
-
-
-def _noted(exc: BaseException) -> int:
-    """Give how many bytes were taken before `exc`, as far as it says so."""
-    count = getattr(exc, "characters_written", 0)
-    return count if isinstance(count, int) else 0
-
-
-def _note(exc: BaseException, count: int) -> None:
-    exc.characters_written = count  # type: ignore[attr-defined]
 
 
 def _close(stream: object) -> None:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from operator import index
 from typing import TYPE_CHECKING
 
+from offset._errors import note_written
 from offset._runtime import Cond, Mutex, now
 from offset.io._errors import ClosedPipeError
 
@@ -290,7 +291,7 @@ class PipeWriter:
 
 def _cut(exc: BaseException, written: int) -> BaseException:
     """Say in `exc` how much of a write was taken before it."""
-    exc.characters_written = written  # type: ignore[attr-defined]
+    note_written(exc, written)
     return exc
 
 

@@ -14,6 +14,7 @@ import stat
 from typing import Any, BinaryIO, Self
 
 from offset import _runtime
+from offset._errors import note_written
 from offset.net import _address, _stream
 
 # What a TCP connection says when it is idle for so many seconds, as in Go.
@@ -107,7 +108,7 @@ class Conn(_runtime.Stream):
                 os.close(number)
                 self._unlock_write()
         except OSError as error:
-            error.characters_written = sent  # type: ignore[attr-defined]
+            note_written(error, sent)
             raise
         return sent
 

@@ -11,6 +11,7 @@ import errno
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from offset import _runtime
+from offset._errors import note_written
 from offset.net import _stream
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class _Half:
                 if self.offered is not None:
                     self.check_write()
             except OSError as error:
-                error.characters_written = self.taken  # type: ignore[attr-defined]
+                note_written(error, self.taken)
                 raise
             finally:
                 self.offered = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from offset._errors import note_written, noted_written
 from offset.io._errors import IncompleteReadError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def copy_file(conn: Writer, file: BinaryIO, offset: int, count: int | None) -> i
                 break
             sent += conn.write(data)
     except OSError as error:
-        error.characters_written = sent + (getattr(error, "characters_written", None) or 0)  # type: ignore[attr-defined]
+        note_written(error, sent + noted_written(error))
         raise
     return sent
 

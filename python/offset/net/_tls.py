@@ -18,6 +18,7 @@ import ssl
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from offset import _runtime
+from offset._errors import note_written
 from offset.net import _stream
 from offset.net._conn import Conn
 
@@ -124,7 +125,7 @@ class TLSConn(Conn):
                     with octets[written : written + _CHUNK] as part:
                         written += self._drive(lambda: self._object.write(part), "write")
         except OSError as error:
-            error.characters_written = written  # type: ignore[attr-defined]
+            note_written(error, written)
             raise
         return written
 

@@ -134,7 +134,7 @@ def rebind(
     """
     copy = _Copy(original, namespace)
     for name in proxies:
-        copy.learn_proxy(sys.modules[name], proxy(name))
+        copy.learn_proxy(importlib.import_module(name), proxy(name))
     replaced = dict(replace or {})
     for name, value in replaced.items():
         if name not in vars(original):

@@ -51,19 +51,13 @@ class socket(_Plain):
 
     def _reading(self, flags, operation, *args):
         """Call `operation(*args)`, again each time that something has come, until it does not block."""
-        limit = self._limit
-        if limit == 0.0 or flags & _MSG_DONTWAIT:
-            return operation(*args)
-        deadline = None if limit is None else _runtime.now() + limit
-        while True:
-            try:
-                return operation(*args)
-            except BlockingIOError:
-                pass
-            self._fd().wait_read(None if deadline is None else deadline - _runtime.now())
+        return self._patient(_runtime.Fd.wait_read, flags, operation, args)
 
     def _writing(self, flags, operation, *args):
         """Call `operation(*args)`, again each time that there is room, until it does not block."""
+        return self._patient(_runtime.Fd.wait_write, flags, operation, args)
+
+    def _patient(self, wait, flags, operation, args):
         limit = self._limit
         if limit == 0.0 or flags & _MSG_DONTWAIT:
             return operation(*args)
@@ -73,7 +67,7 @@ class socket(_Plain):
                 return operation(*args)
             except BlockingIOError:
                 pass
-            self._fd().wait_write(None if deadline is None else deadline - _runtime.now())
+            wait(self._fd(), None if deadline is None else deadline - _runtime.now())
 
     # Timeouts.
 

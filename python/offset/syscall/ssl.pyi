@@ -3,6 +3,7 @@
 import ssl as _original
 from ssl import *
 
+# In place of the original's, which the star import has brought.
 class SSLSocket(_original.SSLSocket):  # type: ignore[no-redef]
     """A TLS socket whose calls park only the goroutine. See `ssl.SSLSocket`."""
 

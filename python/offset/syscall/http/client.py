@@ -1,7 +1,6 @@
 """`http.client` whose connections park only the goroutine: a rebound copy over `offset.syscall.socket` and `ssl`."""
 
 import http.client as _original
-import ssl as _ssl  # noqa: F401 - has a proxy, which takes its place
 
 from offset.syscall import _rebind
 

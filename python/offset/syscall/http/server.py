@@ -1,8 +1,6 @@
 """`http.server` whose servers park only the goroutine; its threads are goroutines. A rebound copy over the proxies."""
 
 import http.server as _original
-import select as _select  # noqa: F401 - has a proxy, which takes its place
-import subprocess as _subprocess  # noqa: F401 - as above
 
 from offset.syscall import _rebind
 
