@@ -8,7 +8,8 @@
 //! On a stream a short answer means that there is no more, so the next attempt waits for an edge first. Not once the peer
 //! has hung up, or has sent urgent data: what that brings may come without another edge.
 //!
-//! A fork takes no lock of these: attempts are made with the host, and edges under `DELIVERING`.
+//! A fork takes no lock of these. Edges are handed out under `DELIVERING`, and attempts are made with the host, which a forking thread
+//! has, too; where several can have it at once, a descriptor that another thread was trying is lost to the child.
 
 use crate::clock::{Deadline, now};
 use crate::goroutine::WaitReason;
