@@ -133,7 +133,7 @@ pub(crate) unsafe fn take_raised() -> Object {
 pub(crate) fn cancelled() -> Object {
     // SAFETY: attached.
     if unsafe { PyErr_Occurred() }.is_null() {
-        crate::goroutine::raise_thrown();
+        crate::cancel::raise_thrown();
     }
     null_mut()
 }

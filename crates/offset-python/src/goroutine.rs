@@ -4,6 +4,7 @@
 //! `context` are written at `go` and taken out by the goroutine when it starts, so that they die with it and not with the
 //! handle.
 
+use crate::cancel::{cancel, is_current, raise_thrown, throw};
 use crate::error::*;
 use crate::method::*;
 use crate::shim;
@@ -29,12 +30,12 @@ pub(crate) struct GoroutineObject {
     creator_code: *mut PyCodeObject,
     creator_at: std::ffi::c_int,
     /// What `throw` wants raised.
-    thrown: Object,
+    pub(crate) thrown: Object,
     /// `cancel` was called: it is delivered once.
-    exiting: bool,
+    pub(crate) exiting: bool,
     /// To be delivered at its next wait only: it asked for it itself, or it has just been handed something (a lock, a value) that
     /// an exception out of the blue would lose.
-    at_wait: bool,
+    pub(crate) at_wait: bool,
     weak: Object,
 }
 
@@ -43,7 +44,7 @@ static UNCAUGHT: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 static STARTED_HOOK: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 
 /// The core's handle of a goroutine object.
-fn core<'a>(object: Object) -> &'a Handle {
+pub(crate) fn core<'a>(object: Object) -> &'a Handle {
     // SAFETY: `object` is one of ours, and alive for as long as the caller's argument is.
     match unsafe { &(*object.cast::<GoroutineObject>()).core } {
         Some(handle) => handle,
@@ -286,24 +287,6 @@ unsafe fn report_uncaught(object: Object) {
     }
 }
 
-/// Raises what `throw` or `cancel` asked for in the current goroutine.
-pub(crate) fn raise_thrown() -> Object {
-    // SAFETY: attached; the payload of the current goroutine is its object.
-    unsafe {
-        let thrown = match scheduler::current() {
-            Some(goroutine) => take_thrown(goroutine),
-            None => NULL,
-        };
-        if thrown.is_null() {
-            PyErr_SetNone(GOROUTINE_EXIT.load(Ordering::Relaxed));
-        } else {
-            raise_object(thrown);
-            Py_DECREF(thrown);
-        }
-        NULL
-    }
-}
-
 unsafe fn function_name(function: Object) -> Object {
     // SAFETY: attached, the function is alive.
     unsafe {
@@ -325,99 +308,6 @@ unsafe fn function_name(function: Object) -> Object {
             return string("?");
         }
         text
-    }
-}
-
-/// What `throw_into` could not do as it is: CPython takes a class only, and this instance has none yet.
-struct NeedsClass;
-
-/// Has `exception` raised in the goroutine; `class` is what CPython is asked to raise for it, or null if that is still to be made.
-/// Gives what was to be raised before, for the caller to drop.
-///
-/// # Safety
-/// In an exclusive section of `object`, in which no Python may run: where the goroutine is at the moment is decided once, and it does not
-/// come to its end, or past the question of `take_cancel`, meanwhile.
-unsafe fn throw_into(object: Object, exception: Object, class: Object) -> (Object, Result<(), NeedsClass>) {
-    let goroutine = core(object);
-    if goroutine.payload() == 0 {
-        return (NULL, Ok(()));
-    }
-    // SAFETY: attached; `object` is ours, `exception` is alive.
-    unsafe {
-        let it = object.cast::<GoroutineObject>();
-        let before = std::mem::replace(&mut (*it).thrown, Py_NewRef(exception));
-        if goroutine.cancel() {
-            return (before, Ok(()));
-        }
-        if goroutine.started() && (is_current(goroutine) || goroutine.status() != Status::Running) {
-            (*it).at_wait = true;
-        } else if goroutine.identity() != 0 {
-            if class.is_null() {
-                return (before, Err(NeedsClass));
-            }
-            shim::offset_raise_async(goroutine.identity() as std::ffi::c_ulong, class);
-        }
-        (before, Ok(()))
-    }
-}
-
-fn is_current(goroutine: &Goroutine) -> bool {
-    scheduler::current().is_some_and(|current| current.id() == goroutine.id())
-}
-
-unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
-    // SAFETY: `object` is ours; the class is kept for ever.
-    unsafe {
-        let exit = GOROUTINE_EXIT.load(Ordering::Relaxed);
-        let before = exclusive(object, || {
-            let it = object.cast::<GoroutineObject>();
-            if std::mem::replace(&mut (*it).exiting, true) {
-                // Asked for once more: one that has not come to a wait since gets it where it computes.
-                if core(object).status() == Status::Running
-                    && core(object).payload() != 0
-                    && std::mem::replace(&mut (*it).at_wait, false)
-                {
-                    shim::offset_raise_async(core(object).identity() as std::ffi::c_ulong, exit);
-                }
-                return NULL;
-            }
-            throw_into(object, exit, exit).0
-        });
-        Py_XDECREF(before);
-    }
-    none()
-}
-
-/// # Safety
-/// Attached; `object` is a goroutine, `exception` is alive.
-pub(crate) unsafe extern "C" fn throw(object: Object, exception: Object) -> Object {
-    // SAFETY: the calling convention.
-    unsafe {
-        let is_class =
-            PyType_Check(exception) != 0 && PyType_IsSubtype(exception.cast(), PyExc_BaseException.cast()) != 0;
-        if !is_class && PyObject_IsInstance(exception, PyExc_BaseException) != 1 {
-            return type_error("throw() takes an exception or an exception class");
-        }
-        // An instance travels in a class whose instance it is. To make one runs Python, so that is not done in the section; for one
-        // that waits it is not needed.
-        let waits = core(object).status() == Status::Waiting || is_current(core(object));
-        let mut class = if is_class { Py_NewRef(exception) } else { NULL };
-        let mut ready = is_class || waits;
-        loop {
-            if !ready {
-                class = PyObject_CallOneArg(CARRIER.load(Ordering::Relaxed), exception);
-                if class.is_null() {
-                    return NULL;
-                }
-            }
-            let (before, result) = exclusive(object, || throw_into(object, exception, class));
-            Py_XDECREF(before);
-            ready = result.is_ok();
-            if ready {
-                Py_XDECREF(class);
-                return none();
-            }
-        }
     }
 }
 
@@ -794,57 +684,6 @@ pub(crate) fn write_name(goroutine: &Goroutine, out: &mut impl std::io::Write) -
         let bytes = if name.is_null() { std::ptr::null() } else { PyUnicode_AsUTF8AndSize(name, &raw mut size) };
         if bytes.is_null() { Ok(()) } else { out.write_all(std::slice::from_raw_parts(bytes.cast(), size as usize)) }
     }
-}
-
-/// `Host::take_cancel`.
-pub(crate) fn take_cancel(goroutine: &Goroutine) -> bool {
-    if !goroutine.started() {
-        return true;
-    }
-    let object = object_of(goroutine);
-    if object.is_null() {
-        // Its last finalizers: a cancellation of before came too late.
-        goroutine.forget_cancel();
-        return false;
-    }
-    let it = object.cast::<GoroutineObject>();
-    // SAFETY: attached, in this very goroutine.
-    unsafe {
-        let (taken, dropped) = exclusive(object, || {
-            if !goroutine.cancelled() {
-                // It ended the wait itself, meanwhile.
-                return (false, NULL);
-            }
-            let pending = shim::offset_take_async_exc(goroutine.context() as *mut _);
-            if std::mem::replace(&mut (*it).at_wait, false) || !pending.is_null() {
-                return (true, pending);
-            }
-            // It has been raised by other means.
-            goroutine.forget_cancel();
-            (false, std::mem::replace(&mut (*it).thrown, NULL))
-        });
-        Py_XDECREF(dropped);
-        taken
-    }
-}
-
-/// `Host::keep_cancel`.
-pub(crate) fn keep_cancel(goroutine: &Goroutine) {
-    let object = object_of(goroutine);
-    if !object.is_null() {
-        // SAFETY: attached, in this very goroutine.
-        unsafe { exclusive(object, || (*object.cast::<GoroutineObject>()).at_wait = true) };
-    }
-}
-
-/// Takes out what `throw` wants raised.
-fn take_thrown(goroutine: &Goroutine) -> Object {
-    let object = object_of(goroutine);
-    if object.is_null() {
-        return NULL;
-    }
-    // SAFETY: attached, in this very goroutine.
-    unsafe { exclusive(object, || std::mem::replace(&mut (*object.cast::<GoroutineObject>()).thrown, NULL)) }
 }
 
 /// Parts the goroutine from its object, whose reference the caller gets. Nothing is thrown into it from now on.

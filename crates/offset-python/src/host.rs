@@ -205,11 +205,11 @@ unsafe impl Host for Python {
     }
 
     fn take_cancel(&self, goroutine: &Goroutine) -> bool {
-        crate::goroutine::take_cancel(goroutine)
+        crate::cancel::take_cancel(goroutine)
     }
 
     fn keep_cancel(&self, goroutine: &Goroutine) {
-        crate::goroutine::keep_cancel(goroutine);
+        crate::cancel::keep_cancel(goroutine);
     }
 
     fn thread_detach(&self) -> usize {

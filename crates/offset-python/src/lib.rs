@@ -6,6 +6,7 @@
 
 mod atomic;
 mod blocking;
+mod cancel;
 mod chan;
 mod dump;
 mod error;

@@ -272,7 +272,7 @@ unsafe fn insist(mutex: &Mutex) -> bool {
     // SAFETY: attached; the payload of the current goroutine is its object, alive while it runs.
     unsafe {
         let answer = match scheduler::current() {
-            Some(goroutine) => crate::goroutine::throw(crate::goroutine::object_of(goroutine), raised),
+            Some(goroutine) => crate::cancel::throw(crate::goroutine::object_of(goroutine), raised),
             None => raise_object(raised),
         };
         Py_DECREF(raised);

@@ -1,0 +1,177 @@
+//! What is raised in a goroutine from outside: `cancel` and `throw`, and how they are delivered.
+//!
+//! `thrown`, `exiting` and `at_wait` of a goroutine's object are touched in exclusive sections of it, in which no Python runs: where the
+//! goroutine is at the moment is decided once. It gets what is thrown at its next wait, or, where it computes, by CPython's
+//! means for exceptions from other threads.
+
+use crate::error::*;
+use crate::goroutine::{GoroutineObject, core, object_of};
+use crate::method::*;
+use crate::shim;
+use crate::shim::{Py_DECREF, Py_XDECREF};
+use offset_runtime::goroutine::{Goroutine, Status};
+use offset_runtime::scheduler;
+use pyo3_ffi::*;
+use std::sync::atomic::Ordering;
+
+/// What `throw_into` could not do as it is: CPython takes a class only, and this instance has none yet.
+struct NeedsClass;
+
+/// Has `exception` raised in the goroutine; `class` is what CPython is asked to raise for it, or null if that is still to be made.
+/// Gives what was to be raised before, for the caller to drop.
+///
+/// # Safety
+/// In an exclusive section of `object`, in which no Python may run: where the goroutine is at the moment is decided once, and it does not
+/// come to its end, or past the question of `take_cancel`, meanwhile.
+unsafe fn throw_into(object: Object, exception: Object, class: Object) -> (Object, Result<(), NeedsClass>) {
+    let goroutine = core(object);
+    if goroutine.payload() == 0 {
+        return (NULL, Ok(()));
+    }
+    // SAFETY: attached; `object` is ours, `exception` is alive.
+    unsafe {
+        let it = object.cast::<GoroutineObject>();
+        let before = std::mem::replace(&mut (*it).thrown, Py_NewRef(exception));
+        if goroutine.cancel() {
+            return (before, Ok(()));
+        }
+        if goroutine.started() && (is_current(goroutine) || goroutine.status() != Status::Running) {
+            (*it).at_wait = true;
+        } else if goroutine.identity() != 0 {
+            if class.is_null() {
+                return (before, Err(NeedsClass));
+            }
+            shim::offset_raise_async(goroutine.identity() as std::ffi::c_ulong, class);
+        }
+        (before, Ok(()))
+    }
+}
+
+pub(crate) fn is_current(goroutine: &Goroutine) -> bool {
+    scheduler::current().is_some_and(|current| current.id() == goroutine.id())
+}
+
+pub(crate) unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
+    // SAFETY: `object` is ours; the class is kept for ever.
+    unsafe {
+        let exit = GOROUTINE_EXIT.load(Ordering::Relaxed);
+        let before = exclusive(object, || {
+            let it = object.cast::<GoroutineObject>();
+            if std::mem::replace(&mut (*it).exiting, true) {
+                // Asked for once more: one that has not come to a wait since gets it where it computes.
+                if core(object).status() == Status::Running
+                    && core(object).payload() != 0
+                    && std::mem::replace(&mut (*it).at_wait, false)
+                {
+                    shim::offset_raise_async(core(object).identity() as std::ffi::c_ulong, exit);
+                }
+                return NULL;
+            }
+            throw_into(object, exit, exit).0
+        });
+        Py_XDECREF(before);
+    }
+    none()
+}
+
+/// # Safety
+/// Attached; `object` is a goroutine, `exception` is alive.
+pub(crate) unsafe extern "C" fn throw(object: Object, exception: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe {
+        let is_class =
+            PyType_Check(exception) != 0 && PyType_IsSubtype(exception.cast(), PyExc_BaseException.cast()) != 0;
+        if !is_class && PyObject_IsInstance(exception, PyExc_BaseException) != 1 {
+            return type_error("throw() takes an exception or an exception class");
+        }
+        // An instance travels in a class whose instance it is. To make one runs Python, so that is not done in the section; for one
+        // that waits it is not needed.
+        let waits = core(object).status() == Status::Waiting || is_current(core(object));
+        let mut class = if is_class { Py_NewRef(exception) } else { NULL };
+        let mut ready = is_class || waits;
+        loop {
+            if !ready {
+                class = PyObject_CallOneArg(CARRIER.load(Ordering::Relaxed), exception);
+                if class.is_null() {
+                    return NULL;
+                }
+            }
+            let (before, result) = exclusive(object, || throw_into(object, exception, class));
+            Py_XDECREF(before);
+            ready = result.is_ok();
+            if ready {
+                Py_XDECREF(class);
+                return none();
+            }
+        }
+    }
+}
+
+/// Raises what `throw` or `cancel` asked for in the current goroutine.
+pub(crate) fn raise_thrown() -> Object {
+    // SAFETY: attached; the payload of the current goroutine is its object.
+    unsafe {
+        let thrown = match scheduler::current() {
+            Some(goroutine) => take_thrown(goroutine),
+            None => NULL,
+        };
+        if thrown.is_null() {
+            PyErr_SetNone(GOROUTINE_EXIT.load(Ordering::Relaxed));
+        } else {
+            raise_object(thrown);
+            Py_DECREF(thrown);
+        }
+        NULL
+    }
+}
+
+/// `Host::take_cancel`.
+pub(crate) fn take_cancel(goroutine: &Goroutine) -> bool {
+    if !goroutine.started() {
+        return true;
+    }
+    let object = object_of(goroutine);
+    if object.is_null() {
+        // Its last finalizers: a cancellation of before came too late.
+        goroutine.forget_cancel();
+        return false;
+    }
+    let it = object.cast::<GoroutineObject>();
+    // SAFETY: attached, in this very goroutine.
+    unsafe {
+        let (taken, dropped) = exclusive(object, || {
+            if !goroutine.cancelled() {
+                // It ended the wait itself, meanwhile.
+                return (false, NULL);
+            }
+            let pending = shim::offset_take_async_exc(goroutine.context() as *mut _);
+            if std::mem::replace(&mut (*it).at_wait, false) || !pending.is_null() {
+                return (true, pending);
+            }
+            // It has been raised by other means.
+            goroutine.forget_cancel();
+            (false, std::mem::replace(&mut (*it).thrown, NULL))
+        });
+        Py_XDECREF(dropped);
+        taken
+    }
+}
+
+/// `Host::keep_cancel`.
+pub(crate) fn keep_cancel(goroutine: &Goroutine) {
+    let object = object_of(goroutine);
+    if !object.is_null() {
+        // SAFETY: attached, in this very goroutine.
+        unsafe { exclusive(object, || (*object.cast::<GoroutineObject>()).at_wait = true) };
+    }
+}
+
+/// Takes out what `throw` wants raised.
+fn take_thrown(goroutine: &Goroutine) -> Object {
+    let object = object_of(goroutine);
+    if object.is_null() {
+        return NULL;
+    }
+    // SAFETY: attached, in this very goroutine.
+    unsafe { exclusive(object, || std::mem::replace(&mut (*object.cast::<GoroutineObject>()).thrown, NULL)) }
+}
