@@ -1,6 +1,6 @@
 """Run every scenario on every rival in turn, and write results.json, results.md and results.svg.
 
-    python benchmarks/run.py                                    all of it, five times: half an hour
+    python benchmarks/run.py                                    all of it, five times: twenty minutes
     python benchmarks/run.py --rivals offset,go --scenarios pingpong,yield --times 9
     python benchmarks/run.py --out results-3.11 --render        only write the table and the plot again
 
