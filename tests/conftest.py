@@ -31,7 +31,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("helpers", "net_peers")
+pytest.register_assert_rewrite("helpers", "net_peers", "traps")
 
 import helpers  # noqa: E402
 import offset  # noqa: E402
@@ -41,6 +41,7 @@ import offset.runtime  # noqa: E402
 from hazards import extension  # noqa: E402, F401
 from net_peers import kind, start  # noqa: E402, F401
 from streams import sizes  # noqa: E402, F401
+from traps import make_trap  # noqa: E402, F401
 
 # Seconds in which what a test started may still come to its end.
 SETTLE = 10.0

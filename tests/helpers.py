@@ -106,6 +106,14 @@ def collect() -> None:
             break
 
 
+def refusal(call: Callable[[], Any]) -> Any:
+    """What a call returns, or what it raises in a form that can be compared."""
+    try:
+        return call()
+    except Exception as error:
+        return type(error), str(error)
+
+
 # ---- the ways to say one thing ---------------------------------------------------------------
 
 # Every blocking call that receives, as a function of a channel and a timeout.

@@ -6,7 +6,7 @@ import time as original
 
 import offset
 import pytest
-from helpers import go_parked, main_goroutine, wait_ended
+from helpers import go_parked, main_goroutine, refusal, wait_ended
 from offset.syscall import time
 
 
@@ -19,13 +19,6 @@ class Index:
 
 class Seconds(float):
     """A float of a class of its own."""
-
-
-def refusal(call):
-    try:
-        return call()
-    except Exception as error:
-        return type(error), str(error)
 
 
 @pytest.mark.parametrize(

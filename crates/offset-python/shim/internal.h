@@ -31,7 +31,7 @@
  * CPython 3.11-3.13 ends a thread that wants the GIL while the interpreter exits by pthread_exit, which unwinds the thread's
  * stack. Frames of Rust must not be unwound: the process aborts. So each call that may take the GIL stands in a frame with a
  * cleanup that never returns: the thread stays there until the process ends, as 3.14 and later arrange by themselves. Needs
- * -fexceptions. test_exit_while_threads_want_the_gil in tests/cases.py fails without it.
+ * -fexceptions. test_exit_while_threads_want_the_gil in tests/process_cases.py fails without it.
  */
 
 static inline void offset_stay(const int *inside)
