@@ -413,6 +413,46 @@ run(main)
     assert (stdout, stderr) == (f"({int(signal.SIGUSR1)}, True, None)\n", "")
 
 
+@pytest.mark.parametrize("where", ["channel.recv()", "run(channel.recv)"])
+def test_what_a_handler_starts_blocks_no_signals(where):
+    """The wait in which it runs blocks them now and then; threads and processes inherit that and could not be ended."""
+    ended = run_script(
+        PREAMBLE
+        + f"""
+import os, subprocess
+channel = makechan(1)
+
+def blocked(task="thread-self"):
+    with open(f"/proc/{{task}}/status") as file:
+        return next(line for line in file if line.startswith("SigBlk"))
+
+def handler(number, frame):
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(blocked()))
+    thread.start()
+    thread.join()
+    command = [sys.executable, "-S", "-c", "print(*[line for line in open('/proc/self/status') if 'SigBlk' in line])"]
+    seen.append(subprocess.run(command, capture_output=True, text=True).stdout)
+    channel.try_send([line.split() == before.split() for line in seen])
+
+def sleeps(task):
+    with open(f"/proc/self/task/{{task}}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "S"
+
+def kill():
+    while not (channel.stats()["receivers"] and sleeps(os.getpid())):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+before = blocked()
+signal.signal(signal.SIGUSR1, handler)
+threading.Thread(target=kill).start()
+print({where})
+"""
+    )
+    assert (ended.returncode, ended.stdout) == (0, "[True, True]\n"), ended.stderr
+
+
 def test_what_a_handler_raises_is_raised_in_main():
     program = """
 class Hangup(Exception):

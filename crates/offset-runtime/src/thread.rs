@@ -134,8 +134,8 @@ mod real {
         code
     }
 
-    /// Signals stay blocked from the moment their handlers were last run until the kernel lets them in again inside
-    /// `ppoll`, so none is slept through.
+    /// Signals stay blocked from before the last look at what came until the kernel lets them in again inside `ppoll`, so
+    /// none is slept through.
     fn sleep_with_signals(parker: &Parker, ticket: Ticket, deadline: Deadline) -> Code {
         let signal = signal(parker);
         if signal.event.load(Ordering::Relaxed) < 0 {
@@ -151,6 +151,9 @@ mod real {
             if let Some(code) = parker.outcome() {
                 return code;
             }
+            // With all signals let in: threads and processes that a handler starts inherit what is blocked. Only the handler of a
+            // signal that comes right now, before they are blocked, runs below.
+            let mut raised = host().check_signals();
             // SAFETY: sigset_t is plain data, written by the calls that read it.
             let (mut all, mut before) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
             // SAFETY: both sets are ours.
@@ -162,7 +165,8 @@ mod real {
                 // SAFETY: the set was filled in above.
                 unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
             };
-            if host().check_signals() {
+            raised = raised || host().check_signals();
+            if raised {
                 restore();
                 if end(parker, ticket, CANCELLED) == Some(CANCELLED) {
                     return CANCELLED;
