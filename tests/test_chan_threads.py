@@ -560,13 +560,14 @@ def test_a_signal_handler_runs_while_the_main_thread_waits():
         calls.append(number)
         channel.try_send("from the handler")
 
-    before = signal.signal(signal.SIGUSR1, handler)
+    before, over = signal.signal(signal.SIGUSR1, handler), []
+    kicker = Thread(lambda: wait_until(lambda: kick() or calls or over))
     try:
-        kicker = Thread(lambda: wait_until(lambda: kick() or calls))
         assert channel.recv(timeout=PATIENCE) == "from the handler"
-        kicker.result()
     finally:
-        # A last signal may still be on its way.
+        # Nobody sends it any more, and what is still on its way is dropped, before it would end this process.
+        over.append(True)
+        kicker.result()
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, before)
     assert set(calls) == {signal.SIGUSR1}

@@ -51,13 +51,17 @@ def empty(channel):
 
 @pytest.fixture(autouse=True)
 def nothing_stays():
-    """The signals are as they were before the test."""
+    """The signals are as they were before the test; those that it sends end nothing, whatever becomes of its channels."""
     before = {number: python.getsignal(number) for number in python.valid_signals()}
+    for number in (USR1, USR2, HUP):
+        python.signal(number, lambda number, frame: None)
     yield
     signal.reset()
     assert _runtime.signal_wanted() == _runtime.signal_held() == 0
     for number, handler in before.items():
         if python.getsignal(number) is not handler:
+            # What is still on its way is dropped.
+            python.signal(number, python.SIG_IGN)
             python.signal(number, handler)
 
 

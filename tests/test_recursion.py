@@ -81,6 +81,7 @@ def outcomes(kind):
             env=script_environment(),
             timeout=100,
             check=False,
+            start_new_session=True,
         )
         begun = re.findall(r"^begin (.*)$", process.stdout, re.MULTILINE)
         ended = dict(re.findall(r"^end (.*) (\S+)$", process.stdout, re.MULTILINE))

@@ -206,6 +206,8 @@ fn a_child_starts_with_what_was_there_before() {
     fork::prepare();
     // SAFETY: the child calls `fork::child` first, and is ended by a signal.
     let child = unsafe { libc::fork() };
+    // Else the signal below would go to everybody.
+    assert!(child >= 0);
     if child == 0 {
         // SAFETY: prepared above, on this thread, which is the only one.
         unsafe {
