@@ -67,7 +67,7 @@ test: rust-test shim-test python-test ## the tests of the core, of the C shim, o
 
 # ---- tests -------------------------------------------------------------------------------------
 
-.PHONY: rust-test shim-test python-test cpython-tests matrix torture
+.PHONY: rust-test shim-test python-test cpython-tests matrix torture torture-net
 rust-test: $(VENV)/.python-$(TAG) ## the tests of the core, and of what Rust there is beside it
 	$(CARGO) test --workspace --target-dir $(TARGET_DIR) $(ARGS)
 
@@ -85,6 +85,9 @@ matrix: ## the tests of the package on every CPython found
 
 torture: build ## everything at once for SECONDS=60, from SEED=0
 	$(VPYTHON) tests/torture.py $(SECONDS) $(SEED)
+
+torture-net: build ## faults of networks at random for SECONDS=60, from SEED=0
+	$(VPYTHON) tests/torture_net.py $(SECONDS) $(SEED)
 
 # ---- lints -------------------------------------------------------------------------------------
 
