@@ -24,11 +24,12 @@ PROGRAMS = {
     "crawler.py": "a crawler with urllib: 10 pages at once",
     "workers.py": "a worker pool: limited in rate, cancelled by closing a channel",
     "chat.py": "a chat server on plain sockets",
+    "spider.py": "a crawler with requests: copies on the proxies, and the library as it is",
     "echo.py": "an echo server and a thousand clients at once, and no threads",
 }
 
 # They need goroutines to be moved away from an OS thread that is blocked, which builds without the GIL cannot do.
-NEED_MOVES = {"rescue.py", "chat.py"}
+NEED_MOVES = {"rescue.py", "chat.py", "spider.py"}
 WITHOUT_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 # Seconds after which a program is taken to hang.

@@ -169,6 +169,16 @@ def test_echo_serves_every_client_without_a_thread_for_each(clients: int) -> Non
     assert int(match[3]) < 20
 
 
+@NO_MOVES
+def test_spider_visits_every_page_on_the_proxies_and_without_them() -> None:
+    lines = output("spider.py", 60)
+    for line, how in zip(lines, ("on the proxies", "as it is"), strict=True):
+        match = re.fullmatch(rf"{how}: 60 pages, 100 at once, (\d+) OS threads, [\d.]+ s", line)
+        assert match, line
+        # A library that blocks takes as many as wait.
+        assert int(match[1]) < (20 if how == "on the proxies" else 200)
+
+
 def test_demo_runs_every_program() -> None:
     programs = runpy.run_path(str(EXAMPLES / "demo.py"))["PROGRAMS"]
     assert set(programs) == {path.name for path in EXAMPLES.glob("*.py")} - {"demo.py"}
