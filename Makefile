@@ -46,7 +46,7 @@ help: ## list the targets
 # The marker names the version, so a python3 that has become another one makes a new environment.
 $(VENV)/.python-$(TAG): pyproject.toml
 	@[ -n "$(TAG)" ] || { echo "$(PYTHON) is not CPython 3.11 or later; say PYTHON=/path/to/python3" >&2; exit 1; }
-	@.ci/environment.sh $(PYTHON) $(VENV) build test
+	@.ci/environment.sh $(PYTHON) $(VENV) build test wheels?
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.python-$(TAG)
@@ -67,7 +67,7 @@ test: rust-test shim-test python-test ## the tests of the core, of the C shim, o
 
 # ---- tests -------------------------------------------------------------------------------------
 
-.PHONY: rust-test shim-test python-test cpython-tests matrix torture torture-net
+.PHONY: rust-test shim-test python-test servers cpython-tests matrix torture torture-net
 rust-test: $(VENV)/.python-$(TAG) ## the tests of the core, and of what Rust there is beside it
 	$(CARGO) test --workspace --target-dir $(TARGET_DIR) $(ARGS)
 
@@ -75,7 +75,11 @@ shim-test: $(VENV)/.python-$(TAG) ## the C shim by itself, against PYTHON
 	$(VPYTHON) crates/offset-python/shim/tests/run.py
 
 python-test: build ## the tests of the package (ARGS= goes to pytest)
+	@.ci/servers.sh
 	$(VPYTHON) -m pytest -q $(ARGS)
+
+servers: ## the servers that the tests of libraries talk to, unpacked into .servers where the system has none
+	@.ci/servers.sh --again
 
 cpython-tests: build ## the tests of the interpreter over the proxies (ARGS=queue: a group, a module or a test)
 	$(VPYTHON) tests/cpython/run.py $(ARGS)
@@ -148,7 +152,7 @@ sdist: $(VENV)/.python-$(TAG) ## the source distribution, in dist/
 	$(VENV)/bin/maturin sdist --out dist
 
 clean: ## remove what was built, environments included
-	rm -rf $(TARGET_DIR) dist .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(TARGET_DIR) dist .venv .venv-* .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f python/offset/_runtime.*.so
 	find python tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("helpers", "net_peers", "traps")
+pytest.register_assert_rewrite("helpers", "net_peers", "traps", "libraries", "servers")
 
 import helpers  # noqa: E402
 import offset  # noqa: E402
@@ -39,7 +39,9 @@ import offset.runtime  # noqa: E402
 
 # Fixtures, for every file.
 from hazards import extension  # noqa: E402, F401
+from libraries import no_sockets_left  # noqa: E402, F401
 from net_peers import kind, start  # noqa: E402, F401
+from servers import mariadb_server, postgres_server, redis_server  # noqa: E402, F401
 from streams import sizes  # noqa: E402, F401
 from traps import make_trap  # noqa: E402, F401
 

@@ -145,14 +145,14 @@ def read_all(conn: Any, piece: int = 65_536) -> bytes:
 # ---- TLS -------------------------------------------------------------------------------------
 
 
-def server_context(name: str = "localhost") -> ssl.SSLContext:
-    """What a server needs that has the certificate `name`."""
+def server_context(name: str = "localhost", ssl: Any = ssl) -> Any:
+    """What a server needs that has the certificate `name`; of the module `ssl` or its proxy."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATES / f"{name}.pem")
     return context
 
 
-def client_context(name: str = "localhost") -> ssl.SSLContext:
+def client_context(name: str = "localhost", ssl: Any = ssl) -> Any:
     """What a client needs that trusts the certificate `name` only."""
     return ssl.create_default_context(cafile=str(CERTIFICATES / f"{name}.pem"))
 
