@@ -6,20 +6,17 @@ imports them; two copies have nothing in common but what is not copied.
 
 from __future__ import annotations
 
-import http.server
-import importlib
+import importlib.machinery
 import json
 import socket
 import sys
 import textwrap
 
 import pytest
-from helpers import PATIENCE, main_goroutine, wait_ended
-from offset import go, patch
-from offset.syscall import _rebind, threading
+from offset import patch
+from offset.syscall import _rebind
 from offset.syscall import socket as proxied_socket
 from offset.syscall import time as proxied_time
-from offset.syscall.http import server
 
 # What a proxy makes when it is imported is no test's.
 for _name in _rebind.PROXIES:
@@ -112,6 +109,34 @@ def test_what_is_shared(library):
     assert lib._socket is importlib.import_module("_socket")
 
 
+def test_a_package_with_extension_modules_is_shared_unless_it_is_named(library):
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[-1]
+    library("other/__init__.py", "import socket\nimport other.inner\n")
+    library("other/inner.py", "import socket\n")
+    library(f"other/deep/speedups{suffix}", "")
+    library("lib.py", "import other.inner\nfrom other.inner import socket\n")
+    lib = patch.patched_import("lib")
+    assert lib.other is importlib.import_module("other")
+    assert lib.socket is lib.other.inner.socket is socket
+    lib, other = patch.patched("lib", "other")
+    assert lib.other is other
+    assert lib.socket is other.inner.socket is proxied_socket
+    # Any module of it will do.
+    lib, inner = patch.patched("lib", "other.inner")
+    assert lib.other.inner is inner
+    assert inner.socket is proxied_socket
+
+
+def test_a_module_inside_a_package_of_the_standard_library():
+    client = patch.patched_import("xmlrpc.client")
+    assert client is not importlib.import_module("xmlrpc.client")
+    assert client.http.client is _rebind.proxy("http.client")
+    # Its package is a proxy.
+    robots = patch.patched_import("urllib.robotparser")
+    assert robots is not importlib.import_module("urllib.robotparser")
+    assert robots.urllib.request is _rebind.proxy("urllib.request")
+
+
 def test_a_module_of_the_standard_library(library):
     smtplib = patch.patched_import("smtplib")
     assert smtplib.socket is proxied_socket
@@ -157,53 +182,3 @@ def test_the_report(library):
         for expected in (("lib.part", "queue", "offset.syscall.queue"), ("lib", "time", "offset.syscall.time")):
             assert patch.report().count(expected) == 1
     assert patch.report()[0].proxy.startswith("offset.syscall.")
-
-
-# ---- a library of many users -----------------------------------------------------------------
-
-
-class Together(server.BaseHTTPRequestHandler):
-    """Answers no request before so many have come."""
-
-    protocol_version = "HTTP/1.1"
-    meeting = None
-
-    def do_GET(self):
-        self.meeting.wait(PATIENCE)
-        body = self.path.encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.mark.leaves("objects")
-@main_goroutine
-def test_requests_in_goroutines():
-    pytest.importorskip("requests")
-
-    class Server(server.ThreadingHTTPServer):
-        request_queue_size = 100
-
-    assert issubclass(Server, http.server.HTTPServer)
-    requests = patch.patched_import("requests")
-    Together.meeting = threading.Barrier(30)
-    texts = set()
-    with Server(("127.0.0.1", 0), Together) as serving:
-        loop = go(serving.serve_forever, 0.01)
-        url = f"http://127.0.0.1:{serving.server_address[1]}"
-
-        def get(number):
-            with requests.Session() as session:
-                texts.add(session.get(f"{url}/{number}", timeout=PATIENCE).text)
-
-        wait_ended(*[go(get, number) for number in range(30)])
-        Together.meeting = None
-        serving.shutdown()
-        wait_ended(loop)
-    assert texts == {f"/{number}" for number in range(30)}
-    with pytest.raises(requests.exceptions.ConnectionError):
-        requests.get(url, timeout=PATIENCE)

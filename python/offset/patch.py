@@ -5,7 +5,8 @@ a private import in which `socket` means `offset.syscall.socket`, and so on. The
 and `sys.modules` stay as they are. Nothing is ever patched by an import of offset.
 
 Which modules are copied: those that are named, and what they import from outside the standard library, as far as it is
-written in Python. Extension modules, and the standard library's own modules that are not named, are shared with all.
+written in Python. Shared with all are extension modules, packages that have some of their own (they know the classes of
+the package itself, not those of a copy) unless they are named, and the standard library's modules that are not named.
 
 Invariants: a world is a table of copies that know only each other, one for each call; a copy is in the table before its
 code runs, so modules may import each other.
@@ -17,6 +18,7 @@ import builtins
 import importlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import types
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -78,6 +80,8 @@ class _World:
 
     def __init__(self, named: Sequence[str]) -> None:
         self.named = frozenset(named)
+        # Packages that are not named, by whether they have extension modules.
+        self.compiled: dict[str, bool] = {}
         self.copies: dict[str, types.ModuleType] = {}
         # Held while code of a copy runs on behalf of an import: another goroutine must not see a module half made.
         self.lock = RLock()
@@ -114,18 +118,29 @@ class _World:
 
     def find(self, name: str) -> importlib.machinery.ModuleSpec | None:
         """Give the spec of a module that is to be copied; None for one that is shared with everybody."""
-        top = name.partition(".")[0]
-        if top in sys.stdlib_module_names and not any(
-            name == each or name.startswith(f"{each}.") for each in self.named
-        ):
+        if not self.to_copy(name):
             return None
         parent = name.rpartition(".")[0]
-        if parent and parent not in self.copies:
+        if parent in self.copies:
+            spec = self.find_in(self.copies[parent], name)
+        elif not parent or name in self.named:
+            spec = importlib.util.find_spec(name)
+        else:
             return None
-        spec = importlib.util.find_spec(name) if not parent else self.find_in(self.copies[parent], name)
         if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             return None
         return spec
+
+    def to_copy(self, name: str) -> bool:
+        """Tell whether a module is one that is copied if it is written in Python."""
+        top = name.partition(".")[0]
+        if top in sys.stdlib_module_names:
+            return any(f"{name}.".startswith(f"{each}.") or each.startswith(f"{name}.") for each in self.named)
+        if any(each.partition(".")[0] == top for each in self.named):
+            return True
+        if top not in self.compiled:
+            self.compiled[top] = _has_extensions(top)
+        return not self.compiled[top]
 
     @staticmethod
     def find_in(package: types.ModuleType, name: str) -> importlib.machinery.ModuleSpec | None:
@@ -199,3 +214,15 @@ class _World:
         """Take note of a proxy that was given."""
         if name in _rebind.PROXIES:
             _replacements.setdefault((importer, name, _rebind.PROXIES[name]))
+
+
+def _has_extensions(package: str) -> bool:
+    """Tell whether there are extension modules in a package, at any depth."""
+    spec = importlib.util.find_spec(package)
+    suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+    return any(
+        file.endswith(suffixes)
+        for place in (spec.submodule_search_locations or () if spec is not None else ())
+        for _, _, files in os.walk(place)
+        for file in files
+    )
