@@ -1,8 +1,7 @@
 """The ways in which a goroutine can be parked: the reason it shows, and cancelling it there.
 
-`BLOCKS` holds one maker for each way: it gives the expected wait reason, a function that blocks, and
-one that releases whoever is blocked. Invariants checked for each: a cancelled waiter leaves its queue
-and the next one gets its place; GoroutineExit comes once, so that clean-up code may block.
+Invariants checked for each way that blocks.py knows: a cancelled waiter leaves its queue and the next one gets its
+place; GoroutineExit comes once, so that clean-up code may block.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import weakref
 
 import offset
 import pytest
+from blocks import BLOCKS
 from helpers import (
     PATIENCE,
     Thread,
@@ -23,7 +23,6 @@ from helpers import (
     wait_until,
 )
 from offset import GoroutineExit, current, go, makechan, nilchan, run, select, sleep
-from offset import sync as gosync
 
 # A race is tried so often; one undisturbed attempt is enough where the machine may interfere.
 ATTEMPTS = 50
@@ -32,113 +31,6 @@ ATTEMPTS = 50
 class Thing:
     """Something that can be watched with a weak reference."""
 
-
-# ---- the ways to block -----------------------------------------------------------------------
-
-
-def block_in_recv():
-    channel = makechan()
-    return "chan receive", channel.recv, lambda: channel.send(None)
-
-
-def block_in_send():
-    channel = makechan()
-    return "chan send", lambda: channel.send(None), channel.recv
-
-
-def block_in_full_send():
-    channel = makechan(1)
-    channel.send(None)
-    return "chan send", lambda: channel.send(None), channel.recv
-
-
-def block_in_select():
-    first, second = makechan(), makechan()
-    return "select", lambda: select(first.if_recv(), second.if_send(None)), second.recv
-
-
-def block_in_timer():
-    timer = offset.time.Timer(1e6)
-    return "chan receive", timer.c.recv, lambda: timer.reset(0)
-
-
-def block_in_mutex():
-    mutex = gosync.Mutex()
-    mutex.lock()
-    return "mutex", lambda: (mutex.lock(), mutex.unlock()), mutex.unlock
-
-
-def block_in_write_lock():
-    lock = gosync.RWMutex()
-    lock.rlock()
-    return "mutex", lambda: (lock.lock(), lock.unlock()), lock.runlock
-
-
-def block_in_read_lock():
-    lock = gosync.RWMutex()
-    lock.lock()
-    return "mutex", lambda: (lock.rlock(), lock.runlock()), lock.unlock
-
-
-def block_in_wait_group():
-    group = gosync.WaitGroup()
-    group.add(1)
-    return "", group.wait, group.done
-
-
-def block_in_cond():
-    mutex = gosync.Mutex()
-    cond = gosync.Cond(mutex)
-
-    def block():
-        with mutex:
-            cond.wait()
-
-    return "", block, cond.signal
-
-
-def block_in_semaphore():
-    semaphore = gosync.Semaphore(2)
-    semaphore.acquire(2)
-
-    def block():
-        with semaphore:
-            assert not semaphore.try_acquire(2)
-
-    return "", block, lambda: semaphore.release(2)
-
-
-def block_in_join():
-    channel = makechan()
-    target = go_parked(channel.recv)
-
-    def release():
-        channel.send(None)
-
-    return "", target.join, release
-
-
-def block_in_once():
-    once, channel = gosync.Once(), makechan()
-    go_parked(once.do, channel.recv)
-    return "", lambda: once.do(int), lambda: channel.send(None)
-
-
-BLOCKS = [
-    block_in_recv,
-    block_in_send,
-    block_in_full_send,
-    block_in_select,
-    block_in_timer,
-    block_in_mutex,
-    block_in_write_lock,
-    block_in_read_lock,
-    block_in_wait_group,
-    block_in_cond,
-    block_in_semaphore,
-    block_in_join,
-    block_in_once,
-]
 
 every_block = pytest.mark.parametrize("make_block", BLOCKS, ids=lambda make: make.__name__.removeprefix("block_in_"))
 

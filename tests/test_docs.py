@@ -25,6 +25,7 @@ PACKAGE = ROOT / "python" / "offset"
 MODULES = [
     "offset",
     "offset.time",
+    "offset.context",
     "offset.sync",
     "offset.sync.atomic",
     "offset.io",

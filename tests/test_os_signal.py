@@ -27,7 +27,7 @@ from helpers import (
     wait_ended,
     wait_until,
 )
-from offset import _runtime, go, makechan, nilchan, select, sync
+from offset import _runtime, context, go, makechan, nilchan, select, sync
 from offset.os import signal
 
 USR1, USR2, HUP, WINCH = python.SIGUSR1, python.SIGUSR2, python.SIGHUP, python.SIGWINCH
@@ -585,3 +585,69 @@ def test_nothing_is_left_behind():
         signal.reset(USR1)
 
     assert_no_growth(use, probes=[kept, USR1])
+
+
+# ---- notify_context ----------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_a_signal_ends_a_context():
+    ctx, stop = signal.notify_context(context.background(), USR1, USR2)
+    assert ctx.err() is None
+    kill(USR2)
+    with pytest.raises(offset.ChannelClosed):
+        ctx.done().recv(timeout=PATIENCE)
+    assert type(ctx.err()) is context.Canceled
+    assert "SIGUSR2" in str(context.cause(ctx))
+    stop()
+    assert "SIGUSR2" in str(context.cause(ctx))
+
+
+@main_goroutine
+def test_a_scope_ends_by_a_signal():
+    ctx, stop = signal.notify_context(context.background(), USR1)
+    go(kill, USR1)
+    with pytest.raises(context.Canceled) as caught, context.scope(ctx):
+        makechan().recv()
+    assert "SIGUSR1" in str(caught.value.__cause__)
+    stop()
+
+
+@main_goroutine
+def test_stop_ends_the_context_and_gives_the_signal_back():
+    came = []
+    before = python.getsignal(USR1)
+    offset.runtime.call_on_main(python.signal, USR1, lambda *_: came.append(1))
+    try:
+        ctx, stop = signal.notify_context(context.background(), USR1)
+        stop()
+        assert type(ctx.err()) is context.Canceled
+        assert context.cause(ctx) is ctx.err()
+        kill(USR1)
+        wait_until(lambda: came, "the handler of before was called")
+        stop()
+    finally:
+        offset.runtime.call_on_main(python.signal, USR1, before)
+
+
+@main_goroutine
+def test_the_context_ends_with_the_one_above():
+    parent, cancel = context.with_cancel(context.with_value(context.background(), "key", 1))
+    ctx, stop = signal.notify_context(parent, USR1)
+    assert ctx.value("key") == 1
+    cancel()
+    assert type(ctx.err()) is context.Canceled
+    stop()
+    late, stop_late = signal.notify_context(parent, USR1)
+    assert late.err() is not None
+    stop_late()
+
+
+@main_goroutine
+def test_a_mistake_leaves_nothing_notified():
+    with pytest.raises(OSError, match="SIGKILL cannot be caught"):
+        signal.notify_context(context.background(), python.SIGKILL)
+    with pytest.raises(ValueError, match="no signal"):
+        signal.notify_context(context.background(), 4000)
+    with pytest.raises(TypeError, match="needs a context to start from"):
+        signal.notify_context(None, USR1)

@@ -5,6 +5,7 @@ A map of the package:
 * this module: `go`, `run`, `Chan`, `select` and what belongs to them;
 * `offset.time`: sleep, timers, tickers, the names of durations;
 * `offset.sync`: locks, wait groups, `Once`, `Pool`, `Map`; `offset.sync.atomic` holds the atomic cells;
+* `offset.context`: cancellation, deadlines and values for a tree of calls, and scopes that all obeys;
 * `offset.io`: pipes, copying, buffered readers and writers;
 * `offset.net`: connections, listeners and packets, over TCP, UDP and Unix sockets, with TLS;
 * `offset.os.signal`: signals as values on channels;
@@ -21,6 +22,7 @@ goroutines, `_async` is the way to asyncio. Importing the package starts no thre
 """
 
 from offset import _exit, _failure
+from offset import context as context
 from offset import io as io
 from offset import net as net
 from offset import os as os

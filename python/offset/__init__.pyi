@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from offset import context as context
 from offset import io as io
 from offset import net as net
 from offset import os as os

@@ -51,6 +51,21 @@ class PanicError(RuntimeError):
     __module__ = "offset"
 
 
+class Canceled(Exception):
+    """The context was canceled (Go: context.Canceled). Where a cause was given it is the `__cause__`."""
+
+    __module__ = "offset.context"
+
+
+class DeadlineExceeded(TimeoutError):
+    """The deadline of the context has passed (Go: context.DeadlineExceeded).
+
+    Code of ours that tells its own timeouts apart from others' lets it through.
+    """
+
+    __module__ = "offset.context"
+
+
 def carrier(exc: BaseException) -> type[BaseException]:
     """Give a class whose only instance is ``exc``: CPython raises a class in another thread, never an instance."""
     return type(type(exc).__name__, (type(exc),), {"__new__": lambda cls: exc})

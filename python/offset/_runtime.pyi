@@ -12,6 +12,8 @@ from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeAlias, Typ
 
 from typing_extensions import Buffer
 
+from offset.context import Context
+
 _T = TypeVar("_T")
 _S = TypeVar("_S")
 _P = ParamSpec("_P")
@@ -400,6 +402,17 @@ class Mutex:
     def __exit__(self, *args: object) -> None: ...
 
 @final
+class StateMutex:
+    """A Mutex for short sections of the package's own: scopes do not end the wait for it."""
+
+    def lock(self) -> None:
+        """Lock; wait while it is locked."""
+    def unlock(self) -> None:
+        """Unlock. Raises RuntimeError if it is not locked."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: object) -> None: ...
+
+@final
 class RWMutex:
     """A lock for many readers or one writer, as Go's `sync.RWMutex`.
 
@@ -460,7 +473,7 @@ class Cond:
     `lock` is a Mutex, an RWMutex or what `rlocker()` gives.
     """
 
-    def __new__(cls, lock: Mutex | RWMutex | RLocker) -> Self: ...
+    def __new__(cls, lock: Mutex | StateMutex | RWMutex | RLocker) -> Self: ...
     def wait(self, timeout: _Seconds | None = None) -> None:
         """Unlock, wait for a signal, lock again. Raises RuntimeError if the lock is not held."""
     def signal(self) -> None:
@@ -763,3 +776,23 @@ def signal_wanted() -> int:
 
 def signal_held() -> int:
     """Give the set of the signals that are sent on channels or were ignored by `signal_ignore`."""
+
+# ---- scopes ------------------------------------------------------------------------------------
+
+@final
+class Scope:
+    """A stretch of a goroutine's life in which what waits obeys a context."""
+
+    def __new__(cls, context: Context) -> Self: ...
+    def enter(self) -> None:
+        """From here on the current goroutine obeys it. Raises RuntimeError in a plain thread, and the second time."""
+    def leave(self) -> None:
+        """To here. Raises RuntimeError in another goroutine."""
+    def interrupt(self) -> None:
+        """Let the goroutine's present or next wait be ended. From any thread."""
+
+def scope_context() -> Context | None:
+    """The context of the current goroutine's innermost scope."""
+
+def set_error_of(hook: Callable[[Context], BaseException], /) -> None:
+    """Set the function that gives the exception for a context that is over."""

@@ -7,6 +7,7 @@
 use crate::error::*;
 use crate::host::{adopt_thread, state_goes};
 use crate::method::*;
+use crate::scope::interrupted;
 use crate::shim;
 use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::error::WaitError;
@@ -87,7 +88,7 @@ unsafe extern "C" fn blocking(_: Object, args: *const Object, count: Py_ssize_t,
             Py_XDECREF(dict);
             return result;
         };
-        let context = PyContext_CopyCurrent();
+        let context = if interrupted() { NULL } else { PyContext_CopyCurrent() };
         if context.is_null() {
             Py_XDECREF(tuple);
             Py_XDECREF(dict);

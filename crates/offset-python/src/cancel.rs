@@ -2,7 +2,7 @@
 //!
 //! `thrown`, `exiting` and `at_wait` of a goroutine's object are touched in exclusive sections of it, in which no Python runs: where the
 //! goroutine is at the moment is decided once. It gets what is thrown at its next wait, or, where it computes, by CPython's
-//! means for exceptions from other threads.
+//! means for exceptions from other threads. `scope` ends waits by the same note in the core; it never interrupts what computes.
 
 use crate::error::*;
 use crate::goroutine::{GoroutineObject, core, object_of};
@@ -67,6 +67,8 @@ pub(crate) unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
                 }
                 return NULL;
             }
+            // All of it is on the way out.
+            crate::scope::deliver_all(object);
             throw_into(object, exit, exit).0
         });
         Py_XDECREF(before);
@@ -107,21 +109,49 @@ pub(crate) unsafe extern "C" fn throw(object: Object, exception: Object) -> Obje
     }
 }
 
-/// Raises what `throw` or `cancel` asked for in the current goroutine.
+/// Raises what ended the current goroutine's wait: what `throw` or `cancel` asked for, or else a scope that is due.
 pub(crate) fn raise_thrown() -> Object {
     // SAFETY: attached; the payload of the current goroutine is its object.
     unsafe {
-        let thrown = match scheduler::current() {
-            Some(goroutine) => take_thrown(goroutine),
-            None => NULL,
-        };
-        if thrown.is_null() {
+        let object = scheduler::current().map_or(NULL, object_of);
+        if object.is_null() {
             PyErr_SetNone(GOROUTINE_EXIT.load(Ordering::Relaxed));
-        } else {
+            return NULL;
+        }
+        let it = object.cast::<GoroutineObject>();
+        let (thrown, pending, due) = exclusive(object, || {
+            let thrown = std::mem::replace(&mut (*it).thrown, NULL);
+            (*it).at_wait = false;
+            // It was also going to be raised where it computes.
+            let pending =
+                if thrown.is_null() { NULL } else { shim::offset_take_async_exc(core(object).context() as *mut _) };
+            settle(object);
+            (thrown, pending, (*it).due > 0)
+        });
+        Py_XDECREF(pending);
+        if !thrown.is_null() {
             raise_object(thrown);
             Py_DECREF(thrown);
+        } else if !due || !crate::scope::raise_due(object) {
+            PyErr_SetNone(GOROUTINE_EXIT.load(Ordering::Relaxed));
         }
         NULL
+    }
+}
+
+/// Makes the core's note of a cancellation say what there is: it is one bit for whoever wants a wait ended.
+///
+/// # Safety
+/// In an exclusive section of `object`, in its very goroutine.
+pub(crate) unsafe fn settle(object: Object) {
+    // SAFETY: by contract.
+    unsafe {
+        let it = object.cast::<GoroutineObject>();
+        if (*it).thrown.is_null() && (*it).due == 0 {
+            core(object).forget_cancel();
+        } else {
+            core(object).note_cancel();
+        }
     }
 }
 
@@ -148,9 +178,10 @@ pub(crate) fn take_cancel(goroutine: &Goroutine) -> bool {
             if std::mem::replace(&mut (*it).at_wait, false) || !pending.is_null() {
                 return (true, pending);
             }
-            // It has been raised by other means.
-            goroutine.forget_cancel();
-            (false, std::mem::replace(&mut (*it).thrown, NULL))
+            // What was thrown has been raised by other means.
+            let dropped = std::mem::replace(&mut (*it).thrown, NULL);
+            settle(object);
+            ((*it).due > 0 && (*it).shields == 0, dropped)
         });
         Py_XDECREF(dropped);
         taken
@@ -162,16 +193,11 @@ pub(crate) fn keep_cancel(goroutine: &Goroutine) {
     let object = object_of(goroutine);
     if !object.is_null() {
         // SAFETY: attached, in this very goroutine.
-        unsafe { exclusive(object, || (*object.cast::<GoroutineObject>()).at_wait = true) };
+        unsafe {
+            exclusive(object, || {
+                let it = object.cast::<GoroutineObject>();
+                (*it).at_wait = !(*it).thrown.is_null();
+            });
+        }
     }
-}
-
-/// Takes out what `throw` wants raised.
-fn take_thrown(goroutine: &Goroutine) -> Object {
-    let object = object_of(goroutine);
-    if object.is_null() {
-        return NULL;
-    }
-    // SAFETY: attached, in this very goroutine.
-    unsafe { exclusive(object, || std::mem::replace(&mut (*object.cast::<GoroutineObject>()).thrown, NULL)) }
 }

@@ -7,6 +7,7 @@
 use crate::error::*;
 use crate::method::*;
 use crate::object::Value;
+use crate::scope::interrupted;
 use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::alarm::ChanTimer;
 use offset_runtime::chan::{Chan, Wait};
@@ -154,6 +155,9 @@ pub(crate) fn functions() -> Vec<PyMethodDef> {
 }
 
 fn send_on(object: Object, value: Value, wait: Wait) -> Object {
+    if wait != Wait::No && interrupted() {
+        return NULL;
+    }
     let Some(core) = core(object) else {
         drop(value);
         return nil_wait(wait, WaitReason::ChanSendNil, "send");
@@ -184,6 +188,9 @@ fn nil_wait(wait: Wait, reason: WaitReason, what: &str) -> Object {
 
 /// Receives; None with the exception set.
 fn recv_on(object: Object, wait: Wait) -> Result<Object, RecvError> {
+    if wait != Wait::No && interrupted() {
+        return Ok(NULL);
+    }
     match core(object) {
         Some(core) => core.recv(wait).map(Value::receive),
         None => {

@@ -8,6 +8,7 @@
 
 use crate::error::*;
 use crate::method::*;
+use crate::scope::interrupted;
 use crate::shim::{Py_DECREF, PyErr_Clear};
 use offset_runtime::clock::Deadline;
 use offset_runtime::error::WaitError;
@@ -304,6 +305,9 @@ unsafe fn do_read(object: Object, size: usize, flags: c_int, deadline: Deadline)
             Err(error) => unsafe { fail(object, error.into(), "read") },
         };
     }
+    if interrupted() {
+        return NULL;
+    }
     if size > SCRATCH && kind == Kind::Socket {
         // SAFETY: by contract.
         return unsafe { read_long(object, size, flags, deadline) };
@@ -401,6 +405,9 @@ unsafe fn do_read_into(object: Object, buffer: Object, wanted: usize, flags: c_i
                 Err(error) => fail(object, error.into(), "read"),
             };
         }
+        if interrupted() {
+            return NULL;
+        }
         let result = core(object).run(Direction::Read, deadline, |number| {
             match call(|| raw_read(number, kind, buffer.at(0), size, flags)) {
                 Attempt::Done(Ok(count)) if kind == Kind::Stream && flags == 0 && count > 0 && count < size => {
@@ -423,6 +430,11 @@ unsafe fn do_write(object: Object, data: Object, flags: c_int, deadline: Deadlin
     let Some(buffer) = (unsafe { Buffer::of(data, PyBUF_SIMPLE) }) else { return NULL };
     let (mut written, size, kind) = (0, buffer.len(), it(object).kind);
     let writing = &it(object).writing;
+    if interrupted() {
+        // SAFETY: attached, with an exception set.
+        unsafe { note_written(0) };
+        return NULL;
+    }
     if let Err(error) = writing.lock(deadline) {
         // SAFETY: attached.
         unsafe {
@@ -484,6 +496,9 @@ unsafe extern "C" fn send(object: Object, args: *const Object, count: Py_ssize_t
         let Some(flags) = flags_argument(out[1]) else { return NULL };
         let Some(deadline) = deadline(out[2]) else { return NULL };
         let Some(buffer) = Buffer::of(out[0], PyBUF_SIMPLE) else { return NULL };
+        if interrupted() {
+            return NULL;
+        }
         let kind = it(object).kind;
         let result = core(object).run(Direction::Write, deadline, |number| {
             call(|| raw_write(number, kind, buffer.at(0), buffer.len(), flags))
@@ -500,6 +515,9 @@ unsafe extern "C" fn send(object: Object, args: *const Object, count: Py_ssize_t
 unsafe extern "C" fn lock_write(object: Object, _: Object) -> Object {
     // SAFETY: attached.
     unsafe {
+        if interrupted() {
+            return NULL;
+        }
         if let Err(error) = it(object).writing.lock(None) {
             let error = if error == WaitError::Cancelled { FdError::Cancelled } else { FdError::TimedOut };
             return fail(object, error.into(), "write");
@@ -522,6 +540,9 @@ unsafe extern "C" fn unlock_write(object: Object, _: Object) -> Object {
 }
 
 fn check(object: Object, direction: Direction, what: &str) -> Object {
+    if interrupted() {
+        return NULL;
+    }
     match core(object).check(direction) {
         Ok(()) => none(),
         // SAFETY: attached, as all methods are.
@@ -542,6 +563,9 @@ unsafe extern "C" fn check_write(object: Object, _: Object) -> Object {
 unsafe extern "C" fn accept(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
     // SAFETY: the calling convention.
     let Some(deadline) = (unsafe { only_timeout("accept", args, count, keywords) }) else { return NULL };
+    if interrupted() {
+        return NULL;
+    }
     let result = core(object).run(Direction::Read, deadline, |number| {
         loop {
             let attempt = call(|| {
@@ -574,6 +598,9 @@ unsafe fn wait(
     // SAFETY: by contract.
     unsafe {
         let Some(deadline) = only_timeout(function, args, count, keywords) else { return NULL };
+        if interrupted() {
+            return NULL;
+        }
         match core(object).wait(direction, deadline) {
             Ok(()) => none(),
             Err(error) => fail(object, error.into(), "wait for"),

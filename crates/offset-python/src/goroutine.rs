@@ -7,6 +7,7 @@
 use crate::cancel::{cancel, is_current, raise_thrown, throw};
 use crate::error::*;
 use crate::method::*;
+use crate::scope::interrupted;
 use crate::shim;
 use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
 use offset_runtime::error::WaitError;
@@ -36,6 +37,12 @@ pub(crate) struct GoroutineObject {
     /// To be delivered at its next wait only: it asked for it itself, or it has just been handed something (a lock, a value) that
     /// an exception out of the blue would lose.
     pub(crate) at_wait: bool,
+    /// The innermost scope that it has entered; the chain holds a reference to each. Belongs to `scope`, as the next two do.
+    pub(crate) scope: Object,
+    /// How many scopes of the chain are due.
+    pub(crate) due: u32,
+    /// How many waits are under way that a scope may not end.
+    pub(crate) shields: u32,
     weak: Object,
 }
 
@@ -208,6 +215,7 @@ pub(crate) fn main(goroutine: &Goroutine) {
         } else {
             shim::offset_object_call(function, args, kwargs)
         };
+        crate::scope::leave_all(object.cast());
         crate::sync::member_is_over(function);
         Py_DECREF(function);
         Py_XDECREF(args);
@@ -315,6 +323,9 @@ unsafe extern "C" fn join(object: Object, args: *const Object, count: Py_ssize_t
     // SAFETY: the calling convention.
     let Some(deadline) = (unsafe { only_timeout("join", args, count, keywords) }) else { return NULL };
     let goroutine = core(object).clone();
+    if interrupted() {
+        return NULL;
+    }
     if is_current(&goroutine) {
         return runtime_error("a goroutine cannot join itself: it would wait for ever");
     }
@@ -514,7 +525,6 @@ unsafe extern "C" fn gosched(_: Object, _: Object) -> Object {
         && goroutine.cancelled()
         && offset_runtime::host::Host::take_cancel(&crate::host::Python, goroutine)
     {
-        goroutine.forget_cancel();
         return raise_thrown();
     }
     none()
@@ -523,6 +533,9 @@ unsafe extern "C" fn gosched(_: Object, _: Object) -> Object {
 unsafe extern "C" fn sleep(_: Object, seconds: Object) -> Object {
     // SAFETY: the calling convention.
     let Some(deadline) = (unsafe { deadline_of(seconds) }) else { return NULL };
+    if interrupted() {
+        return NULL;
+    }
     if scheduler::sleep(deadline, offset_runtime::goroutine::WaitReason::Sleep) { none() } else { cancelled() }
 }
 

@@ -21,6 +21,7 @@ mod method;
 mod object;
 mod runtime;
 mod scan;
+mod scope;
 mod select;
 mod shim;
 mod signal;
@@ -78,6 +79,7 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
     let ok = unsafe {
         error::load()
             && goroutine::register(module)
+            && scope::register(module)
             && chan::register(module)
             && select::register(module)
             && sync::register(module)
@@ -97,6 +99,7 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
 pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
     let mut methods: Vec<PyMethodDef> = [
         goroutine::functions(),
+        scope::functions(),
         chan::functions(),
         select::functions(),
         sync::functions(),

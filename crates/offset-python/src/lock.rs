@@ -10,6 +10,7 @@
 
 use crate::error::*;
 use crate::method::*;
+use crate::scope::{Shield, interrupted};
 use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
 use offset_runtime::clock::{self, Deadline};
 use offset_runtime::error::WaitError;
@@ -243,6 +244,7 @@ unsafe fn understood(args: *const Object, count: Py_ssize_t, keywords: Object) -
 fn take(mutex: &Mutex, wish: &Wish) -> Result<bool, ()> {
     match wish {
         Wish::Try => Ok(mutex.try_lock()),
+        Wish::Wait(_) if interrupted() => Err(()),
         Wish::Wait(deadline) => match mutex.lock(*deadline) {
             Ok(()) => Ok(true),
             Err(WaitError::TimedOut) => Ok(false),
@@ -258,6 +260,7 @@ fn take(mutex: &Mutex, wish: &Wish) -> Result<bool, ()> {
 /// its next wait; in a plain thread a signal handler's exception is raised as soon as the mutex is there. False with it set.
 unsafe fn insist(mutex: &Mutex) -> bool {
     let mut raised = NULL;
+    let _shield = Shield::new();
     while mutex.lock(None).is_err() {
         cancelled();
         // SAFETY: attached; the exception was ours.

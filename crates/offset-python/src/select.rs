@@ -6,6 +6,7 @@
 use crate::error::*;
 use crate::method::*;
 use crate::object::Value;
+use crate::scope::interrupted;
 use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::chan::Wait;
 use offset_runtime::select::{Case, INLINE, Selected, select as core_select};
@@ -77,6 +78,9 @@ unsafe extern "C" fn select(_: Object, args: *const Object, count: Py_ssize_t, k
         }
         if total > usize::from(u16::MAX) - 8 {
             return value_error("select() takes up to 65,000 cases");
+        }
+        if wait != Wait::No && interrupted() {
+            return NULL;
         }
         let make = |index: usize| {
             let case = *args.add(index);

@@ -4,6 +4,7 @@
 
 use crate::error::*;
 use crate::method::*;
+use crate::scope::{Shield, interrupted};
 use crate::shim;
 use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::error::WaitError;
@@ -105,6 +106,9 @@ macro_rules! waits {
         unsafe extern "C" fn $name(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
             // SAFETY: the calling convention.
             let Some(deadline) = (unsafe { only_timeout($method, args, count, keywords) }) else { return NULL };
+            if interrupted() {
+                return NULL;
+            }
             waited(core::<$core>(object).$call(deadline), $what)
         }
     };
@@ -113,6 +117,9 @@ macro_rules! waits {
 macro_rules! enters {
     ($enter:ident, $exit:ident, $core:ty, $what:literal, $lock:ident, $unlock:ident) => {
         unsafe extern "C" fn $enter(object: Object, _: Object) -> Object {
+            if interrupted() {
+                return NULL;
+            }
             match core::<$core>(object).$lock(None) {
                 // SAFETY: attached.
                 Ok(()) => unsafe { Py_NewRef(object) },
@@ -148,6 +155,20 @@ unsafe extern "C" fn mutex_stats(object: Object, _: Object) -> Object {
     let (locked, waiters) = core::<Mutex>(object).counts();
     // SAFETY: attached, new references.
     unsafe { dict(&[(c"locked", boolean(locked)), (c"waiters", int(waiters as u64))]) }
+}
+
+// StateMutex: a mutex that no scope ends the wait for, for what is short and must not be left out, such as a close
+unsafe extern "C" fn state_enter(object: Object, _: Object) -> Object {
+    let _shield = Shield::new();
+    match core::<Mutex>(object).lock(None) {
+        // SAFETY: attached.
+        Ok(()) => unsafe { Py_NewRef(object) },
+        Err(_) => cancelled(),
+    }
+}
+unsafe extern "C" fn state_lock(object: Object, _: Object) -> Object {
+    let _shield = Shield::new();
+    waited(core::<Mutex>(object).lock(None), "lock of a mutex")
 }
 
 // RWMutex and its reading side
@@ -304,6 +325,9 @@ unsafe extern "C" fn cond_wait(object: Object, args: *const Object, count: Py_ss
     unsafe {
         let Some(deadline) = only_timeout("wait", args, count, keywords) else { return NULL };
         let (cond, lock) = (core::<Cond>(object), partner::<Cond>(object));
+        if interrupted() {
+            return NULL;
+        }
         let ticket = cond.enlist();
         if !call_lock(lock, c"unlock") {
             cond.leave(ticket);
@@ -314,6 +338,7 @@ unsafe extern "C" fn cond_wait(object: Object, args: *const Object, count: Py_ss
         // waited for, which counts for more than the end of the time.
         let answer = waited(result, "wait of a Cond");
         let mut exception = take_raised();
+        let _shield = Shield::new();
         while !call_lock(lock, c"lock") {
             let failure = take_raised();
             let ordinary = |exception| PyErr_GivenExceptionMatches(exception, PyExc_Exception) != 0;
@@ -405,6 +430,9 @@ unsafe extern "C" fn acquire(object: Object, args: *const Object, count: Py_ssiz
             return NULL;
         }
         let (Some(units), Some(deadline)) = (units(out[0]), deadline(out[1])) else { return NULL };
+        if interrupted() {
+            return NULL;
+        }
         waited(core::<Semaphore>(object).acquire(units, deadline), "acquire of a Semaphore")
     }
 }
@@ -430,6 +458,9 @@ unsafe extern "C" fn release(object: Object, args: *const Object, count: Py_ssiz
     }
 }
 unsafe extern "C" fn semaphore_enter(object: Object, _: Object) -> Object {
+    if interrupted() {
+        return NULL;
+    }
     match core::<Semaphore>(object).acquire(1, None) {
         // SAFETY: attached.
         Ok(()) => unsafe { Py_NewRef(object) },
@@ -460,6 +491,9 @@ unsafe extern "C" fn note_is_set(object: Object, _: Object) -> Object {
 unsafe extern "C" fn note_wait(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
     // SAFETY: the calling convention.
     let Some(deadline) = (unsafe { only_timeout("wait", args, count, keywords) }) else { return NULL };
+    if interrupted() {
+        return NULL;
+    }
     match core::<Arc<Note>>(object).wait(deadline) {
         Ok(()) => boolean(true),
         Err(WaitError::TimedOut) => boolean(false),
@@ -517,6 +551,22 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         ]
         .concat(),
         getters: vec![getter(c"locked", mutex_locked, c"Whether it is locked.")],
+        slots: vec![slot!(Py_tp_new, new_plain::<Mutex>), slot!(Py_tp_dealloc, dealloc::<Mutex>), weak::<Mutex>()],
+    };
+    let state_mutex = TypeSpec {
+        name: c"offset._runtime.StateMutex",
+        doc: c"A Mutex for short sections of the package's own: scopes do not end the wait for it.",
+        size: size_of::<Shell<Mutex>>(),
+        flags: 0,
+        methods: [
+            vec![
+                no_args(c"lock", state_lock, c"lock()\n\nTake the lock."),
+                no_args(c"unlock", mutex_unlock, c"unlock()\n\nGive it to who waits longest."),
+            ],
+            context(state_enter, mutex_exit),
+        ]
+        .concat(),
+        getters: vec![],
         slots: vec![slot!(Py_tp_new, new_plain::<Mutex>), slot!(Py_tp_dealloc, dealloc::<Mutex>), weak::<Mutex>()],
     };
     let rwmutex = TypeSpec {
@@ -660,7 +710,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         getters: vec![],
         slots: vec![slot!(Py_tp_new, new_plain::<Arc<Note>>), slot!(Py_tp_dealloc, dealloc::<Arc<Note>>)],
     };
-    for spec in [mutex, rwmutex, group, cond, semaphore] {
+    for spec in [mutex, state_mutex, rwmutex, group, cond, semaphore] {
         // SAFETY: the slots fit the object.
         if unsafe { new_type(module, spec) }.is_null() {
             return false;

@@ -290,6 +290,11 @@ impl Goroutine {
         self.cancel.store(true, Ordering::Relaxed);
     }
 
+    /// Notes the wish to be cancelled for the next wait; the present one, if there is one, goes on.
+    pub fn note_cancel(&self) {
+        self.wish();
+    }
+
     /// Forgets a cancellation that was noted.
     pub fn forget_cancel(&self) {
         self.cancel.store(false, Ordering::Relaxed);

@@ -15,8 +15,8 @@ from datetime import timedelta
 from operator import index
 from typing import TYPE_CHECKING
 
-from offset._errors import note_written
-from offset._runtime import Cond, Mutex, now
+from offset._errors import DeadlineExceeded, note_written
+from offset._runtime import Cond, Mutex, StateMutex, now
 from offset.io._errors import ClosedPipeError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class _Pipe:
     __slots__ = ("consumed", "current", "lock", "passed", "readable", "reader", "writer", "writing")
 
     def __init__(self) -> None:
-        self.lock = Mutex()
+        self.lock = StateMutex()
         self.readable = Cond(self.lock)
         self.consumed = Cond(self.lock)
         self.writing = Mutex()
@@ -96,6 +96,8 @@ class _Pipe:
                 return None
             try:
                 self.readable.wait(timeout=_left(deadline))
+            except DeadlineExceeded:
+                raise
             except TimeoutError:
                 raise TimeoutError("read from a pipe timed out") from None
 
@@ -235,6 +237,9 @@ class PipeWriter:
             write = _Write(view)
             try:
                 pipe.writing.lock(timeout=_left(deadline))
+            except DeadlineExceeded as exc:
+                _cut(exc, 0)
+                raise
             except TimeoutError:
                 raise _cut(TimeoutError(_LATE), 0) from None
             try:
@@ -254,6 +259,9 @@ class PipeWriter:
         try:
             while pipe.current is write:
                 pipe.consumed.wait(timeout=_left(deadline))
+        except DeadlineExceeded as exc:
+            _cut(exc, write.taken)
+            raise
         except TimeoutError:
             raise _cut(TimeoutError(_LATE), write.taken) from None
         except BaseException as exc:

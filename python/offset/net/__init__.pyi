@@ -8,6 +8,8 @@ from typing import Any, BinaryIO, Self
 
 from typing_extensions import Buffer
 
+from offset.context import Context
+
 __all__ = [
     "Conn",
     "Listener",
@@ -213,8 +215,9 @@ def dial(
     timeout: _Seconds | None = None,
     tls: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
+    context: Context | None = None,
 ) -> Conn:
-    """Connect to an address, as Go's `net.Dial`; all of it takes up to `timeout` seconds."""
+    """Connect to an address, as Go's `net.Dial`; all of it takes up to `timeout` seconds, and obeys `context`."""
 
 def listen(network: str, address: str, tls: ssl.SSLContext | None = None) -> Listener:
     """Listen for connections, as Go's `net.Listen`."""

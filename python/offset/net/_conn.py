@@ -107,7 +107,7 @@ class Conn(_runtime.Stream):
             finally:
                 os.close(number)
                 self._unlock_write()
-        except OSError as error:
+        except BaseException as error:
             note_written(error, sent)
             raise
         return sent

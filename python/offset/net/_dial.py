@@ -11,6 +11,8 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from offset import _runtime
+from offset._errors import DeadlineExceeded
+from offset.context import scope
 from offset.net import _address, _lookup
 from offset.net._conn import Conn, connection
 from offset.net._listen import left, moment
@@ -18,6 +20,8 @@ from offset.net._listen import left, moment
 if TYPE_CHECKING:
     import ssl
     from datetime import timedelta
+
+    from offset.context import Context
 
     Seconds = float | timedelta
 
@@ -34,15 +38,20 @@ def dial(
     timeout: Seconds | None = None,
     tls: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
+    context: Context | None = None,
 ) -> Conn:
     """Connect to an address, as Go's `net.Dial`.
 
     `network` is one of "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "unix" and "unixgram". All of it, the lookup of
     the host's name and the TLS handshake too, takes up to `timeout` seconds. With `tls` the connection is a TLS
-    connection, to `server_hostname` or else the address's host. Raises what the system says
+    connection, to `server_hostname` or else the address's host. With `context`, in goroutines, it obeys that, too, as
+    within its `scope` (Go: Dialer.DialContext). Raises what the system says
     (ConnectionRefusedError), naming the address, `socket.gaierror`, TimeoutError, and ValueError for what is no
     address.
     """
+    if context is not None:
+        with scope(context):
+            return dial(network, address, timeout, tls, server_hostname)
     family, type = _address.kind(network)
     deadline = moment(timeout)
     if family == socket.AF_UNIX:
@@ -154,6 +163,8 @@ def _one_by_one(endpoints: list[_address.Endpoint], wish: _Wish) -> socket.socke
             turn = min(turn, max(turn / (len(endpoints) - index), _SHORTEST_TURN))
         try:
             return _try(endpoint, wish, moment(turn))
+        except DeadlineExceeded:
+            raise
         except OSError as failed:
             error = error or failed
     assert error is not None
@@ -173,6 +184,9 @@ def _try(endpoint: _address.Endpoint, wish: _Wish, deadline: float | None) -> so
                 raise wish.failed(result, where)
             if endpoint.type == socket.SOCK_DGRAM or not _met_itself(sock):
                 return sock
+        except DeadlineExceeded:
+            sock.close()
+            raise
         except OSError as error:
             sock.close()
             if error.errno is None:
@@ -217,6 +231,8 @@ def _make(sock: socket.socket, endpoint: _address.Endpoint, deadline: float | No
         while True:
             try:
                 fd.wait_write(left(deadline))
+            except DeadlineExceeded:
+                raise
             except TimeoutError:
                 return errno.ETIMEDOUT
             result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

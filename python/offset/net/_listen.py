@@ -13,6 +13,7 @@ import socket
 from typing import TYPE_CHECKING, Final, Self
 
 from offset import _runtime
+from offset._errors import DeadlineExceeded
 from offset.net import _address, _lookup
 from offset.net._conn import Conn, connection
 
@@ -62,14 +63,20 @@ class Listener:
             try:
                 number = self._fd.accept(left(deadline))
                 break
+            except DeadlineExceeded:
+                raise
             except OSError as error:
                 if error.errno not in _SHORT_OF:
                     raise self._named(error) from None
             until = left(deadline)
             if until == 0:
                 raise self._named(TimeoutError())
-            with contextlib.suppress(TimeoutError):
+            try:
                 self._over.recv_ok(timeout=pause if until is None else min(pause, until))
+            except DeadlineExceeded:
+                raise
+            except TimeoutError:
+                pass
             pause = min(2 * pause, _LONGEST_PAUSE)
         self._accepted += 1
         sock = socket.socket(self._sock.family, self._sock.type, self._sock.proto, fileno=number)

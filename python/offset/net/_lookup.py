@@ -47,7 +47,7 @@ class _Table:
         self.forget()
 
     def forget(self) -> None:
-        self.lock = _runtime.Mutex()
+        self.lock = _runtime.StateMutex()
         self.flights: dict[_Key, _Flight] = {}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from offset import _runtime
+from offset._errors import DeadlineExceeded
 from offset.net import _address, _lookup
 from offset.net._listen import UnixFile, bound, left, moment
 
@@ -69,6 +69,8 @@ class PacketConn:
                     self._fd.wait_read(left(deadline))
                 else:
                     return data, _address.text(address)
+        except DeadlineExceeded:
+            raise
         except OSError as error:
             raise self._named(error, "read") from None
 
@@ -88,9 +90,15 @@ class PacketConn:
                     if self._sock.family != socket.AF_UNIX:
                         self._fd.wait_write()
                         continue
-                with contextlib.suppress(TimeoutError):
+                try:
                     self._fd.wait_write(pause)
+                except DeadlineExceeded:
+                    raise
+                except TimeoutError:
+                    pass
                 pause = min(2 * pause, _LONGEST_PAUSE)
+        except DeadlineExceeded:
+            raise
         except OSError as error:
             raise self._named(error, f"write to {addr} from") from None
 

@@ -6,12 +6,11 @@ Invariants: each direction is a `_Half` under its own lock. A write waits until 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from offset import _runtime
-from offset._errors import note_written
+from offset._errors import DeadlineExceeded, note_written
 from offset.net import _stream
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 class _Half:
     def __init__(self) -> None:
-        self.lock = _runtime.Mutex()
+        self.lock = _runtime.StateMutex()
         self.changed = _runtime.Cond(self.lock)
         self.writing = _runtime.Mutex()
         self.offered: memoryview | None = None
@@ -54,8 +53,12 @@ class _Half:
         """Wait, with the lock held, until `done`, or until the deadline, wherever it is moved."""
         while not done():
             left = self.left(deadline, what)
-            with contextlib.suppress(TimeoutError):
+            try:
                 self.changed.wait(left)
+            except DeadlineExceeded:
+                raise
+            except TimeoutError:
+                pass
 
     def read(self, n: int) -> bytes | None:
         """None if this half was closed by its reader."""
@@ -93,7 +96,7 @@ class _Half:
                 )
                 if self.offered is not None:
                     self.check_write()
-            except OSError as error:
+            except BaseException as error:
                 note_written(error, self.taken)
                 raise
             finally:

@@ -50,7 +50,7 @@ def copy_file(conn: Writer, file: BinaryIO, offset: int, count: int | None) -> i
             if not data:
                 break
             sent += conn.write(data)
-    except OSError as error:
+    except BaseException as error:
         note_written(error, sent + noted_written(error))
         raise
     return sent

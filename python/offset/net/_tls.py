@@ -49,7 +49,7 @@ class TLSConn(Conn):
     _object: ssl.SSLObject
     _incoming: ssl.MemoryBIO
     _outgoing: ssl.MemoryBIO
-    _state: _runtime.Mutex
+    _state: _runtime.StateMutex
     _sending: _runtime.Mutex
     _reading: _runtime.Mutex
     _shaking: _runtime.Mutex
@@ -124,7 +124,7 @@ class TLSConn(Conn):
                 while written < len(octets):
                     with octets[written : written + _CHUNK] as part:
                         written += self._drive(lambda: self._object.write(part), "write")
-        except OSError as error:
+        except BaseException as error:
             note_written(error, written)
             raise
         return written
@@ -313,7 +313,7 @@ def over(
     secure._sock, secure._network = sock, network
     secure._own, secure._peer = conn._own, conn._peer
     secure._object, secure._incoming, secure._outgoing = made, incoming, outgoing
-    secure._state, secure._sending, secure._reading = _runtime.Mutex(), _runtime.Mutex(), _runtime.Mutex()
+    secure._state, secure._sending, secure._reading = _runtime.StateMutex(), _runtime.Mutex(), _runtime.Mutex()
     secure._shaking, secure._writing = _runtime.Mutex(), _runtime.Mutex()
     secure._unread = bytearray()
     return secure

@@ -17,14 +17,15 @@ import signal
 from operator import index
 from typing import TYPE_CHECKING, SupportsIndex
 
-from offset import _run, _runtime
+from offset import _run, _runtime, context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from offset._runtime import Chan, SendChan
 
-__all__ = ["ignore", "ignored", "notify", "reset", "stop"]
+__all__ = ["ignore", "ignored", "notify", "notify_context", "reset", "stop"]
 
 # By its type no channel to send on.
 _NILCHAN: object = _runtime.nilchan
@@ -52,6 +53,38 @@ def notify(ch: Chan[Any] | SendChan[Any], /, *signals: SupportsIndex) -> None:
     chosen = _set(signals, _CATCHABLE)
     _prepare()
     _runtime.signal_notify(ch, chosen)
+
+
+def notify_context(parent: context.Context, /, *signals: SupportsIndex) -> tuple[context.Context, Callable[[], None]]:
+    """Give a context below `parent` that is canceled by the first of the signals, and a function `stop()`.
+
+    Without signals any will do. The text of `context.cause` names the signal that came. `stop` cancels the context,
+    and the signals do again what they did before; call it as soon as the context is no longer needed. Goes by Go's
+    `signal.NotifyContext`. Raises as `notify`, and TypeError if `parent` is no context.
+    """
+    ctx, cancel = context.with_cancel_cause(parent)
+    ch: Chan[Any] = _runtime.Chan(1, "signal.notify_context")
+    try:
+        notify(ch, *signals)
+    except BaseException:
+        cancel(None)
+        raise
+
+    over: Any = ctx.done()
+
+    def watch() -> None:
+        case = _runtime.select(ch.if_recv(), over.if_recv())
+        if case.index == 0:
+            cancel(context.Canceled(f"{getattr(case.value, 'name', f'signal {case.value}')} received"))
+
+    if ctx.err() is None:
+        _runtime.go(watch).name = "notify_context"
+
+    def end() -> None:
+        cancel(None)
+        stop(ch)
+
+    return ctx, end
 
 
 def stop(ch: Chan[Any] | SendChan[Any], /) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from offset._runtime import Mutex
+from offset._runtime import StateMutex
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ class Map(Generic[K, V]):
 
     def __init__(self) -> None:
         self._items: dict[K, V] = {}
-        self._mutex = Mutex()
+        self._mutex = StateMutex()
 
     def load(self, key: K, /) -> tuple[V | None, bool]:
         """Give `(value, True)`, or `(None, False)` if the key is absent."""

@@ -8,6 +8,7 @@ middle of another `put`, too.
 import queue as _original
 
 from offset import _runtime
+from offset._errors import DeadlineExceeded as _DeadlineExceeded
 from offset._errors import WouldBlock as _WouldBlock
 from offset.syscall import _rebind
 
@@ -24,11 +25,11 @@ class SimpleQueue(_original.SimpleQueue):
 
     def put(self, item, block=True, timeout=None):
         """Put an item into the queue. Never waits; the other arguments are those of `Queue.put`."""
-        self._values.send(item)
+        self._values.try_send(item)
 
     def put_nowait(self, item):
         """Put an item into the queue."""
-        self._values.send(item)
+        self._values.try_send(item)
 
     def get(self, block=True, timeout=None):
         """Take the oldest item out of the queue; wait for one, if `block` is true, for at most `timeout` seconds.
@@ -44,6 +45,8 @@ class SimpleQueue(_original.SimpleQueue):
             super().get(timeout=timeout)
         try:
             return self._values.recv(timeout)
+        except _DeadlineExceeded:
+            raise
         except TimeoutError:
             raise _Empty from None
 

@@ -13,6 +13,7 @@ import os as _os
 import select as _original
 
 from offset import _runtime
+from offset._errors import DeadlineExceeded as _DeadlineExceeded
 from offset.syscall import _rebind
 
 # What `select` means by readable and writable, as the Linux kernel has it.
@@ -30,6 +31,8 @@ def _events(waiter, descriptors, seconds, most=-1):
             return events
         try:
             waiter.wait_read(None if deadline is None else deadline - _runtime.now())
+        except _DeadlineExceeded:
+            raise
         except TimeoutError:
             return descriptors.poll(0, most)
 

@@ -16,6 +16,7 @@ import os as _os
 import socket as _original
 
 from offset import _runtime
+from offset._errors import DeadlineExceeded as _DeadlineExceeded
 from offset.syscall import _rebind
 
 _AF_INET, _AF_INET6, _AF_UNIX = _original.AF_INET, _original.AF_INET6, _original.AF_UNIX
@@ -216,6 +217,8 @@ class socket(_Plain):
         while result in _UNDER_WAY:
             try:
                 self._fd().wait_write(None if deadline is None else deadline - _runtime.now())
+            except _DeadlineExceeded:
+                raise
             except TimeoutError:
                 return _TIMED_OUT
             result = self.getsockopt(_original.SOL_SOCKET, _original.SO_ERROR)

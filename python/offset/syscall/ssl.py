@@ -12,6 +12,7 @@ from __future__ import annotations
 import ssl as _original
 
 from offset import _runtime
+from offset._errors import DeadlineExceeded as _DeadlineExceeded
 from offset.syscall import _rebind
 from offset.syscall import socket as _sockets
 
@@ -33,6 +34,8 @@ class SSLSocket(_original.SSLSocket, _sockets.socket):
                 wait = self._fd().wait_write
             try:
                 wait(None if deadline is None else deadline - _runtime.now())
+            except _DeadlineExceeded:
+                raise
             except TimeoutError:
                 raise TimeoutError(f"The {what} operation timed out") from None
 

@@ -1,0 +1,955 @@
+"""Scopes of `offset.context`: what waits inside obeys a context, once, and the operation happens or it does not."""
+
+from __future__ import annotations
+
+import gc
+import queue
+import socket
+import threading
+import time as wall
+
+import offset
+import pytest
+from blocks import BLOCKS
+from helpers import (
+    PATIENCE,
+    RECEIVERS,
+    Thread,
+    collect,
+    go_parked,
+    in_thread,
+    main_goroutine,
+    wait_ended,
+    wait_parked,
+    wait_until,
+)
+from offset import (
+    GoroutineExit,
+    context,
+    current,
+    default,
+    go,
+    gosched,
+    makechan,
+    run,
+    select,
+    sleep,
+    sync,
+)
+from offset.context import Canceled, DeadlineExceeded, background, scope, with_cancel, with_cancel_cause
+from offset.syscall import blocking
+from offset.syscall import queue as gqueue
+from offset.syscall import socket as gsocket
+from offset.syscall import threading as gthreading
+
+ATTEMPTS = 50
+
+
+def block_in_sleep():
+    channel = makechan(1)
+
+    def block():
+        while not len(channel):
+            sleep(0.05)
+
+    return "sleep", block, lambda: channel.send(None)
+
+
+def block_in_blocking():
+    over = threading.Event()
+    return "", lambda: blocking(over.wait), over.set
+
+
+def block_in_conn_read():
+    ours, theirs = offset.net.pipe()
+    return "", lambda: ours.read(10), lambda: theirs.write(b"x")
+
+
+def block_in_proxied_lock():
+    lock = gthreading.Lock()
+    lock.acquire()
+    return "", lambda: (lock.acquire(), lock.release()), lock.release
+
+
+def block_in_proxied_queue():
+    box = gqueue.Queue()
+    return "", box.get, lambda: box.put(None)
+
+
+def block_in_io_pipe():
+    reader, writer = offset.io.pipe()
+    return "", lambda: reader.read(10), lambda: go(writer.write, b"x")
+
+
+MORE = [
+    block_in_sleep,
+    block_in_blocking,
+    block_in_conn_read,
+    block_in_proxied_lock,
+    block_in_proxied_queue,
+    block_in_io_pipe,
+]
+
+every_block = pytest.mark.parametrize(
+    "make_block", [*BLOCKS, *MORE], ids=lambda make: make.__name__.removeprefix("block_in_")
+)
+
+
+def under(ctx, block, seen):
+    """A goroutine's function: `block` in a scope; what it raised goes to `seen`."""
+
+    def body():
+        try:
+            with scope(ctx):
+                block()
+                seen.append("done")
+        except BaseException as error:
+            seen.append(error)
+
+    return body
+
+
+def over():
+    ctx, cancel = with_cancel(background())
+    cancel()
+    return ctx
+
+
+# ---- at each way to wait ---------------------------------------------------------------------
+
+
+@every_block
+@main_goroutine
+def test_what_waits_is_ended_with_its_context(make_block):
+    _, block, release = make_block()
+    ctx, cancel = with_cancel(background())
+    seen = []
+    goroutine = go_parked(under(ctx, block, seen))
+    cancel()
+    wait_ended(goroutine)
+    assert [type(error) for error in seen] == [Canceled]
+    # The waiter is gone: another one gets what it waited for.
+    successor = go_parked(block)
+    release()
+    wait_ended(successor)
+
+
+@every_block
+@main_goroutine
+def test_a_context_that_is_over_lets_nothing_wait(make_block):
+    _, block, release = make_block()
+    seen = []
+    wait_ended(go(under(over(), block, seen)))
+    assert [type(error) for error in seen] == [Canceled]
+    successor = go_parked(block)
+    release()
+    wait_ended(successor)
+
+
+@main_goroutine
+def test_what_could_be_had_at_once_is_not_taken():
+    box, full, mutex, semaphore, done = makechan(1), makechan(1), sync.Mutex(), sync.Semaphore(2), go(int)
+    full.send(1)
+    wait_ended(done)
+    operations = [
+        lambda: box.send(1),
+        full.recv,
+        full.recv_ok,
+        lambda: next(iter(full)),
+        lambda: select(box.if_send(1), full.if_recv()),
+        mutex.lock,
+        mutex.__enter__,
+        sync.RWMutex().rlock,
+        semaphore.acquire,
+        semaphore.__enter__,
+        sync.WaitGroup().wait,
+        done.join,
+        lambda: sleep(0),
+        lambda: blocking(int),
+        gthreading.Lock().acquire,
+    ]
+    for operation in operations:
+        with pytest.raises(Canceled), scope(over()):
+            operation()
+    assert len(box) == 0
+    assert len(full) == 1
+    assert mutex.try_lock()
+    assert semaphore.try_acquire(2)
+
+
+@every_block
+@main_goroutine
+def test_cleaning_up_may_wait(make_block):
+    _, block, release = make_block()
+    ctx, cancel = with_cancel(background())
+    tidying, seen = makechan(), []
+
+    def body():
+        try:
+            makechan().recv()
+        finally:
+            tidying.send(None)
+            block()
+            seen.append("tidied")
+
+    goroutine = go_parked(under(ctx, body, seen))
+    cancel()
+    tidying.recv()
+    wait_parked(goroutine)
+    releasing = go(release)
+    wait_ended(goroutine, releasing)
+    assert seen[0] == "tidied"
+    assert type(seen[1]) is Canceled
+
+
+@every_block
+@main_goroutine
+def test_a_scope_that_was_left_ends_nothing(make_block):
+    _, block, release = make_block()
+    ctx, cancel = with_cancel(background())
+    done = []
+
+    def body():
+        with scope(ctx):
+            pass
+        block()
+        done.append(True)
+
+    goroutine = go_parked(body)
+    cancel()
+    gosched()
+    assert not done
+    releasing = go(release)
+    wait_ended(goroutine, releasing)
+    assert done == [True]
+
+
+# ---- what is raised --------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_the_time_is_over():
+    when = offset.time.now() + 0.02
+    with pytest.raises(DeadlineExceeded, match="context deadline exceeded"), context.timeout(0.02) as ctx:
+        assert abs(ctx.deadline() - when) < PATIENCE
+        makechan().recv()
+    assert offset.time.now() >= when
+    assert type(ctx.err()) is DeadlineExceeded
+
+
+@main_goroutine
+def test_it_is_a_timeout_error():
+    with pytest.raises(TimeoutError), context.timeout(0):
+        sleep(1e6)
+
+
+@main_goroutine
+def test_the_cause_is_told():
+    ctx, cancel = with_cancel_cause(background())
+    why = ValueError("why")
+    cancel(why)
+    with pytest.raises(Canceled) as caught, scope(ctx):
+        makechan().recv()
+    assert caught.value.__cause__ is why
+    with pytest.raises(Canceled) as caught, scope(over()):
+        makechan().recv()
+    assert caught.value.__cause__ is None
+
+
+@main_goroutine
+def test_each_raises_an_object_of_its_own():
+    """An exception has one traceback, and goroutines may be in it at once."""
+    ctx, cancel = with_cancel(background())
+    seen = []
+    goroutines = [go_parked(under(ctx, makechan().recv, seen)) for _ in range(10)]
+    cancel()
+    wait_ended(*goroutines)
+    assert {str(error) for error in seen} == {str(ctx.err())}
+    assert len({id(error) for error in seen}) == 10
+
+
+@main_goroutine
+def test_a_context_of_a_users_own():
+    why = RuntimeError("of its own")
+
+    class Own:
+        ended, ending = None, makechan()
+
+        def done(self):
+            return self.ending.receiver()
+
+        def err(self):
+            return self.ended
+
+        def deadline(self):
+            return None
+
+        def value(self, key):
+            return None
+
+    own, seen = Own(), []
+    goroutine = go_parked(under(own, makechan().recv, seen), reason="chan receive")
+    own.ended = why
+    own.ending.close()
+    wait_ended(goroutine)
+    assert seen == [why]
+    with pytest.raises(RuntimeError, match="of its own"), scope(own):
+        makechan().recv()
+
+
+# ---- how often -------------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_it_is_raised_once_a_scope():
+    ctx, box = over(), makechan(1)
+    with scope(ctx):
+        with pytest.raises(Canceled):
+            box.send(1)
+        box.send(2)
+        assert box.recv() == 2
+        assert ctx.err() is not None
+    with scope(ctx), pytest.raises(Canceled):
+        box.send(3)
+    assert len(box) == 0
+
+
+@main_goroutine
+def test_nothing_is_owed_when_a_scope_is_left():
+    """A scope whose context ended while nothing waited leaves no mark on what follows."""
+    ctx, cancel = with_cancel(background())
+    with scope(ctx):
+        cancel()
+    box = makechan(1)
+    box.send(1)
+    assert box.recv() == 1
+    sleep(0.001)
+    with scope(background()):
+        sleep(0.001)
+
+
+@main_goroutine
+def test_what_does_not_wait_is_not_ended():
+    box, mutex, semaphore = makechan(1), sync.Mutex(), sync.Semaphore(1)
+    with scope(over()):
+        assert box.try_send(1)
+        assert box.try_recv() == (1, True)
+        assert select(box.if_recv(), default) is default
+        assert mutex.try_lock()
+        mutex.unlock()
+        assert semaphore.try_acquire()
+        semaphore.release()
+        box.close()
+        wait_group = sync.WaitGroup()
+        wait_group.add(1)
+        wait_group.done()
+        assert context.current().err() is not None
+        assert go(int).status
+        with pytest.raises(Canceled):
+            gosched()
+
+
+@main_goroutine
+def test_an_operation_happens_or_raises():
+    """Whoever comes first, the value is with the receiver or still in the channel, never lost."""
+    for attempt in range(ATTEMPTS):
+        for name, receive in RECEIVERS.items():
+            ctx, cancel = with_cancel(background())
+            box, got, seen = makechan(1), [], []
+
+            def block(box=box, got=got, receive=receive):
+                got.append(receive(box))
+
+            goroutine = go_parked(under(ctx, block, seen))
+            racers = [(box.send, attempt), (cancel,)]
+            if attempt % 2:
+                racers.reverse()
+            threads = [Thread(*racer) for racer in racers]
+            for thread in threads:
+                thread.result()
+            wait_ended(goroutine)
+            left = [box.recv()] if len(box) else []
+            assert got + left == [attempt], name
+            assert (seen == ["done"]) == bool(got), name
+
+
+@main_goroutine
+def test_many_scopes_end_at_once():
+    ctx, cancel = with_cancel(background())
+    seen, boxes = [], [makechan() for _ in range(1000)]
+    goroutines = [go_parked(under(ctx, box.recv, seen)) for box in boxes]
+    cancel()
+    wait_ended(*goroutines)
+    assert len(seen) == 1000
+    assert {type(error) for error in seen} == {Canceled}
+    assert ctx.stats()["below"] == 0
+    # Nobody is left in the queues.
+    assert not any(box.try_send(1) for box in boxes)
+
+
+# ---- one in another --------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_the_innermost_context_is_the_current_one():
+    assert context.current() is background()
+    outer, cancel = with_cancel(background())
+    with scope(outer) as given:
+        assert given is outer
+        assert context.current() is outer
+        with context.timeout(offset.time.HOUR) as inner:
+            assert context.current() is inner
+            assert inner.deadline() is not None
+        assert inner.err() is not None
+        assert context.current() is outer
+        # Whoever is started is outside.
+        answers = makechan(1)
+        go(lambda: answers.send(context.current()))
+        assert answers.recv() is background()
+    assert context.current() is background()
+    assert in_thread(context.current) is background()
+    cancel()
+
+
+@main_goroutine
+def test_an_inner_scope_ends_alone():
+    outer, cancel = with_cancel(background())
+    with scope(outer):
+        with pytest.raises(DeadlineExceeded), context.timeout(0.001):
+            makechan().recv()
+        sleep(0.001)
+        cancel()
+        with pytest.raises(Canceled):
+            sleep(0.001)
+        sleep(0.001)
+
+
+@main_goroutine
+def test_where_both_are_over_the_outer_one_counts_once():
+    why = ValueError("outer")
+    outer, cancel = with_cancel_cause(background())
+    with scope(outer), context.timeout(0) as inner:
+        cancel(why)
+        with pytest.raises(Canceled) as caught:
+            makechan().recv()
+        assert caught.value.__cause__ is why
+        assert inner.err() is not None
+        # Both are on the way out.
+        sleep(0.001)
+    sleep(0.001)
+
+
+@pytest.mark.parametrize("inner_first", [False, True])
+@main_goroutine
+def test_a_context_below_ends_with_the_one_above_once(inner_first):
+    """Whether the goroutine is told of the inner or of the outer scope first: it is one end."""
+    outer, cancel = with_cancel(background())
+    seen, tidied = [], []
+    inner = with_cancel(outer)[0] if inner_first else None
+
+    def body():
+        with scope(outer):
+            below = inner or with_cancel(outer)[0]
+            try:
+                with scope(below):
+                    try:
+                        makechan().recv()
+                    except BaseException as error:
+                        seen.append(error)
+                        raise
+                    finally:
+                        for _ in range(20):
+                            sleep(0.0005)
+                        tidied.append("inner")
+            finally:
+                sleep(0.001)
+                tidied.append("outer")
+
+    def main():
+        try:
+            body()
+        except Canceled as error:
+            assert [error] == seen
+            tidied.append("caught")
+
+    goroutine = go_parked(main)
+    Thread(cancel).result()
+    wait_ended(goroutine)
+    assert tidied == ["inner", "outer", "caught"]
+
+
+@main_goroutine
+def test_a_timeout_for_cleaning_up():
+    """A scope that is entered after the end counts for itself."""
+    outer, cancel = with_cancel(background())
+    cancel()
+    with scope(outer):
+        try:
+            makechan().recv()
+        except Canceled:
+            with pytest.raises(DeadlineExceeded), context.timeout(0.005) as ctx:
+                assert ctx.err() is None
+                makechan().recv()
+            # But one that is below the ended context is over from the start.
+            with pytest.raises(Canceled), scope(with_cancel(outer)[0]):
+                sleep(0.001)
+
+
+# ---- beside other ends -----------------------------------------------------------------------
+
+
+@main_goroutine
+def test_a_goroutine_that_is_cancelled_has_no_scopes_to_obey():
+    """All of it is on the way out, and what cleans up may wait."""
+    ctx, cancel = with_cancel(background())
+    steps = []
+
+    def body():
+        with scope(ctx):
+            try:
+                makechan().recv()
+            finally:
+                steps.append("recv")
+                for _ in range(10):
+                    sleep(0.0005)
+                with pytest.raises(DeadlineExceeded), context.timeout(0.001):
+                    makechan().recv()
+                steps.append("slept")
+
+    for first, second in ((0, 1), (1, 0)):
+        steps.clear()
+        goroutine = go_parked(body)
+        ends = (goroutine.cancel, cancel)
+        ends[first]()
+        ends[second]()
+        wait_ended(goroutine)
+        assert steps == ["recv", "slept"]
+        ctx, cancel = with_cancel(background())
+
+
+@main_goroutine
+def test_the_end_of_the_goroutine_is_not_lost():
+    """The end of a context and `cancel` race: whoever comes first, the goroutine ends."""
+    for attempt in range(ATTEMPTS):
+        ctx, cancel = with_cancel(background())
+        seen = []
+
+        def body(ctx=ctx, seen=seen):
+            with scope(ctx):
+                while True:
+                    try:
+                        makechan().recv()
+                    except Canceled:
+                        seen.append("canceled")
+                    except GoroutineExit:
+                        seen.append("exit")
+                        raise
+
+        goroutine = go_parked(body)
+        racers = [goroutine.cancel, cancel]
+        if attempt % 2:
+            racers.reverse()
+        for thread in [Thread(racer) for racer in racers]:
+            thread.result()
+        wait_ended(goroutine)
+        assert seen in (["exit"], ["canceled", "exit"])
+
+
+@main_goroutine
+def test_what_is_thrown_comes_beside_it():
+    ctx, cancel = with_cancel(background())
+    seen = []
+
+    def body():
+        with scope(ctx):
+            for _ in range(2):
+                try:
+                    makechan().recv()
+                except (Canceled, KeyError) as error:
+                    seen.append(type(error))
+            sleep(0.001)
+
+    goroutine = go_parked(body)
+    goroutine.throw(KeyError)
+    cancel()
+    wait_ended(goroutine)
+    assert sorted(seen, key=str) == sorted([Canceled, KeyError], key=str)
+
+
+@main_goroutine
+def test_what_computes_is_not_interrupted():
+    ctx, cancel = with_cancel(background())
+    go(cancel)
+    with pytest.raises(Canceled), scope(ctx):
+        until = wall.monotonic() + 0.05
+        while wall.monotonic() < until:
+            sum(range(100))
+        assert ctx.err() is not None or gosched() is None
+        sleep(0.001)
+
+
+# ---- locks are kept --------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_a_condition_comes_back_with_its_lock():
+    for make in (lambda: sync.Mutex(), gthreading.Lock):
+        mutex = make()
+        condition = sync.Cond(mutex) if isinstance(mutex, sync.Mutex) else gthreading.Condition(mutex)
+        ctx, cancel = with_cancel(background())
+        seen = []
+
+        def block(mutex=mutex, condition=condition):
+            with mutex:
+                condition.wait()
+
+        goroutine = go_parked(under(ctx, block, seen))
+        with mutex:
+            cancel()
+            # It has been woken and waits for the lock.
+            sleep(0.005)
+            assert not seen
+        wait_ended(goroutine)
+        assert [type(error) for error in seen] == [Canceled]
+        with mutex:
+            pass
+
+
+@main_goroutine
+def test_an_end_that_comes_while_a_condition_takes_its_lock_is_for_the_next_wait():
+    mutex = sync.Mutex()
+    condition = sync.Cond(mutex)
+    ctx, cancel = with_cancel(background())
+    seen, steps = [], []
+
+    def block():
+        with mutex:
+            condition.wait()
+            steps.append("woken")
+            sleep(1e6)
+
+    goroutine = go_parked(under(ctx, block, seen))
+    with mutex:
+        condition.signal()
+        wait_parked(goroutine, reason="Mutex")
+        cancel()
+        sleep(0.005)
+        assert steps == []
+    wait_ended(goroutine)
+    assert steps == ["woken"]
+    assert [type(error) for error in seen] == [Canceled]
+    with mutex:
+        pass
+
+
+# ---- blocking calls --------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_a_blocking_call_goes_on_without_its_caller():
+    began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def call():
+        began.set()
+        may_end.wait(PATIENCE)
+        ended.set()
+
+    with pytest.raises(DeadlineExceeded), context.timeout(0.01):
+        blocking(call)
+    assert began.is_set()
+    assert not ended.is_set()
+    may_end.set()
+    assert blocking(ended.wait, PATIENCE)
+    not_begun = []
+    with pytest.raises(Canceled), scope(over()):
+        blocking(not_begun.append, 1)
+    assert not_begun == []
+
+
+@main_goroutine
+def test_a_write_says_how_far_it_came():
+    ours, theirs = offset.net.dial, offset.net.listen("tcp", "127.0.0.1:0")
+    accepted = makechan(1)
+    go(lambda: accepted.send(theirs.accept()))
+    with ours("tcp", theirs.addr) as conn, accepted.recv():
+        with pytest.raises(DeadlineExceeded) as caught, context.timeout(0.05):
+            conn.write(bytes(100_000_000))
+        assert 0 < caught.value.characters_written < 100_000_000
+        with pytest.raises(Canceled) as caught, scope(over()):
+            conn.write(b"x")
+        assert caught.value.characters_written == 0
+    theirs.close()
+
+
+# ---- networks --------------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_connections_obey():
+    with offset.net.listen("tcp", "127.0.0.1:0") as listener:
+        waits = [("accept", listener.accept)]
+        with offset.net.dial("tcp", listener.addr) as conn, listener.accept() as accepted:
+            filled = bytes(10_000_000)
+            waits += [
+                ("read", lambda: conn.read(10)),
+                ("read_full", lambda: accepted.read_full(10)),
+                ("read_into", lambda: conn.read_into(bytearray(10))),
+                ("write", lambda: accepted.write(filled)),
+            ]
+            for name, wait in waits:
+                ctx, cancel = with_cancel(background())
+                seen = []
+                goroutine = go_parked(under(ctx, wait, seen))
+                cancel()
+                wait_ended(goroutine)
+                assert [type(error) for error in seen] == [Canceled], name
+            # Nothing is broken by it but the write that was cut.
+            conn.write(b"still there")
+            assert accepted.read_full(11) == b"still there"
+
+
+@main_goroutine
+def test_a_dial_obeys_and_leaves_no_descriptor():
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = "127.0.0.1:%d" % full.getsockname()[1]
+        fillers = []
+        with pytest.raises(TimeoutError), context.timeout(0.3):
+            while True:
+                fillers.append(offset.net.dial("tcp", address))
+        for filler in fillers:
+            filler.close()
+    with pytest.raises(Canceled), scope(over()):
+        offset.net.dial("tcp", address)
+
+
+@main_goroutine
+def test_proxied_sockets_obey():
+    left, right = gsocket.socketpair()
+    with left, right:
+        with pytest.raises(DeadlineExceeded), context.timeout(0.01):
+            left.recv(10)
+        with pytest.raises(DeadlineExceeded), context.timeout(0.01):
+            left.sendall(bytes(10_000_000))
+        with pytest.raises(Canceled), scope(over()):
+            right.recv(10)
+
+
+@main_goroutine
+def test_closing_is_never_refused():
+    """What must not be left out obeys no scope, though it takes locks."""
+    ours, theirs = offset.net.pipe()
+    reader, writer = offset.io.pipe()
+    box, table = gqueue.SimpleQueue(), sync.Map()
+    with scope(over()):
+        for thing in (ours, theirs, reader, writer):
+            thing.close()
+        box.put(1)
+        table.store("key", 1)
+        assert table.load("key") == (1, True)
+        with pytest.raises(Canceled):
+            box.get()
+    assert box.get() == 1
+
+
+@main_goroutine
+def test_packets_and_lookups_obey():
+    with offset.net.listen_packet("udp", "127.0.0.1:0") as packets:
+        with pytest.raises(DeadlineExceeded), context.timeout(0.01):
+            packets.read_from(100)
+        with pytest.raises(Canceled), scope(over()):
+            packets.write_to(b"x", packets.addr)
+    with pytest.raises(Canceled), scope(over()):
+        offset.net.lookup_host("localhost")
+
+
+# ---- mistakes and leaks ----------------------------------------------------------------------
+
+
+def test_a_plain_thread_has_no_scopes():
+    with pytest.raises(RuntimeError, match="inside goroutines only"), scope(background()):
+        pass
+    with pytest.raises(RuntimeError, match="inside goroutines only"), context.timeout(1):
+        pass
+
+
+@main_goroutine
+def test_a_scope_is_entered_once():
+    entered = scope(background())
+    with entered:
+        pass
+    with pytest.raises(RuntimeError, match="entered once"), entered:
+        pass
+    # A timeout makes a new one each time.
+    again = context.timeout(offset.time.HOUR)
+    for _ in range(2):
+        with again:
+            sleep(0)
+
+
+@main_goroutine
+def test_a_scope_is_left_where_it_was_entered():
+    def stretch(ctx):
+        with scope(ctx):
+            yield
+            yield
+
+    ctx, cancel = with_cancel(background())
+    stretched = stretch(ctx)
+    next(stretched)
+    result = makechan(1)
+
+    def elsewhere():
+        try:
+            stretched.close()
+        except BaseException as error:
+            result.send(error)
+
+    go(elsewhere)
+    error = result.recv()
+    assert type(error) is RuntimeError
+    assert "by the goroutine that entered it" in str(error)
+    with pytest.raises(Canceled):
+        cancel()
+        sleep(0.001)
+
+
+@main_goroutine
+def test_scopes_may_be_left_in_any_order():
+    first, second = with_cancel(background()), with_cancel(background())
+    outer, inner = scope(first[0]), scope(second[0])
+    outer.__enter__()
+    inner.__enter__()
+    outer.__exit__(None, None, None)
+    assert context.current() is second[0]
+    first[1]()
+    sleep(0.001)
+    second[1]()
+    with pytest.raises(Canceled):
+        sleep(0.001)
+    inner.__exit__(None, None, None)
+    assert context.current() is background()
+
+
+@main_goroutine
+def test_a_generator_that_nobody_ends_keeps_nothing_in_scope():
+    def stretch(ctx):
+        with scope(ctx):
+            yield
+
+    ctx, cancel = with_cancel(background())
+    kept = []
+
+    def body():
+        stretched = stretch(ctx)
+        next(stretched)
+        kept.append(stretched)
+
+    wait_ended(go(body))
+    cancel()
+    assert ctx.stats()["below"] == 0
+    sleep(0.001)
+    kept.clear()
+    gc.collect()
+
+
+@main_goroutine
+def test_nothing_is_left_behind():
+    # Tracebacks of tests that failed may keep some.
+    before = {id(thing) for thing in gc.get_objects() if type(thing).__name__ == "Scope"}
+    ctx, cancel = with_cancel(background())
+    for _ in range(1000):
+        with scope(ctx):
+            pass
+        with context.timeout(offset.time.HOUR):
+            pass
+    assert ctx.stats()["below"] == 0
+    collect()
+    found = {id(thing) for thing in gc.get_objects() if type(thing).__name__ == "Scope"}
+    assert not found - before
+    cancel()
+
+
+@main_goroutine
+def test_scopes_in_a_storm(rng):
+    """Goroutines in scopes within scopes, ended at random: each is ended once and by its own."""
+    top, cancel_top = with_cancel(background())
+    ended = sync.atomic.Int()
+    results = makechan(200)
+
+    def body(seed):
+        caught = 0
+        for _ in range(20):
+            try:
+                with context.timeout(seed % 7 / 10_000), scope(top):
+                    box = makechan(1)
+                    while True:
+                        box.send(1)
+                        box.recv()
+                        sleep(0.0002)
+            except DeadlineExceeded:
+                caught += 1
+            except Canceled:
+                ended.add(1)
+                break
+        sleep(0.001)
+        results.send(caught)
+
+    for _ in range(200):
+        go(body, rng.randrange(1000))
+    sleep(0.02)
+    Thread(cancel_top).result()
+    caught = [results.recv(timeout=PATIENCE) for _ in range(200)]
+    assert len(caught) == 200
+    assert all(count <= 20 for count in caught)
+    assert top.stats()["below"] == 0
+
+
+def test_the_standard_ways_are_untouched():
+    """Outside of scopes nothing has changed: plain sockets, queues and locks know no contexts."""
+
+    def main():
+        with context.timeout(offset.time.HOUR):
+            box = queue.Queue()
+            box.put(1)
+            left, right = socket.socketpair()
+            with left, right:
+                left.send(b"x")
+                return box.get(), right.recv(1)
+
+    assert run(main) == (1, b"x")
+
+
+@main_goroutine
+def test_a_wait_that_was_released_and_ended_at_once_keeps_its_lock():
+    """A mutex is handed on and the context ends: either it is held, or it raised and the next one has it."""
+    for _ in range(ATTEMPTS):
+        mutex = sync.Mutex()
+        mutex.lock()
+        ctx, cancel = with_cancel(background())
+        held, seen = [], []
+
+        def block(mutex=mutex, held=held):
+            with mutex:
+                held.append(current().id)
+
+        goroutine = go_parked(under(ctx, block, seen))
+        for thread in [Thread(mutex.unlock), Thread(cancel)]:
+            thread.result()
+        wait_ended(goroutine)
+        assert mutex.try_lock()
+        mutex.unlock()
+        assert (seen == ["done"]) == bool(held)
+
+
+@main_goroutine
+def test_iteration_over_a_channel_is_ended():
+    ctx, cancel = with_cancel(background())
+    box, seen = makechan(), []
+    goroutine = go_parked(under(ctx, lambda: list(box), seen))
+    cancel()
+    wait_until(lambda: seen, "it was ended")
+    wait_ended(goroutine)
+    assert type(seen[0]) is Canceled
+    box.close()
