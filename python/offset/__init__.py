@@ -6,6 +6,8 @@ A map of the package:
 * `offset.time`: sleep, timers, tickers, the names of durations;
 * `offset.sync`: locks, wait groups, `Once`, `Pool`, `Map`; `offset.sync.atomic` holds the atomic cells;
 * `offset.context`: cancellation, deadlines and values for a tree of calls, and scopes that all obeys;
+* `offset.errgroup`: groups of goroutines that end together; `offset.singleflight`: equal calls that are one;
+  `offset.supervise`: goroutines that are started again;
 * `offset.io`: pipes, copying, buffered readers and writers;
 * `offset.net`: connections, listeners and packets, over TCP, UDP and Unix sockets, with TLS;
 * `offset.os.signal`: signals as values on channels;
@@ -23,10 +25,13 @@ goroutines, `_async` is the way to asyncio. Importing the package starts no thre
 
 from offset import _exit, _failure
 from offset import context as context
+from offset import errgroup as errgroup
 from offset import io as io
 from offset import net as net
 from offset import os as os
 from offset import runtime as runtime
+from offset import singleflight as singleflight
+from offset import supervise as supervise
 from offset import sync as sync
 from offset import syscall as syscall
 from offset import time as time

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from offset import context as context
+from offset import errgroup as errgroup
 from offset import io as io
 from offset import net as net
 from offset import os as os
 from offset import patch as patch
 from offset import runtime as runtime
+from offset import singleflight as singleflight
+from offset import supervise as supervise
 from offset import sync as sync
 from offset import syscall as syscall
 from offset import time as time

@@ -316,11 +316,8 @@ def _tell(entry: _Entry, outcome: _Outcome) -> None:
     for told in waiting:
         below = told._over(outcome)
         while below:
-            try:
-                waiting.append(below.popitem()[0])
-            except KeyError:
-                # Somebody else took the last one.
-                break
+            # In the order in which they came; some may be taken out meanwhile, and others may come.
+            waiting.extend(other for other in below.copy() if below.pop(other, _SELF) is None)
 
 
 def _enter(parent: Context, entry: _Entry) -> Callable[[], object]:
