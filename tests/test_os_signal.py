@@ -51,7 +51,7 @@ def empty(channel):
 
 @pytest.fixture(autouse=True)
 def nothing_stays():
-    """The signals are as they were before the test; those that it sends end nothing, whatever becomes of its channels."""
+    """The signals are as before the test; those that it sends end nothing, whatever becomes of the channel."""
     before = {number: python.getsignal(number) for number in python.valid_signals()}
     for number in (USR1, USR2, HUP):
         python.signal(number, lambda number, frame: None)
