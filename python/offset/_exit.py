@@ -34,6 +34,9 @@ _LONGEST_PAUSE = 0.05
 
 abandoned: set[int] = set()
 
+ahead: list[Callable[[], object]] = []
+"""Called when the interpreter exits, before the goroutines that are left are ended."""
+
 
 def alive() -> list[Goroutine]:
     """Give the goroutines that have not ended and were not abandoned."""
@@ -129,6 +132,8 @@ def finish() -> None:
     if not _runtime.started():
         return
     try:
+        for prepare in ahead:
+            prepare()
         note = _runtime.Note()
         _runtime.watch(note)
         try:

@@ -33,7 +33,7 @@ import importlib
 import opcode
 import sys
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -64,6 +64,21 @@ PROXIES: dict[str, str] = {
     )
 }
 """The modules that have a proxy, and where it is."""
+
+
+class Record(NamedTuple):
+    """What a proxy was made of."""
+
+    module: types.ModuleType
+    """The original."""
+    values: dict[str, Any]
+    """Its names and their values at that moment."""
+    replaced: frozenset[str]
+    """The names for which the proxy has something of its own."""
+
+
+COPIED: dict[str, Record] = {}
+"""The modules of which a proxy was made, for `offset.patch`."""
 
 # What the import system and the interpreter keep in a module, and the proxy has of its own.
 _OF_A_MODULE = frozenset(
@@ -143,6 +158,8 @@ def rebind(
     for name in keep:
         copy.learn(vars(original)[name], vars(original)[name])
     copy.fill(replaced)
+    if original.__name__ in PROXIES:
+        COPIED[original.__name__] = Record(original, copy.values, frozenset(replaced))
     return sys.modules[namespace["__name__"]]
 
 
@@ -168,7 +185,7 @@ class _Copy:
     def __init__(self, original: types.ModuleType, namespace: dict[str, Any]) -> None:
         self.original = original
         self.home = vars(original)
-        self.values = _values(original)
+        self.values = values(original)
         self.namespace = namespace
         # By identity of the value; the value is kept, so that its identity is not given to another.
         self.twins: dict[int, tuple[object, object]] = {}
@@ -185,7 +202,7 @@ class _Copy:
     def learn_proxy(self, module: types.ModuleType, proxy: types.ModuleType) -> None:
         """Take note of a module's proxy, and of what it has in place of what is in the module."""
         self.learn(module, proxy)
-        for name, value in _values(module).items():
+        for name, value in values(module).items():
             twin = vars(proxy).get(name, value)
             if twin is not value:
                 self.learn(value, twin)
@@ -195,7 +212,7 @@ class _Copy:
     def fill(self, replaced: Mapping[str, Any]) -> None:
         """Make the copy."""
         namespace = self.namespace
-        if any(_imports(code) for code in self._codes()):
+        if any(imports(code) for code in self._codes()):
             namespace["__builtins__"] = _rebound_builtins()
             namespace["__original__"] = self.original
         namespace[_SUPER] = self.make_super()
@@ -290,8 +307,7 @@ class _Copy:
         if isinstance(value, type):
             return self.is_ours(value)
         if not isinstance(value, types.FunctionType):
-            wrapped = _wrapped(value)
-            return any(self.reaches(each, seen) for each in wrapped) if wrapped else False
+            return any(self.reaches(each, seen) for each in wrapped(value) or ())
         if value.__globals__ is self.home:
             return True
         return any(self.reaches(content, seen) for name, content in _closure(value) if name != "__class__")
@@ -349,11 +365,11 @@ class _Copy:
 
     def make_wrapper(self, value: Any) -> Any:
         """Give the twin of an object that wraps functions in a way known here; otherwise the object itself."""
-        wrapped = _wrapped(value)
-        if wrapped is None or not any(self.reaches(each) for each in wrapped):
+        inside = wrapped(value)
+        if inside is None or not any(self.reaches(each) for each in inside):
             return value
         if isinstance(value, property):
-            getter, setter, deleter = (self.twin(each) for each in wrapped)
+            getter, setter, deleter = (self.twin(each) for each in inside)
             made: Any = type(value)(getter, setter, deleter, value.__doc__)
         elif isinstance(value, functools.partial):
             keywords = {name: self.twin(each) for name, each in value.keywords.items()}
@@ -363,7 +379,7 @@ class _Copy:
         elif isinstance(value, _LRU_CACHE):
             made = functools.lru_cache(**value.cache_parameters())(self.twin(value.__wrapped__))
         else:
-            made = type(value)(self.twin(wrapped[0]))
+            made = type(value)(self.twin(inside[0]))
         return made
 
     # Classes.
@@ -409,7 +425,7 @@ class _Copy:
                 setattr(made, name, _unbound(value, twin))
 
 
-def _values(module: types.ModuleType) -> dict[str, Any]:
+def values(module: types.ModuleType) -> dict[str, Any]:
     """The names of a module, besides those that every module has, and their values. Lazy imports happen now."""
     lazy = getattr(types, "LazyImportType", ())
     return {
@@ -445,7 +461,7 @@ def _closure(function: types.FunctionType) -> Iterable[tuple[str, Any]]:
             yield name, content
 
 
-def _wrapped(value: Any) -> list[Any] | None:
+def wrapped(value: Any) -> list[Any] | None:
     """The functions inside a descriptor or wrapper that can be made anew around others; None for anything else."""
     if isinstance(value, classmethod | staticmethod):
         return [value.__func__]
@@ -489,11 +505,11 @@ def _names_super(code: types.CodeType) -> bool:
 _IMPORT_NAME = opcode.opmap["IMPORT_NAME"]
 
 
-def _imports(code: types.CodeType) -> bool:
+def imports(code: types.CodeType) -> bool:
     """Tell whether code may import a module that has a proxy."""
     if _IMPORT_NAME in code.co_code[::2] and any(name in PROXIES for name in code.co_names):
         return True
-    return any(_imports(each) for each in code.co_consts if isinstance(each, types.CodeType))
+    return any(imports(each) for each in code.co_consts if isinstance(each, types.CodeType))
 
 
 @functools.cache

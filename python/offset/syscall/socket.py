@@ -3,9 +3,9 @@
 Every name of the original is here, with its signature and its exceptions. A `socket` is one of the original's, too, and
 works in plain threads as that does. What looks names up is done in the blocking pool.
 
-Invariants: the descriptor is non-blocking all the time, and the original's own timeout is 0, so none of its calls
-blocks; `_limit` is the timeout that the user sees. `_waiter` is made when it is needed first, and closed before the
-descriptor is.
+Invariants: the descriptor is non-blocking until it is detached, and the original's own timeout is 0, so none of its
+calls blocks; `_limit` is the timeout that the user sees. `_waiter` is made when it is needed first, and closed before
+the descriptor is.
 """
 
 from __future__ import annotations
@@ -257,6 +257,9 @@ class socket(_Plain):
         if self._waiter is not None:
             self._waiter.close()
             self._waiter = None
+        if self._limit is None and self.fileno() >= 0:
+            # Whoever gets the descriptor expects it as the original leaves it (`multiprocessing` does).
+            super().setblocking(True)
         return super().detach()
 
 

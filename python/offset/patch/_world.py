@@ -1,8 +1,4 @@
-"""Copies of pure-Python libraries in which the standard library's modules that wait are offset's proxies.
-
-`patched_import("requests")` gives a copy of the library that nobody else sees: its modules are loaded once more, under
-a private import in which `socket` means `offset.syscall.socket`, and so on. The library itself, the standard library
-and `sys.modules` stay as they are. Nothing is ever patched by an import of offset.
+"""Worlds: copies of pure-Python libraries in which the standard library's modules that wait are offset's proxies.
 
 Which modules are copied: those that are named, and what they import from outside the standard library, as far as it is
 written in Python. Shared with all are extension modules, packages that have some of their own (they know the classes of
@@ -21,30 +17,14 @@ import importlib.util
 import os
 import sys
 import types
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from offset._runtime import RLock
+from offset.patch import _report
 from offset.syscall import _rebind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-__all__ = ["Replacement", "patched", "patched_import", "report"]
-
-
-class Replacement(NamedTuple):
-    """What stands for another module somewhere."""
-
-    module: str
-    """The copy in which it does, by the name of its original."""
-    name: str
-    """The module of the standard library that the code asked for."""
-    proxy: str
-    """The proxy that it got."""
-
-
-# Where what was replaced, in the order of happening: the fields of `Replacement`.
-_replacements: dict[tuple[str, str, str], None] = {}
 
 
 def patched_import(name: str) -> types.ModuleType:
@@ -68,11 +48,6 @@ def patched(*names: str) -> tuple[types.ModuleType, ...]:
             raise ValueError(f"{name} has a proxy: import {_rebind.PROXIES[name]}")
     world = _World(names)
     return tuple(world.load_named(name) for name in names)
-
-
-def report() -> list[Replacement]:
-    """Tell what was replaced where so far, in the order of happening."""
-    return [Replacement(*fields) for fields in list(_replacements)]
 
 
 class _World:
@@ -213,7 +188,7 @@ class _World:
     def note(importer: str, name: str) -> None:
         """Take note of a proxy that was given."""
         if name in _rebind.PROXIES:
-            _replacements.setdefault((importer, name, _rebind.PROXIES[name]))
+            _report.note(importer, name, _rebind.PROXIES[name])
 
 
 def _has_extensions(package: str) -> bool:
