@@ -91,6 +91,29 @@ def test_names_are_the_proxies_and_come_back():
     assert output(program) == "ok\n"
 
 
+def test_code_that_was_executed_often():
+    # The interpreter has learnt where it finds a name by then.
+    program = """
+    import socket
+
+    def found():
+        return {time.sleep for _ in range(5000)} | {socket.socket for _ in range(5000)}
+
+    before = found()
+    for _ in range(3):
+        with patch.patch_all():
+            inside = found()
+            assert len(inside) == 2 and not inside & before
+        assert found() == before
+    with patch.patch_all():
+        try:
+            socket.nothing
+        except AttributeError as error:
+            print(error)
+    """
+    assert output(program) == "module 'socket' has no attribute 'nothing'\n"
+
+
 def test_only_what_is_asked_for():
     program = """
     import queue, select, selectors, socket

@@ -125,18 +125,23 @@ class Patch:
         self.undo()
 
 
+def _missing(module: object, name: str) -> Any:
+    """Give what a module makes when it is asked for."""
+    namespace = vars(module)
+    lazily: Callable[[str], Any] | None = namespace.get("__getattr__")
+    if lazily is None:
+        text = f"module {namespace.get('__name__')!r} has no attribute {name!r}"
+        raise AttributeError(text, name=name, obj=module)
+    return lazily(name)
+
+
 class View:
     """A module as its own code sees it, which does not go through the module's class."""
 
     def __init__(self, module: types.ModuleType) -> None:
         self.__dict__ = vars(module)
 
-    def __getattr__(self, name: str) -> Any:
-        # What a module makes when it is asked for.
-        lazily: Callable[[str], Any] | None = self.__dict__.get("__getattr__")
-        if lazily is None:
-            raise AttributeError(f"module {self.__dict__.get('__name__')!r} has no attribute {name!r}")
-        return lazily(name)
+    __getattr__ = _missing
 
 
 class _Name:
@@ -221,8 +226,17 @@ def _put(target: _Module, patch: Patch, undo: contextlib.ExitStack) -> None:
     _show_originals(module, undo)
     before = type(module)
     names = {exchange.name: _Name(exchange) for exchange in exchanges}
+    body = {
+        "__module__": __name__,
+        "__doc__": before.__doc__,
+        # Not a module's own, for which CPython takes a shortcut to the namespace, past the descriptors, from 3.14 on
+        # (tests/test_patch_all.py, "executed often").
+        "__getattribute__": object.__getattribute__,
+        "__getattr__": _missing,
+        **names,
+    }
     # Deriving from what it is: somebody else may have done the same.
-    module.__class__ = type("PatchedModule", (before,), {"__module__": __name__, "__doc__": before.__doc__, **names})
+    module.__class__ = type("PatchedModule", (before,), body)
     undo.callback(_take_back, module, before, names)
     _patched[target.name] = target
     undo.callback(_patched.pop, target.name)
