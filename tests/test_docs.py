@@ -41,7 +41,7 @@ MODULES = [
 ]
 
 # Modules inside `offset.syscall` with the names of others; imported only by those who use them.
-PROXIES = sorted({name.partition(".")[0] for name in _rebind.PROXIES})
+PROXIES = sorted({name.partition(".")[0] for name in {**_rebind.PROXIES, **_rebind.LIBRARIES}})
 
 # What a module makes when it is imported is no test's.
 for _name in _rebind.PROXIES:
@@ -233,16 +233,19 @@ def test_a_stub_has_every_member_of_a_class(module: str, name: str) -> None:
     assert not public_members(kind) - declared
 
 
-@pytest.mark.parametrize("name", _rebind.PROXIES)
+@pytest.mark.parametrize("name", [*_rebind.PROXIES, *_rebind.LIBRARIES])
 def test_a_proxy_has_a_docstring_and_the_types_of_its_original(name: str) -> None:
-    assert inspect.getdoc(_rebind.proxy(name))
-    stub = source_of(_rebind.PROXIES[name], ".pyi").read_text(encoding="utf-8")
+    module = {**_rebind.PROXIES, **_rebind.LIBRARIES}[name]
+    if name in _rebind.LIBRARIES:
+        pytest.importorskip(name, exc_type=ImportError)
+    assert inspect.getdoc(importlib.import_module(module))
+    stub = source_of(module, ".pyi").read_text(encoding="utf-8")
     assert name in ("concurrent", "urllib") or f"from {name} import *" in stub
 
 
 def test_the_page_of_the_proxies_names_each() -> None:
     page = (ROOT / "docs" / "syscall.md").read_text(encoding="utf-8")
-    for name in _rebind.PROXIES:
+    for name in (*_rebind.PROXIES, *_rebind.LIBRARIES):
         public = [part for part in name.split(".") if not part.startswith("_")]
         assert f"`offset.syscall.{'.'.join(public)}" in page or f"`{public[-1]}`" in page
 

@@ -26,6 +26,9 @@ from offset.syscall import _rebind
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+# What a copy gets in place of a module of this name.
+_STAND_INS = {**_rebind.PROXIES, **_rebind.LIBRARIES}
+
 
 def patched_import(name: str) -> types.ModuleType:
     """Import a copy of a library that is bound to the proxies of `offset.syscall`.
@@ -44,8 +47,8 @@ def patched(*names: str) -> tuple[types.ModuleType, ...]:
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"patched() takes names of modules, not {type(name).__name__}")
-        if name in _rebind.PROXIES:
-            raise ValueError(f"{name} has a proxy: import {_rebind.PROXIES[name]}")
+        if name in _STAND_INS:
+            raise ValueError(f"{name} has a proxy: import {_STAND_INS[name]}")
     world = _World(names)
     return tuple(world.load_named(name) for name in names)
 
@@ -71,8 +74,8 @@ class _World:
 
     def load(self, name: str) -> types.ModuleType:
         """Give what a name stands for in this world: a proxy, a copy, or the module itself."""
-        if name in _rebind.PROXIES:
-            return _rebind.proxy(name)
+        if name in _STAND_INS:
+            return importlib.import_module(_STAND_INS[name])
         with self.lock:
             known = self.copies.get(name)
             if known is not None:
@@ -165,7 +168,7 @@ class _World:
             for item in fromlist:
                 if item == "*":
                     self.load_all(module, name)
-                elif not hasattr(module, item) or f"{name}.{item}" in _rebind.PROXIES:
+                elif not hasattr(module, item) or f"{name}.{item}" in _STAND_INS:
                     self.load_item(name, item)
         return module
 
@@ -187,8 +190,8 @@ class _World:
     @staticmethod
     def note(importer: str, name: str) -> None:
         """Take note of a proxy that was given."""
-        if name in _rebind.PROXIES:
-            _report.note(importer, name, _rebind.PROXIES[name])
+        if name in _STAND_INS:
+            _report.note(importer, name, _STAND_INS[name])
 
 
 def _has_extensions(package: str) -> bool:

@@ -65,6 +65,9 @@ PROXIES: dict[str, str] = {
 }
 """The modules that have a proxy, and where it is."""
 
+LIBRARIES: dict[str, str] = {"psycopg": "offset.syscall.psycopg"}
+"""The libraries that have one, for those who have the library."""
+
 
 class Record(NamedTuple):
     """What a proxy was made of."""

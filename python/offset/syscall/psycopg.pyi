@@ -1,0 +1,3 @@
+"""psycopg for goroutines: waits for the server park only the goroutine."""
+
+from psycopg import *
