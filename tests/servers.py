@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ CONNECTIONS = 200
 PASSWORD = secrets.token_hex(8)
 
 
+class Missing(Exception):
+    """A server is not here; why."""
+
+
 class Server:
     """A server that runs."""
 
@@ -45,6 +50,10 @@ class Server:
         self.password = PASSWORD
         self.environment = environment
         """How a program finds it: the variables that its clients look at."""
+
+
+# Runs a server until its standard input ends: that of a test run that was killed does.
+KEEPER = 'exec 3<&0; "$@" </dev/null 3<&- & server=$!; (read -r _ <&3; kill -9 $server) & wait $server'
 
 
 class Program:
@@ -61,7 +70,7 @@ class Program:
             libraries = [str(path) for path in (self.root / "usr" / "lib").glob("*-linux-gnu*")]
             self.environment["LD_LIBRARY_PATH"] = ":".join(libraries)
         if found is None:
-            pytest.skip(self._why_not(program))
+            raise Missing(self._why_not(program))
         self.path: Path = found
 
     def _places(self, program: str) -> list[Path]:
@@ -140,6 +149,8 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def free_port() -> int:
@@ -155,7 +166,7 @@ def serving(
     """Run a server that listens on the port which `arguments` gets, from when it is ready; give that port."""
     for attempt in range(5):
         port = free_port()
-        process = home.start(program, arguments(port))
+        process = home.start(program, ["sh", "-c", KEEPER, "sh", *arguments(port)], stdin=subprocess.PIPE)
         try:
             deadline = time.monotonic() + PATIENCE * 2
             while process.poll() is None and not ready(port):
@@ -178,8 +189,8 @@ def answers(port: int, question: bytes = b"") -> bytes:
     return b""
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[Server]:
+@contextlib.contextmanager
+def redis() -> Iterator[Server]:
     """Redis, with nothing in it."""
     program = Program("redis", "redis-server")
     home = Home()
@@ -205,8 +216,8 @@ def redis_server() -> Iterator[Server]:
         home.remove()
 
 
-@pytest.fixture(scope="session")
-def mariadb_server() -> Iterator[Server]:
+@contextlib.contextmanager
+def mariadb() -> Iterator[Server]:
     """MariaDB, with a user who may do everything and an empty database `test`."""
     program = Program("mariadb", "mariadbd")
     home = Home()
@@ -252,8 +263,8 @@ def mariadb_server() -> Iterator[Server]:
         home.remove()
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Server]:
+@contextlib.contextmanager
+def postgres() -> Iterator[Server]:
     """PostgreSQL, with a superuser and the empty database `postgres`."""
     program = Program("postgres", "postgres")
     home = Home("nobody" if os.geteuid() == 0 else None)
@@ -265,7 +276,7 @@ def postgres_server() -> Iterator[Server]:
         try:
             home.call(program, [initdb, "--version"])
         except PermissionError:
-            pytest.skip(f"{initdb} refuses to run as root, and nobody cannot reach it there")
+            raise Missing(f"{initdb} refuses to run as root, and nobody cannot reach it there") from None
         options = ["--auth=scram-sha-256", f"--pwfile={secret}", "--username=gopher", "--encoding=UTF8", "--locale=C"]
         home.call(program, [initdb, f"--pgdata={data}", "--no-sync", *options])
 
@@ -290,3 +301,37 @@ def postgres_server() -> Iterator[Server]:
             yield Server(port, {**names, "PGPASSWORD": PASSWORD})
     finally:
         home.remove()
+
+
+# ---- fixtures ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def or_skip(server: Callable[[], AbstractContextManager[Server]]) -> Iterator[Server]:
+    """A server, or the reason why the test is skipped."""
+    try:
+        with server() as running:
+            yield running
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Server]:
+    """Redis, with nothing in it."""
+    with or_skip(redis) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[Server]:
+    """MariaDB, with a user who may do everything and an empty database `test`."""
+    with or_skip(mariadb) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """PostgreSQL, with a superuser and the empty database `postgres`."""
+    with or_skip(postgres) as server:
+        yield server
