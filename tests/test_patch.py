@@ -6,13 +6,16 @@ imports them; two copies have nothing in common but what is not copied.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.machinery
 import json
 import socket
 import sys
 import textwrap
+import typing
 
 import pytest
+from helpers import run_script
 from offset import patch
 from offset.syscall import _rebind
 from offset.syscall import socket as proxied_socket
@@ -137,6 +140,58 @@ def test_a_module_inside_a_package_of_the_standard_library():
     assert robots.urllib.request is _rebind.proxy("urllib.request")
 
 
+def test_a_copy_is_found_by_its_name(library):
+    library(
+        "lib.py",
+        """
+        from __future__ import annotations
+        import dataclasses, sys, typing
+        from dataclasses import dataclass, field
+
+        @dataclass
+        class Point:
+            x: int
+            kind: typing.ClassVar[Kind] = None
+            only: dataclasses.KW_ONLY
+            y: int = field(default=2)
+            given: dataclasses.InitVar[int] = 0
+
+        class Kind: pass
+
+        me = sys.modules[__name__]
+        hints = typing.get_type_hints(Point)
+        sys.modules["other"] = "another"
+        import other
+        """,
+    )
+    lib = patch.patched_import("lib")
+    assert lib.me is lib
+    assert lib.other == "another"
+    assert "lib" not in sys.modules
+    assert "other" not in sys.modules
+    assert [one.name for one in dataclasses.fields(lib.Point)] == ["x", "y"]
+    assert lib.Point(1, y=3, given=4) == lib.Point(1, y=3)
+    assert lib.hints["kind"] == typing.ClassVar[lib.Kind]
+    # The original's names are the original's.
+    original = importlib.import_module("lib")
+    assert original.hints["kind"] == typing.ClassVar[original.Kind]
+    assert original.Kind is not lib.Kind
+    del sys.modules["other"]
+
+
+def test_sys_is_the_interpreters(library):
+    library("lib.py", "import sys\nfrom sys import version_info\n")
+    lib = patch.patched_import("lib")
+    assert lib.sys.version_info is sys.version_info
+    assert lib.version_info is sys.version_info
+    assert lib.sys.modules["json"] is json
+    lib.sys.a_name = 1
+    assert sys.a_name == 1
+    del lib.sys.a_name
+    assert not hasattr(sys, "a_name")
+    assert "getrefcount" in dir(lib.sys)
+
+
 def test_a_module_of_the_standard_library(library):
     smtplib = patch.patched_import("smtplib")
     assert smtplib.socket is proxied_socket
@@ -182,3 +237,24 @@ def test_the_report(library):
         for expected in (("lib.part", "queue", "offset.syscall.queue"), ("lib", "time", "offset.syscall.time")):
             assert patch.report().count(expected) == 1
     assert patch.report()[0].proxy.startswith("offset.syscall.")
+
+
+# ---- libraries of many users -----------------------------------------------------------------
+
+COPIES = """
+    import importlib.util, sys
+    from offset import patch
+
+    for name in sys.argv[1:]:
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            copy = patch.patched_import(name)
+            assert copy.__name__ == name
+            assert sys.modules.get(name) is not copy
+    print(sorted({each.partition(".")[0] for each in sys.modules} & {each.partition(".")[0] for each in sys.argv}))
+"""
+
+
+def test_libraries_are_copied_without_their_originals():
+    names = ("redis", "requests", "urllib3", "pymysql", "pg8000.dbapi", "dns.resolver", "smtplib", "paramiko")
+    status, stdout, stderr = run_script(COPIES, *names)
+    assert (status, stdout) == (0, "[]\n"), stderr

@@ -19,6 +19,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from offset._patch_sys import SysModules
 from offset._runtime import RLock
 from offset.patch import _report
 from offset.syscall import _rebind
@@ -61,6 +62,7 @@ class _World:
         # Packages that are not named, by whether they have extension modules.
         self.compiled: dict[str, bool] = {}
         self.copies: dict[str, types.ModuleType] = {}
+        self.own = SysModules(self.copies)
         # Held while code of a copy runs on behalf of an import: another goroutine must not see a module half made.
         self.lock = RLock()
         self.builtins = {**vars(builtins), "__import__": self.import_}
@@ -77,7 +79,7 @@ class _World:
         if name in _STAND_INS:
             return importlib.import_module(_STAND_INS[name])
         with self.lock:
-            known = self.copies.get(name)
+            known = self.copies.get(name) or self.own.get(name)
             if known is not None:
                 return known
             parent, _, last = name.rpartition(".")
