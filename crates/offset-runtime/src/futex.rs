@@ -122,4 +122,4 @@ pub(crate) mod kernel {
 }
 
 #[cfg(loom)]
-use crate::loom::kernel;
+pub(crate) use crate::loom::kernel;

@@ -21,6 +21,7 @@ pub mod fork;
 mod futex;
 pub mod goroutine;
 pub mod host;
+mod inbox;
 pub mod lock;
 #[cfg(loom)]
 mod loom;

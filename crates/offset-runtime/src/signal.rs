@@ -3,22 +3,21 @@
 //!
 //! The handler touches atomics and wakes the thread; it knows no listener. `LISTENERS` is held while what is pending is sent and
 //! while somebody begins or ceases to listen, so after [`stop`] nothing is sent. No signal is lost on the way out: whoever
-//! ceases to listen takes the signal out of `WANTED`, waits until no handler is at work, and sends what is pending before the
-//! listener goes. A handler that comes later passes the signal on to the action that was there before us.
+//! ceases to listen retires the signal (`inbox`), and sends what is pending before the listener goes. A handler that comes later
+//! passes the signal on to the action that was there before us.
 //!
 //! `LISTENERS` comes before all other locks. Who listens sends to channels and so may wake goroutines under it.
 
 use crate::chan::{Chan, Wait};
-use crate::futex::kernel;
-use crate::lock::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use crate::lock::{Guard, Lock, spawn, yield_now};
+use crate::inbox::Inbox;
+use crate::lock::atomic::{AtomicBool, AtomicPtr, Ordering};
+use crate::lock::{Guard, Lock, spawn};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
-/// Signals, by their bits: that of signal `n` is `1 << (n - 1)`.
-pub type Set = u64;
+pub use crate::inbox::Set;
 
 /// The greatest number of a signal.
 pub const LAST: i32 = 64;
@@ -26,14 +25,8 @@ pub const LAST: i32 = 64;
 /// The signals that a fault of the program raises. Those that somebody has sent are signals like others.
 const FAULTS: [i32; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
 
-/// What somebody listens to. Written under `LISTENERS`, read by the handler.
-static WANTED: AtomicU64 = AtomicU64::new(0);
-/// What has come and was not sent yet.
-static PENDING: AtomicU64 = AtomicU64::new(0);
-/// Handlers that have not decided yet, or not noted the signal.
-static AT_WORK: AtomicU32 = AtomicU32::new(0);
-/// Counts what was noted; the thread sleeps on it.
-static NOTED: AtomicU32 = AtomicU32::new(0);
+/// What is wanted changes under `LISTENERS`.
+static INBOX: Inbox = Inbox::new();
 /// Whether there is a thread. Written under `LISTENERS`.
 static SERVED: AtomicBool = AtomicBool::new(false);
 /// The action that was there before ours, by number; never freed, as a handler may look at any time.
@@ -192,8 +185,7 @@ impl State {
 
     /// Tells the listeners what has come.
     fn send_pending(&self) {
-        // Acquire pairs with the Release of the handler.
-        for signal in numbers(PENDING.swap(0, Ordering::Acquire)) {
+        for signal in numbers(INBOX.take()) {
             for (set, listener) in &self.listeners {
                 if set & bit(signal) != 0 {
                     listener.tell(signal);
@@ -204,11 +196,7 @@ impl State {
 
     /// Takes `set` out of what is wanted, whose actions are others already, and tells the listeners what came before.
     fn settle(&self, set: Set) {
-        // SeqCst, as in the handler: either it sees that the signal is not wanted any more, or we see it at work.
-        WANTED.fetch_and(!set, Ordering::SeqCst);
-        while AT_WORK.load(Ordering::SeqCst) != 0 {
-            yield_now();
-        }
+        INBOX.retire(set);
         self.send_pending();
     }
 
@@ -230,18 +218,9 @@ impl State {
 unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the calling thread's own word.
     let errno = unsafe { *libc::__errno_location() };
-    AT_WORK.fetch_add(1, Ordering::SeqCst);
     // SAFETY: a signal handler's argument.
     let fault = FAULTS.contains(&signal) && unsafe { (*info).si_code } > 0;
-    let wanted = !fault && WANTED.load(Ordering::SeqCst) & bit(signal) != 0;
-    if wanted {
-        // Release pairs with the Acquire of `send_pending`.
-        PENDING.fetch_or(bit(signal), Ordering::Release);
-        // Release pairs with the Acquire of the thread: who has seen this count sees the bit.
-        NOTED.fetch_add(1, Ordering::Release);
-        kernel::wake_one(&NOTED);
-    }
-    AT_WORK.fetch_sub(1, Ordering::SeqCst);
+    let wanted = !fault && INBOX.note(bit(signal));
     if !wanted {
         // SAFETY: the arguments of a signal handler.
         unsafe { pass_on(signal, info, context) };
@@ -286,9 +265,9 @@ fn serve() {
     // Signals go to threads that can do something with them: the host's main thread may be waiting to be interrupted.
     block_signals();
     loop {
-        let noted = NOTED.load(Ordering::Acquire);
+        let seen = INBOX.count();
         LISTENERS.lock().send_pending();
-        kernel::sleep(&NOTED, noted, None);
+        INBOX.sleep(seen);
     }
 }
 
@@ -325,7 +304,7 @@ pub fn notify(listener: Arc<dyn Listener>, set: Set) -> Result<(), NoThread> {
         Some(listener)
     };
     // Before the actions: a handler that finds its signal unwanted would pass it on.
-    WANTED.fetch_or(set, Ordering::SeqCst);
+    INBOX.want(set);
     for signal in numbers(set) {
         state.take(signal, Ours::Caught);
     }
@@ -380,7 +359,7 @@ pub fn ignored(signal: i32) -> bool {
 
 /// What somebody listens to.
 pub fn wanted() -> Set {
-    WANTED.load(Ordering::SeqCst)
+    INBOX.wanted()
 }
 
 /// What is caught or ignored by our doing.
@@ -437,9 +416,7 @@ pub(crate) unsafe fn start_over() {
     }
     // Their channels may be locked for ever, by threads of the parent.
     std::mem::forget(std::mem::take(&mut state.listeners));
-    WANTED.store(0, Ordering::SeqCst);
-    PENDING.store(0, Ordering::Relaxed);
-    AT_WORK.store(0, Ordering::SeqCst);
+    INBOX.clear();
     SERVED.store(false, Ordering::Relaxed);
     drop(state);
     // SAFETY: filled in before the fork.

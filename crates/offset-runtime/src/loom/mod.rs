@@ -28,6 +28,8 @@
 //! | timer | a deadline is claimed before it is taken out | `park::a_timer_leaves_the_frame_that_it_ends_alone` |
 //! | alarm | an earlier one than all others pokes nobody | `park::a_machine_that_sleeps_is_told_of_a_timer` |
 //! | thread | a signal sets no flag, or wakes nobody | nearly all of `chan`, `sync`, `select` |
+//! | signals | who ceases to listen does not wait for handlers at work; either side has no fence | `inbox::what_was_noted_is_there_once_it_is_retired` |
+//! | signals | the count is read after the signals were taken; it does not go up; nobody is woken | `inbox::what_was_noted_is_not_slept_through` |
 //! | semaphore | a unit too many is given out | `sync::a_semaphore_gives_out_no_more_than_it_has` |
 //! | semaphore | a stale waiter is paid for; no wake-up | `sync::a_semaphore_gives_out_no_more_than_it_has` |
 //! | semaphore | who leaves admits nobody | `sync::a_large_request_holds_small_ones_back_until_it_gives_up` |
@@ -71,6 +73,8 @@ mod fd;
 mod futex;
 #[cfg(test)]
 mod handoff;
+#[cfg(test)]
+mod inbox;
 #[cfg(test)]
 mod park;
 #[cfg(test)]
