@@ -303,6 +303,55 @@ say("done")
     )
 
 
+def test_a_fork_while_others_try_descriptors():
+    """Nobody is in the middle of an attempt: the child may use them all."""
+    succeed(
+        """
+from offset.syscall import socket
+
+pairs = [socket.socketpair() for _ in range(4)]
+over = False
+
+def talk(one, other):
+    "Attempts that find something, and some that do not."
+    one.settimeout(0.001)
+    while not over:
+        other.send(b"x")
+        one.recv(1)
+        try:
+            one.recv(1)
+        except TimeoutError:
+            pass
+
+def child():
+    signal.alarm(20)
+    for one, other in pairs:
+        other.send(b"y")
+        one.settimeout(0.001)
+        try:
+            # The parent reads there, too.
+            one.recv(1)
+        except TimeoutError:
+            pass
+
+threads = [threading.Thread(target=talk, args=pair) for pair in pairs]
+for thread in threads:
+    thread.start()
+statuses = set()
+for _ in range(50):
+    pid = os.fork()
+    if pid == 0:
+        leave(child)
+    statuses.add(wait_for(pid))
+over = True
+for thread in threads:
+    thread.join()
+say(statuses)
+""",
+        expected=["{0}"],
+    )
+
+
 def test_children_of_children():
     succeed(
         """

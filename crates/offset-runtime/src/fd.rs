@@ -9,7 +9,8 @@
 //! has hung up, or has sent urgent data: what that brings may come without another edge.
 //!
 //! A fork takes no lock of these. Edges are handed out under `DELIVERING`, and attempts are made with the host, which a forking thread
-//! has, too; where several can have it at once, a descriptor that another thread was trying is lost to the child.
+//! has, too. A host that several threads have at once must stop the others before it forks, as CPython does (it stops the world): a
+//! descriptor that another thread was trying would be lost to the child. tests/test_fork.py tries it.
 
 use crate::clock::{Deadline, now};
 use crate::goroutine::WaitReason;
