@@ -205,7 +205,7 @@ class Run:
         self.has_main = False
         self.main: Goroutine | None = None
         self.main_id = 0
-        # The interrupt that was thrown into main last. It has a traceback once main has seen it.
+        # The interrupt that was thrown into main last.
         self.thrown: BaseException | None = None
         self.serving: Call | None = None
         self.winding_down = False
@@ -401,7 +401,7 @@ class Run:
             return
         give_signals_back()
         held = _runtime.signal_held()
-        for number, default, ours in _HANDLERS:
+        for number, default, ours in HANDLERS:
             if signal.getsignal(number) is default and not held >> (number - 1) & 1:
                 self.replaced[number] = signal.signal(number, ours)
 
@@ -420,8 +420,9 @@ class Run:
         elif not self.has_main or self.outcome is not None or (self.main is not None and self.main.status == "dead"):
             self.ends.append(exc)
         else:
-            thrown = self.thrown
-            if isinstance(exc, KeyboardInterrupt) and thrown is not None and thrown.__traceback__ is None:
+            # It may have come before main was there.
+            unseen = self.thrown is not None and (self.main is None or self.main._throwing())
+            if unseen and isinstance(exc, KeyboardInterrupt):
                 _dump.write("offset: interrupted twice\n\n" + _dump.stacks(_runtime.goroutines()))
                 os._exit(130)
             self.thrown = exc.with_traceback(None)
@@ -474,9 +475,9 @@ def _on_quit(number: int, frame: FrameType | None) -> None:
 
 
 # Signals, what a run replaces, and by what.
-_HANDLERS: list[tuple[int, Handler, Handler]] = [(signal.SIGINT, signal.default_int_handler, _on_interrupt)]
+HANDLERS: list[tuple[int, Handler, Handler]] = [(signal.SIGINT, signal.default_int_handler, _on_interrupt)]
 if hasattr(signal, "SIGQUIT"):
-    _HANDLERS.append((signal.SIGQUIT, signal.SIG_DFL, _on_quit))
+    HANDLERS.append((signal.SIGQUIT, signal.SIG_DFL, _on_quit))
 
 _dump.hidden.add(Run.main_function.__code__)
 _dump.starter = Run.execute.__code__.co_filename + ":"

@@ -89,6 +89,8 @@ class Goroutine:
         computes gets it between two instructions, as the main thread of a program gets KeyboardInterrupt;
         from CPython 3.14 on that may be between the entry of a `with` and its block.
         """
+    def _throwing(self) -> bool:
+        """Tell whether what was thrown last has not been raised yet."""
     def throw(self, exc: BaseException | type[BaseException], /) -> None:
         """Raise `exc` inside the goroutine, where it is parked or at its next step."""
     def stats(self) -> dict[str, Any]:

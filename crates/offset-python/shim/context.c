@@ -385,6 +385,15 @@ PyObject *offset_take_async_exc(PyThreadState *context)
     return exception;
 }
 
+int offset_has_async_exc(PyThreadState *context)
+{
+#if OFFSET_3_13
+    return _Py_atomic_load_ptr(&context->async_exc) != NULL;
+#else
+    return context->async_exc != NULL;
+#endif
+}
+
 int offset_raise_async(unsigned long identity, PyObject *exception)
 {
     return PyThreadState_SetAsyncExc(identity, exception);

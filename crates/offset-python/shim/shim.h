@@ -82,6 +82,9 @@ void offset_context_cut(PyThreadState *context, void *root);
 /* Attached as `context`: takes a pending asynchronous exception, for the caller to drop, which may run Python. NULL if there is none. */
 PyObject *offset_take_async_exc(PyThreadState *context);
 
+/* Whether there is one. The context is alive; it may be another thread's. */
+int offset_has_async_exc(PyThreadState *context);
+
 /* Attached: PyThreadState_SetAsyncExc. The number of threads that were found: 0 or 1. */
 int offset_raise_async(unsigned long identity, PyObject *exception);
 

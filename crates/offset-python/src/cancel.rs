@@ -32,6 +32,7 @@ unsafe fn throw_into(object: Object, exception: Object, class: Object) -> (Objec
     unsafe {
         let it = object.cast::<GoroutineObject>();
         let before = std::mem::replace(&mut (*it).thrown, Py_NewRef(exception));
+        (*it).by_async = false;
         if goroutine.cancel() {
             return (before, Ok(()));
         }
@@ -42,6 +43,7 @@ unsafe fn throw_into(object: Object, exception: Object, class: Object) -> (Objec
                 return (before, Err(NeedsClass));
             }
             shim::offset_raise_async(goroutine.identity() as std::ffi::c_ulong, class);
+            (*it).by_async = true;
         }
         (before, Ok(()))
     }
@@ -106,6 +108,23 @@ pub(crate) unsafe extern "C" fn throw(object: Object, exception: Object) -> Obje
                 return none();
             }
         }
+    }
+}
+
+/// Tells whether what was thrown last has not been raised yet. Its traceback would not tell: who catches an exception may clear it.
+///
+/// # Safety
+/// Attached; `object` is a goroutine.
+pub(crate) unsafe extern "C" fn throwing(object: Object, _: Object) -> Object {
+    // SAFETY: in the section the goroutine does not come to its end, with which its context goes.
+    unsafe {
+        let pending = exclusive(object, || {
+            let it = object.cast::<GoroutineObject>();
+            core(object).payload() != 0
+                && !(*it).thrown.is_null()
+                && (!(*it).by_async || shim::offset_has_async_exc(core(object).context() as *mut _) != 0)
+        });
+        PyBool_FromLong(pending.into())
     }
 }
 

@@ -4,7 +4,7 @@
 //! `context` are written at `go` and taken out by the goroutine when it starts, so that they die with it and not with the
 //! handle.
 
-use crate::cancel::{cancel, is_current, raise_thrown, throw};
+use crate::cancel::{cancel, is_current, raise_thrown, throw, throwing};
 use crate::error::*;
 use crate::method::*;
 use crate::scope::interrupted;
@@ -37,6 +37,8 @@ pub(crate) struct GoroutineObject {
     /// To be delivered at its next wait only: it asked for it itself, or it has just been handed something (a lock, a value) that
     /// an exception out of the blue would lose.
     pub(crate) at_wait: bool,
+    /// What was thrown last was given to CPython, to be raised where it computes.
+    pub(crate) by_async: bool,
     /// The innermost scope that it has entered; the chain holds a reference to each. Belongs to `scope`, as the next two do.
     pub(crate) scope: Object,
     /// How many scopes of the chain are due.
@@ -639,6 +641,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         methods: vec![
             fast(c"join", join, c"join(timeout=None) -> bool\n\nWait until it has ended; False when timeout seconds pass before."),
             no_args(c"cancel", cancel, c"cancel()\n\nRaise GoroutineExit in it, where it waits or at its next chance. Nothing if it has ended."),
+            no_args(c"_throwing", throwing, c"_throwing() -> bool\n\nWhether what was thrown last has not been raised yet."),
             one_arg(c"throw", throw, c"throw(exc)\n\nLike cancel(), with an exception of your choice."),
             no_args(c"stats", stats, c"stats() -> dict\n\nId, status, wait reason and creator."),
         ],
@@ -702,7 +705,16 @@ pub(crate) fn write_name(goroutine: &Goroutine, out: &mut impl std::io::Write) -
 /// Parts the goroutine from its object, whose reference the caller gets. Nothing is thrown into it from now on.
 pub(crate) fn end(goroutine: &Goroutine) -> Object {
     // SAFETY: attached, in this very goroutine.
-    unsafe { exclusive(object_of(goroutine), || goroutine.ending() as Object) }
+    unsafe {
+        let (object, thrown) = exclusive(object_of(goroutine), || {
+            let object = goroutine.ending() as Object;
+            (object, std::mem::replace(&mut (*object.cast::<GoroutineObject>()).thrown, NULL))
+        });
+        // Raised where it computed, it has a traceback, which may hold what holds the object: nobody would find that cycle.
+        // `test_what_a_handler_raises_ends_a_wait_of_main` in tests/test_syscall_signal.py fails without this.
+        Py_XDECREF(thrown);
+        object
+    }
 }
 
 /// A further core handle of a goroutine object.

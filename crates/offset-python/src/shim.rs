@@ -63,6 +63,12 @@ unsafe extern "C" {
     /// Attached as `context`.
     pub(crate) fn offset_take_async_exc(context: *mut PyThreadState) -> *mut PyObject;
 
+    /// Whether there is one.
+    ///
+    /// # Safety
+    /// Attached; `context` is alive.
+    pub(crate) fn offset_has_async_exc(context: *mut PyThreadState) -> c_int;
+
     /// The number of thread states of the interpreter.
     ///
     /// # Safety
