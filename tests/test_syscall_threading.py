@@ -59,7 +59,7 @@ def test_signatures_are_the_originals():
 
 
 def test_what_is_shared_with_the_original():
-    for name in ("local", "settrace", "gettrace", "setprofile", "getprofile", "main_thread", "enumerate"):
+    for name in ("local", "settrace", "gettrace", "setprofile", "getprofile", "active_count"):
         assert getattr(threading, name) is getattr(original, name)
     assert threading.ThreadError is RuntimeError
     assert threading.BrokenBarrierError is original.BrokenBarrierError
@@ -98,7 +98,7 @@ def test_what_the_register_says():
     plain = original.Thread(target=gate.wait)
     plain.start()
     for module in (original, threading):
-        assert {thread, plain, original.main_thread()} <= set(module.enumerate())
+        assert {thread, plain, module.main_thread()} <= set(module.enumerate())
         assert module.active_count() == len(module.enumerate())
     assert thread.is_alive()
     assert sys._current_frames()[thread.ident]
@@ -127,10 +127,18 @@ def test_the_current_thread():
     thread.start()
     thread.join()
     assert thread.seen == (thread, thread, True, True)
-    # A goroutine that is no thread is one not started by the module, to both.
-    mine = threading.current_thread()
-    assert isinstance(mine, original._DummyThread)
-    assert mine is threading.current_thread() is original.current_thread()
+    # A goroutine that is no thread is one not started by the module, to both. That of main is the main thread, to one.
+    seen = []
+
+    def look():
+        mine = threading.current_thread()
+        seen.append((isinstance(mine, original._DummyThread), mine is threading.current_thread()))
+        seen.append(mine is original.current_thread())
+
+    wait_ended(go(look))
+    assert seen == [(True, True), True]
+    assert threading.current_thread() is threading.main_thread()
+    assert isinstance(original.current_thread(), original._DummyThread)
     plain = original.Thread(target=lambda: seen.append((threading.current_thread(), original.current_thread())))
     seen = []
     plain.start()

@@ -162,7 +162,7 @@ def test_an_rlock_belongs_to_a_goroutine():
     assert lock.acquire()
     assert lock.acquire(False)
     assert lock._recursion_count() == 2
-    assert f"owner={threading.get_ident()} count=2" in repr(lock)
+    assert f"owner={offset.current().ident} count=2" in repr(lock)
 
     def other():
         assert not lock._is_owned()

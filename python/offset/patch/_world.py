@@ -35,8 +35,8 @@ def patched_import(name: str) -> types.ModuleType:
     """Import a copy of a library that is bound to the proxies of `offset.syscall`.
 
     Each call makes a copy of its own, with all that the library imports from outside the standard library: classes of
-    two copies are different ones. A module of the standard library may be named, too (`smtplib`). Raises ImportError if
-    there is no such module, and TypeError if it is not written in Python.
+    two copies are different ones. A module of the standard library may be named, too (`xmlrpc.client`). Raises
+    ImportError if there is no such module, and TypeError if it is not written in Python.
     """
     return patched(name)[0]
 

@@ -172,13 +172,20 @@ class epoll:
         self.close()
 
 
-# A class, as a function would be bound where a class has it for an attribute (`selectors`).
-class poll:
+class _Poll:
     """An object that waits for descriptors. See `select.poll`."""
 
-    def __init__(self):
-        self._masks = {}
-        self._polling = False
+    # As that of the original, the type makes no instances.
+    def __new__(cls, *_, **__):
+        raise TypeError(f"cannot create '{cls.__module__}.{cls.__name__}' instances")
+
+    @classmethod
+    def _make(cls):
+        """Make an object that waits for descriptors. See `select.poll`."""
+        made = object.__new__(cls)
+        made._masks = {}
+        made._polling = False
+        return made
 
     def register(self, fd, eventmask=_original.POLLIN | _original.POLLPRI | _original.POLLOUT, /):
         """Add a descriptor, or change its events. See `select.poll`."""
@@ -210,6 +217,12 @@ class poll:
             return _ready(self._masks, None if timeout is None or timeout < 0 else timeout / 1000)
         finally:
             self._polling = False
+
+
+_Poll.__name__ = _Poll.__qualname__ = "poll"
+
+# Bound, as a function would be once more where a class has it for an attribute (`selectors`).
+poll = _Poll._make
 
 
 def _mask(mask):

@@ -281,9 +281,13 @@ def _looked_up(function):
 
     @_functools.wraps(function)
     def look_up(*args, **kwargs):
-        if _runtime.current() is None:
-            return function(*args, **kwargs)
-        return _runtime.blocking(function, *args, **kwargs)
+        try:
+            if _runtime.current() is None:
+                return function(*args, **kwargs)
+            return _runtime.blocking(function, *args, **kwargs)
+        finally:
+            # The traceback of an exception, which lives as long as that, keeps no argument alive.
+            del args, kwargs
 
     return look_up
 

@@ -12,6 +12,8 @@ Invariants:
 * Whoever waits for a thread waits for its `_ThreadHandle`: its `_handle`, or, up to 3.12, its `_tstate_lock`. It is
   done when the last step of the goroutine begins, whatever ended it.
 * `_waited` holds the living threads that are no daemons; the interpreter's exit waits for them.
+* The main goroutine of a run on the main thread is the main thread, which has its identity while it lives. That
+  object is the original's in the shape of this module's class: they share their state.
 """
 
 import contextlib as _contextlib
@@ -23,6 +25,8 @@ import threading as _original
 from offset import _runtime
 from offset._errors import GoroutineExit as _GoroutineExit
 from offset.syscall import _rebind
+from offset.syscall._main import is_main_thread as _is_main_thread
+from offset.syscall._main import main_goroutine as _main_goroutine
 
 # How often a starter looks whether its goroutine, which may be cancelled before it begins, is there at all.
 _GLANCE = 0.05
@@ -38,7 +42,49 @@ _waited = set()
 def get_ident():
     """Give the identity of the calling goroutine or thread, a nonzero integer."""
     goroutine = _runtime.current()
-    return _original.get_ident() if goroutine is None else goroutine.ident
+    if goroutine is not None:
+        return goroutine.ident
+    ident = _original.get_ident()
+    return _main_ident() if ident == _original.main_thread().ident else ident
+
+
+def _main_ident():
+    goroutine = _main_goroutine()
+    return _original.main_thread().ident if goroutine is None else goroutine.ident
+
+
+def main_thread():
+    """Give the main thread: in a goroutine that of the program. See `threading.main_thread`."""
+    return _in_shape(_original.main_thread())
+
+
+def current_thread():
+    """Give the calling thread; the main goroutine is the main thread. See `threading.current_thread`."""
+    if _is_main_thread():
+        return main_thread()
+    thread = _copy._active.get(get_ident())
+    return _copy._DummyThread() if thread is None else thread
+
+
+def enumerate():
+    """Give the living threads, goroutines among them. See `threading.enumerate`."""
+    return [_in_shape(thread) for thread in _original.enumerate()]
+
+
+# The original's main thread, of which a fork in a thread makes another one, and what it is here.
+_shapes = {}
+
+
+def _in_shape(thread):
+    """Give a thread; for the original's main thread an object of this module's class with the same state."""
+    if thread is not _original.main_thread() or isinstance(thread, _copy.Thread):
+        return thread
+    shape = _shapes.get(thread)
+    if shape is None:
+        shape = _copy._MainThread.__new__(_copy._MainThread)
+        shape.__dict__ = vars(thread)
+        shape = _shapes.setdefault(thread, shape)
+    return shape
 
 
 def excepthook(args, /):
@@ -211,8 +257,11 @@ _copy = _rebind.rebind(
         "_trace_hook": None,
         "Lock": _Lock,
         "__excepthook__": excepthook,
+        "current_thread": current_thread,
+        "enumerate": enumerate,
         "excepthook": excepthook,
         "get_ident": get_ident,
+        "main_thread": main_thread,
         "stack_size": stack_size,
         **_there(
             {
@@ -239,10 +288,8 @@ _copy = _rebind.rebind(
                 "_shutdown",
                 "activeCount",
                 "active_count",
-                "enumerate",
                 "getprofile",
                 "gettrace",
-                "main_thread",
                 "setprofile",
                 "setprofile_all_threads",
                 "settrace",
@@ -253,13 +300,25 @@ _copy = _rebind.rebind(
 )
 
 
+# Now, so that it is no object of whoever asks first.
+main_thread()
+
+
 # ---- what is changed in the copy -------------------------------------------------------------
+
+
+def _ident_of(self):
+    """What the original has in `Thread.ident`; the main thread has that of the main goroutine."""
+    return _main_ident() if self is main_thread() else self._ident
+
+
+_copy._MainThread.ident = property(_ident_of)
 
 
 @_rebind.method(_copy.Thread, "__init__")
 def _thread_init(method, self, *args, **kwargs):
     if kwargs.get("daemon") is None and _runtime.current() is not None:
-        current = _copy._active.get(get_ident())
+        current = main_thread() if _is_main_thread() else _copy._active.get(get_ident())
         if current is None or isinstance(current, _original._DummyThread):
             # A goroutine that is no thread of this module is no daemon.
             kwargs["daemon"] = False

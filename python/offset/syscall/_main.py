@@ -1,0 +1,62 @@
+"""Who is the main thread to the proxies: the main goroutine of a `run` that was called on the main thread.
+
+The interpreter lets the real one alone set signal handlers and run them. That one waits in `run` and serves
+`call_on_main`, so what the main goroutine asks for is done there; what a handler raises comes back to the main
+goroutine, in which it is raised. While it does so the real one counts as the main goroutine, too.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from offset import _failure, _run, _runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from offset._runtime import Goroutine
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def is_main_goroutine() -> bool:
+    """Tell whether the caller is the main goroutine of a run that was called on the main thread."""
+    goroutine = _runtime.current()
+    if goroutine is None:
+        return False
+    run = _failure.active()
+    return run is not None and run.on_main_thread and run.is_main(goroutine)
+
+
+def main_goroutine() -> Goroutine | None:
+    """Give the main goroutine of a run on the main thread, while it lives."""
+    run = _failure.active()
+    if run is None or not run.on_main_thread or run.main is None or run.main.status == "dead":
+        return None
+    return run.main
+
+
+def is_main_thread() -> bool:
+    """Tell whether the caller is the main thread: the real one, or the main goroutine."""
+    if _runtime.current() is None:
+        return threading.get_ident() == threading.main_thread().ident
+    return is_main_goroutine()
+
+
+def on_main(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function on the main thread if the caller stands for it, or else where the caller is."""
+    if is_main_goroutine():
+        return _run.call_on_main(function, *args, **kwargs)
+    return function(*args, **kwargs)
+
+
+def wake_main() -> None:
+    """Have the main thread, if it waits in a run, look for signals that have come on other threads.
+
+    There is nothing that interrupts its wait: the system interrupts only the thread to which it brings a signal.
+    """
+    run = _failure.active()
+    if run is not None and run.on_main_thread:
+        run.note.set()

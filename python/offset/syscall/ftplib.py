@@ -1,0 +1,7 @@
+"""`ftplib` whose sessions and transfers park only the goroutine. A rebound copy over the proxies."""
+
+import ftplib as _original
+
+from offset.syscall import _rebind
+
+_rebind.rebind(_original, globals(), proxies=["socket", "ssl"])

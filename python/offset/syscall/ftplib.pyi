@@ -1,0 +1,3 @@
+"""`ftplib` for goroutines: what waits parks only the goroutine."""
+
+from ftplib import *

@@ -1,0 +1,3 @@
+"""`imaplib` for goroutines: what waits parks only the goroutine."""
+
+from imaplib import *

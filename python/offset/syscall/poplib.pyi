@@ -1,0 +1,3 @@
+"""`poplib` for goroutines: what waits parks only the goroutine."""
+
+from poplib import *

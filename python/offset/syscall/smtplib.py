@@ -1,0 +1,7 @@
+"""`smtplib` whose sessions park only the goroutine. A rebound copy over the proxies."""
+
+import smtplib as _original
+
+from offset.syscall import _rebind
+
+_rebind.rebind(_original, globals(), proxies=["socket", "ssl"])

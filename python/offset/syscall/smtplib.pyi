@@ -1,0 +1,3 @@
+"""`smtplib` for goroutines: what waits parks only the goroutine."""
+
+from smtplib import *
