@@ -130,6 +130,26 @@ def test_a_slow_reader_holds_the_writer_up(pair):
     assert got == data
 
 
+@pytest.mark.parametrize("value", [None, 0, 0.0, 5, 0.5, 1e-9, 1e-13, 1e9, 1e15, True, -1, -0.5, float("nan"), "1", []])
+def test_a_timeout_is_what_the_original_makes_of_it(pair, value):
+    def timeout_of(sock):
+        try:
+            sock.settimeout(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            return type(error), str(error)
+        return sock.gettimeout(), sock.getblocking()
+
+    with plain.socket() as original:
+        assert timeout_of(pair[0]) == timeout_of(original)
+        original.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            original.settimeout(1)
+    assert not os.get_blocking(pair[0].fileno())
+    pair[0].close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        pair[0].settimeout(1)
+
+
 @main_goroutine
 def test_timeouts(pair):
     one, other = pair

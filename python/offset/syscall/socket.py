@@ -28,6 +28,12 @@ _Plain = _original.socket
 _UNDER_WAY = frozenset({_errno.EINPROGRESS, _errno.EALREADY, _errno.EWOULDBLOCK, _errno.EINTR})
 
 
+_NUMBERS = (int, float)
+
+# Between them the original takes a timeout as it is; others it rounds or refuses.
+_SHORTEST, _LONGEST = 1e-6, 1e6
+
+
 class socket(_Plain):
     """A socket whose calls park only the goroutine. See `socket.socket`."""
 
@@ -73,6 +79,14 @@ class socket(_Plain):
     # Timeouts.
 
     def settimeout(self, value, /):
+        # The original would have the system change the descriptor's mode, to what is then undone.
+        if self.fileno() >= 0:
+            if value is None:
+                self._limit = None
+                return
+            if type(value) in _NUMBERS and (value == 0 or _SHORTEST <= value <= _LONGEST):
+                self._limit = float(value)
+                return
         super().settimeout(value)
         self._limit = super().gettimeout()
         super().setblocking(False)
