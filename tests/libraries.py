@@ -6,6 +6,7 @@ same time is seen by their server, which lets none end before all have come; no 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -55,6 +56,13 @@ def calls(count: int, function: Callable[..., Any], *args: Any) -> list[Call]:
 def results(begun: list[Call]) -> list[Any]:
     """Wait for all; give what they returned, or raise what the first that failed raised."""
     return [call.result() for call in begun]
+
+
+def in_time(function: Callable[..., Any], too_late: type[BaseException] | tuple[type[BaseException], ...]) -> Any:
+    """Call something that has little time until it is done within it, which a busy machine may not manage at once."""
+    while True:
+        with contextlib.suppress(too_late):
+            return function()
 
 
 def cancel(call: Call) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 from helpers import PATIENCE, main_goroutine, wait_until
-from libraries import Call, Threads, calls, cancel, copies, few, needs_rescue, original, results
+from libraries import Call, Threads, calls, cancel, copies, few, in_time, needs_rescue, original, results
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
@@ -177,7 +177,7 @@ def test_who_is_out_of_time_can_go_on(redis, redis_server, outside):
         def work(number):
             with pytest.raises(redis.TimeoutError):
                 client.blpop("jobs", timeout=0)
-            return client.echo(f"{number}")
+            return in_time(lambda: client.echo(f"{number}"), redis.TimeoutError)
 
         assert results(calls(5, work)) == [f"{number}" for number in range(5)]
         wait_until(lambda: outside.blocked() == 0, "the server has seen that they have gone")

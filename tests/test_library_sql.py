@@ -10,7 +10,7 @@ import contextlib
 
 import pytest
 from helpers import main_goroutine, wait_until
-from libraries import Call, Threads, calls, cancel, copies, few, needs_rescue, original, results
+from libraries import Call, Threads, calls, cancel, copies, few, in_time, needs_rescue, original, results
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
@@ -45,7 +45,7 @@ class MariaDB:
 
     def timeouts(self):
         """The options of a connection that does not wait."""
-        return {"read_timeout": 0.05}
+        return {"read_timeout": 0.2}
 
     def timed_out(self):
         """What a statement raises that takes too long."""
@@ -79,7 +79,7 @@ class PostgreSQL:
 
     def timeouts(self):
         """The options of a connection that does not wait."""
-        return {"timeout": 0.05}
+        return {"timeout": 0.2}
 
     def timed_out(self):
         """What a statement raises that takes too long."""
@@ -245,7 +245,8 @@ def test_who_is_out_of_time_has_lost_the_connection(database, outside):
         execute(keeper, database.take)
 
         def work(_):
-            with connection(database, **database.timeouts()) as conn, pytest.raises(database.timed_out()):
+            conn = in_time(lambda: database.connect(**database.timeouts()), database.timed_out())
+            with contextlib.closing(conn), pytest.raises(database.timed_out()):
                 execute(conn, database.take)
 
         results(calls(4, work))

@@ -211,7 +211,8 @@ def test_much_goes_through(shell):
 def test_who_is_out_of_time_can_go_on(shell):
     with shell, shell.client() as client:
         # Who lets go of stdin closes it.
-        stdin, stdout, _ = client.exec_command("wait", timeout=0.05)
+        stdin, stdout, _ = client.exec_command("wait")
+        stdin.channel.settimeout(0.05)
         with pytest.raises(TimeoutError):
             stdout.read()
         stdin.channel.close()
