@@ -258,7 +258,8 @@ def mariadb() -> Iterator[Server]:
 
         # The server speaks first.
         with serving(program, home, arguments, lambda port: b"Maria" in answers(port)) as port:
-            yield Server(port, {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(port), "MYSQL_PASSWORD": PASSWORD})
+            names = {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(port), "MYSQL_USER": "gopher"}
+            yield Server(port, {**names, "MYSQL_PASSWORD": PASSWORD})
     finally:
         home.remove()
 

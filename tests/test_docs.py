@@ -17,6 +17,7 @@ from typing import NamedTuple
 import helpers
 import offset
 import pytest
+from _pytest.mark import ParameterSet
 from offset.syscall import _rebind
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +49,16 @@ for _name in _rebind.PROXIES:
     _rebind.proxy(_name)
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# What programs on the pages use besides: libraries, and the server that one talks to.
+NEEDED = {
+    "psycopg": "postgres_server",
+    "psycopg2": "postgres_server",
+    "pymysql": "mariadb_server",
+    "redis": "redis_server",
+    "requests": None,
+    "websockets": None,
+}
 
 # Names that are no functions, classes or modules: they have nothing to hang a docstring on.
 PLAIN_VALUES = (float, int)
@@ -273,17 +284,42 @@ def programs() -> list[Program]:
     return found
 
 
+def needs(program: Program) -> list[str]:
+    """The libraries that a program uses, of those in NEEDED."""
+    return [name for name in NEEDED if re.search(rf'import {name}\b|"{name}["\.]', program.source)]
+
+
+def parameters() -> list[ParameterSet]:
+    """The programs; those that are the first to talk to a server leave it running."""
+    servers = pytest.mark.leaves("descriptors")
+    return [
+        pytest.param(
+            program,
+            id=f"{program.page}:{program.line}",
+            marks=[servers] if any(map(NEEDED.get, needs(program))) else [],
+        )
+        for program in programs()
+    ]
+
+
 def test_every_text_block_is_the_output_of_a_program() -> None:
     shown = sum(path.read_text(encoding="utf-8").count("\n```text\n") for path in PAGES)
     assert shown == sum(program.output is not None for program in programs())
     assert shown > 10
 
 
-@pytest.mark.parametrize("program", programs(), ids=lambda program: f"{program.page}:{program.line}")
-def test_a_program_on_a_page_does_what_the_page_says(program: Program, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", parameters())
+def test_a_program_on_a_page_does_what_the_page_says(
+    program: Program, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    environment: dict[str, str] = {}
+    for name in needs(program):
+        pytest.importorskip(name, exc_type=ImportError)
+        if NEEDED[name] is not None:
+            environment |= request.getfixturevalue(NEEDED[name]).environment
     file = tmp_path / "program.py"
     file.write_text(program.source, encoding="utf-8")
-    status, stdout, stderr = helpers.run_script(file)
+    status, stdout, stderr = helpers.run_script(file, env=environment)
     assert status == 0, stderr
     if program.output is not None:
         assert stdout == program.output
