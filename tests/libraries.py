@@ -84,8 +84,8 @@ class Threads:
 
 
 def few(threads: Threads, at_work: int) -> None:
-    """See that those who wait do so without a thread each."""
-    assert threads.more() < at_work / 3, f"{threads.more()} OS threads more for {at_work} that wait"
+    """See that those who wait do so without a thread each. Threads that are idle go after a while."""
+    helpers.wait_until(lambda: threads.more() < at_work / 3, f"few OS threads for {at_work} that wait")
 
 
 def sockets() -> int:
