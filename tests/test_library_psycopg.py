@@ -229,10 +229,7 @@ def test_nobody_answers(psycopg, address):
         psycopg.connect("host=127.0.0.1 port=1 user=gopher")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"host=127.0.0.1 port={silent.getsockname()[1]} user=gopher connect_timeout=2"
-        threads = Threads()
-        begun = [call.parked() for call in calls(AT_ONCE, lambda _: psycopg.connect(where))]
-        few(threads, AT_ONCE)
-        for call in begun:
+        for call in calls(AT_ONCE, lambda _: psycopg.connect(where)):
             with pytest.raises(psycopg.errors.ConnectionTimeout):
                 call.result()
 
