@@ -67,7 +67,7 @@ test: rust-test shim-test python-test ## the tests of the core, of the C shim, o
 
 # ---- tests -------------------------------------------------------------------------------------
 
-.PHONY: rust-test shim-test python-test servers cpython-tests matrix torture torture-net
+.PHONY: rust-test shim-test python-test servers cpython-tests gevent-tests matrix torture torture-net
 rust-test: $(VENV)/.python-$(TAG) ## the tests of the core, and of what Rust there is beside it
 	$(CARGO) test --workspace --target-dir $(TARGET_DIR) $(ARGS)
 
@@ -83,6 +83,14 @@ servers: ## the servers that the tests of libraries talk to, unpacked into .serv
 
 cpython-tests: build ## the tests of the interpreter over the proxies (ARGS=queue: a group, a module or a test)
 	$(VPYTHON) tests/cpython/run.py $(ARGS)
+
+gevent-tests: build $(VENV)-gevent/.installed ## the same under gevent, too; the counts go into tests/cpython/counts.md
+	$(VPYTHON) tests/cpython/run.py --gevent $(VENV)-gevent/bin/python --counts $(ARGS)
+
+$(VENV)-gevent/.installed:
+	$(PYTHON) -m venv --clear $(VENV)-gevent
+	$(VENV)-gevent/bin/python -m pip install --quiet --disable-pip-version-check gevent
+	@touch $@
 
 matrix: ## the tests of the package on every CPython found
 	.ci/matrix.sh
