@@ -66,6 +66,14 @@ static void place_root(PyThreadState *context, _PyStackChunk *root)
     context->datastack_limit = (PyObject **)((char *)root + root->size);
 }
 
+void offset_context_place(PyThreadState *context, void *chunk, size_t chunk_size)
+{
+    _PyStackChunk *root = chunk;
+    root->previous = NULL;
+    root->size = chunk_size;
+    place_root(context, root);
+}
+
 PyThreadState *offset_context_new(PyInterpreterState *interpreter, uintptr_t identity, void *stack_low, size_t stack_size,
                                   void *chunk, size_t chunk_size)
 {
@@ -74,10 +82,7 @@ PyThreadState *offset_context_new(PyInterpreterState *interpreter, uintptr_t ide
         PyErr_NoMemory();
         return NULL;
     }
-    _PyStackChunk *root = chunk;
-    root->previous = NULL;
-    root->size = chunk_size;
-    place_root(context, root);
+    offset_context_place(context, chunk, chunk_size);
     context->thread_id = identity;
 #if OFFSET_3_14
     if (PyUnstable_ThreadState_SetStackProtection(context, stack_low, stack_size) < 0) {
@@ -86,7 +91,7 @@ PyThreadState *offset_context_new(PyInterpreterState *interpreter, uintptr_t ide
     }
 #elif OFFSET_3_12
     (void)stack_low;
-    set_c_limit(context, root, stack_size);
+    set_c_limit(context, chunk, stack_size);
 #else
     (void)stack_low;
     (void)stack_size;

@@ -130,6 +130,35 @@ static void change(PyThreadState *from, PyThreadState *to)
 #endif
 }
 
+static inline void turn(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int gil_is_held(PyThreadState *state)
+{
+#if OFFSET_3_13
+    return _Py_atomic_load_int_relaxed(&gil_of(state)->locked) == 1;
+#elif OFFSET_3_12
+    return _Py_atomic_load_relaxed(&state->interp->ceval.gil->locked) == 1;
+#else
+    (void)state;
+    return 0;
+#endif
+}
+
+void offset_attach_soon(PyThreadState *context)
+{
+    for (int i = 0; can_keep && i < 300 && gil_is_held(context); i++) {
+        turn();
+    }
+    offset_attach(context);
+}
+
 void offset_hand_setup(void)
 {
 #if OFFSET_3_13
@@ -182,6 +211,11 @@ void offset_enter(PyThreadState *context)
 }
 
 #else
+
+void offset_attach_soon(PyThreadState *context)
+{
+    offset_attach(context);
+}
 
 void offset_hand_setup(void)
 {

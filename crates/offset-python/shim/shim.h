@@ -34,6 +34,10 @@ uintptr_t offset_interpreter_address(void);
 void offset_attach(PyThreadState *context);
 PyThreadState *offset_detach(void);
 
+/* As offset_attach, by a thread that knows that whoever has the GIL may be about to give it up: stays awake for a few microseconds if
+ * that is so. */
+void offset_attach_soon(PyThreadState *context);
+
 /* Makes the next attach of `context` on the calling OS thread name it in the thread's slot of the PyGILState functions. Called
  * with `context` detached, by the one who will attach it. offset_enter does so by itself. */
 void offset_bind_thread(PyThreadState *context);
@@ -73,6 +77,11 @@ void offset_context_reset(PyThreadState *context);
 /* Attached as another state, on the OS thread that ran `context` last: deletes it. No slot of another OS thread may name it
  * (offset_unbind_thread). Runs Python where the context was not finished. The C stack and the chunk are the caller's again. */
 void offset_context_delete(PyThreadState *context);
+
+/* Detached: gives a thread state that is new `chunk` for its first Python frames, in place of memory that the interpreter would ask the
+ * system for, and give back, each time: where other threads of the process run, that interrupts their processors. To be cut before the
+ * state ends. `chunk` may not begin a page: an exiting interpreter would unmap it. */
+void offset_context_place(PyThreadState *context, void *chunk, size_t chunk_size);
 
 /* Takes the chunk `root` out of the context's list, wherever it is in it, so that CPython does not free it. Runs no Python, needs
  * nothing attached. Only for a context that has no Python frame left, or that will never run again (in a forked child, at

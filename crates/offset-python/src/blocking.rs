@@ -11,11 +11,10 @@ use crate::scope::interrupted;
 use crate::shim;
 use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::error::WaitError;
-use offset_runtime::goroutine::WaitReason;
 use offset_runtime::lock::Lock;
-use offset_runtime::sync::Note;
 use offset_runtime::{blocking as pool, scheduler};
 use pyo3_ffi::*;
+use std::ffi::c_void;
 use std::sync::Arc;
 
 struct Call {
@@ -24,7 +23,6 @@ struct Call {
     kwargs: Object,
     context: Object,
     outcome: Lock<Outcome>,
-    done: Arc<Note>,
 }
 
 enum Outcome {
@@ -41,12 +39,34 @@ unsafe impl Send for Call {}
 // SAFETY: as above.
 unsafe impl Sync for Call {}
 
+/// What a call has for its first Python frames, kept for the next one of its thread.
+const CHUNK: usize = 64 * 1024;
+const PAGE: usize = 4096;
+
+thread_local! {
+    static MEMORY: Vec<u64> = vec![0; (CHUNK + PAGE) / 8];
+}
+
+/// Where the chunk of this thread is: anywhere but at the begin of a page.
+fn chunk() -> *mut c_void {
+    MEMORY.with(|memory| {
+        let address = memory.as_ptr().addr();
+        let skip = address.next_multiple_of(PAGE) + 64 - address;
+        // SAFETY: there is a page to spare.
+        unsafe { memory.as_ptr().cast::<u8>().add(skip % PAGE).cast_mut().cast() }
+    })
+}
+
 /// Does the call, on a pool thread with a thread state of its own.
 fn work(call: &Call) {
     let state = adopt_thread();
+    let chunk = chunk();
+    // SAFETY: the state is new and this thread's, as is the chunk until it is cut below.
+    unsafe { shim::offset_context_place(state, chunk, CHUNK - PAGE) };
     // SAFETY: the state is new and this thread's; the call's references are ours to use and to drop.
     unsafe {
-        shim::offset_attach(state);
+        // Its caller parks just now.
+        shim::offset_attach_soon(state);
         PyContext_Enter(call.context);
         let result = shim::offset_object_call(call.function, call.args, call.kwargs);
         let outcome = if result.is_null() { Outcome::Raised(take_raised()) } else { Outcome::Returned(result) };
@@ -66,6 +86,7 @@ fn work(call: &Call) {
             Py_XDECREF(object);
         }
         state_goes();
+        shim::offset_context_cut(state, chunk);
         shim::offset_thread_end(state);
     }
 }
@@ -81,13 +102,13 @@ unsafe extern "C" fn blocking(_: Object, args: *const Object, count: Py_ssize_t,
             Py_XDECREF(dict);
             return type_error("blocking() needs a function to call");
         }
-        let Some(goroutine) = scheduler::current() else {
+        if scheduler::current().is_none() {
             // A plain thread may block as it is.
             let result = shim::offset_object_call(function, tuple, dict);
             Py_XDECREF(tuple);
             Py_XDECREF(dict);
             return result;
-        };
+        }
         let context = if interrupted() { NULL } else { PyContext_CopyCurrent() };
         if context.is_null() {
             Py_XDECREF(tuple);
@@ -100,17 +121,14 @@ unsafe extern "C" fn blocking(_: Object, args: *const Object, count: Py_ssize_t,
             kwargs: dict,
             context,
             outcome: Lock::new(Outcome::Pending),
-            done: Arc::default(),
         });
         let theirs = call.clone();
-        if pool::submit((Box::new(move || work(&theirs)), call.done.clone())).is_err() {
+        let Ok(waited) = pool::run(Box::new(move || work(&theirs))) else {
             for part in [call.function, call.args, call.kwargs, call.context] {
                 Py_XDECREF(part);
             }
             return runtime_error("the system refuses a thread for a blocking call");
-        }
-        goroutine.come_back_first();
-        let waited = call.done.wait_for(WaitReason::Blocking, None);
+        };
         match waited {
             Err(WaitError::Cancelled | WaitError::TimedOut) => {
                 let before = std::mem::replace(&mut *call.outcome.lock(), Outcome::Abandoned);

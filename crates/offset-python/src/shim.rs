@@ -42,6 +42,12 @@ unsafe extern "C" {
     /// After [`offset_context_finish`], detached, by the only one who has the context.
     pub(crate) fn offset_context_reset(context: *mut PyThreadState);
 
+    /// Gives a new thread state `chunk` for its first Python frames.
+    ///
+    /// # Safety
+    /// Detached, by the only one who has the state. The chunk is the state's until it is cut; it is aligned to words and begins no page.
+    pub(crate) fn offset_context_place(context: *mut PyThreadState, chunk: *mut c_void, chunk_size: usize);
+
     /// Takes the chunk `root` out of the context's list, so that CPython does not free it.
     ///
     /// # Safety
@@ -116,6 +122,12 @@ unsafe extern "C-unwind" {
     /// # Safety
     /// Nothing is attached on this thread; `context` is attached nowhere, and bound to this thread.
     pub(crate) fn offset_attach(context: *mut PyThreadState);
+
+    /// The same, if whoever has the GIL may be about to give it up.
+    ///
+    /// # Safety
+    /// As for [`offset_attach`].
+    pub(crate) fn offset_attach_soon(context: *mut PyThreadState);
 
     /// `PyEval_SaveThread`.
     ///

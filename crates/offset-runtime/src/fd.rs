@@ -200,10 +200,11 @@ impl Fd {
     }
 
     /// Waits until something happens in this direction that no attempt has used. For who makes attempts of its own: one that
-    /// gives nothing, then this, and so on.
+    /// gives nothing, then this, and so on. What it leaves is there for the next [`Fd::run`], without another edge.
     pub fn wait(&self, direction: Direction, deadline: Deadline) -> Result<(), FdError> {
         loop {
             let mut side = self.enter(direction)?;
+            side.drained = false;
             if std::mem::take(&mut side.edge) {
                 return Ok(());
             }

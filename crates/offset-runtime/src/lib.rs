@@ -44,6 +44,7 @@ mod switch;
 pub mod sync;
 mod thread;
 mod timer;
+mod vigil;
 mod wait_queue;
 
 #[cfg(loom)]

@@ -8,10 +8,11 @@
 //! rescue all come together again on the oldest machine.
 //!
 //! A machine without a processor opens its mailbox, and whoever gives it one puts it in there; a closed mailbox takes none, so
-//! no machine ever holds two. `pool` is touched by the machine's own thread only; `mailbox` and `home_queue` have their locks;
+//! no machine ever holds two. `pool` and `call` are touched by the machine's own thread only; `mailbox` and `home_queue` have their locks;
 //! the rest is atomic.
 //! Machines are never freed: their structs are used again by later threads.
 
+use crate::blocking::Bed;
 use crate::clock::{self, Instant};
 use crate::goroutine::{Goroutine, Handle, Status};
 use crate::host::host;
@@ -72,6 +73,8 @@ pub(crate) struct Machine {
     /// The thread's own variables, so that the loop need not look for them.
     thread: AtomicPtr<Thread>,
     pool: UnsafeCell<Vec<Vessel>>,
+    /// Who is to be called once the goroutine that runs here has given up the stack.
+    call: Cell<Option<&'static Bed>>,
     /// The monitor's: processor time at the last look, when it last went up, and whether the goroutine was found to compute.
     pub(crate) used: AtomicU64,
     pub(crate) used_at: AtomicU64,
@@ -104,6 +107,23 @@ pub(crate) fn current() -> *const Goroutine {
 #[inline(never)]
 pub(crate) fn this() -> *const Machine {
     THREAD.with(|thread| thread.machine.get())
+}
+
+/// Has `bed` called once the goroutine that runs on this thread has given up the stack; at once where none does.
+pub(crate) fn call_later(bed: &'static Bed) {
+    // SAFETY: machines are never freed.
+    match unsafe { this().as_ref() } {
+        Some(machine) => machine.call.set(Some(bed)),
+        None => bed.ring(),
+    }
+}
+
+/// Calls who is to be called later.
+pub(crate) fn call_now() {
+    // SAFETY: as above.
+    if let Some(bed) = unsafe { this().as_ref() }.and_then(|machine| machine.call.take()) {
+        bed.ring();
+    }
 }
 
 /// Which machine and goroutine a thread is: the stand-in of the switch carries it to the goroutine's thread.
@@ -152,6 +172,7 @@ impl Machine {
             attaching: AtomicBool::new(false),
             thread: AtomicPtr::new(null_mut()),
             pool: UnsafeCell::new(Vec::new()),
+            call: Cell::new(None),
             used: AtomicU64::new(0),
             used_at: AtomicU64::new(0),
             computing: AtomicBool::new(false),
@@ -389,6 +410,16 @@ impl Machine {
             drop(state);
             let left = self.execute(runtime, goroutine);
             state = processor.lock();
+            if let Some(bed) = self.call.take() {
+                let next = state.queue.len() > 0;
+                drop(state);
+                if !next {
+                    // Whoever is called is to have it next.
+                    host().release();
+                }
+                bed.ring();
+                state = processor.lock();
+            }
             if !std::ptr::eq(state.holder, self) {
                 // As soon as it is runnable the new holder may run it, and this thread may have kept the host from it.
                 drop(state);
@@ -438,6 +469,8 @@ impl Machine {
         let slept_at = clock::now();
         let mut untidy = true;
         let mut polled = false;
+        let mut watched = false;
+        let mut listened = false;
         // Another machine may have taken the processor meanwhile, and sleep with it by now.
         while state.idle && std::ptr::eq(state.holder, self) && !runtime.stopping() && !state.claimed() {
             let due = runtime.timers.next().min(retry.unwrap_or(Instant::MAX));
@@ -453,9 +486,50 @@ impl Machine {
                 state = processor.lock();
                 continue;
             }
+            if !watched && runtime.blocking.busy() {
+                // The call may be a short one.
+                watched = true;
+                state.watching = true;
+                drop(state);
+                runtime.vigil.keep(|| {
+                    let state = processor.lock();
+                    !state.idle || !std::ptr::eq(state.holder, self)
+                });
+                state = processor.lock();
+                if std::ptr::eq(state.holder, self) {
+                    state.watching = false;
+                }
+                continue;
+            }
             if runtime.netpoll.in_use()
-                && let Some(visit) = runtime.netpoll.enter()
+                && let Some(mut visit) = runtime.netpoll.enter()
             {
+                if !listened && runtime.netpoll.waiting.load(Ordering::Relaxed) > 0 {
+                    // What is waited for may be on its way. Without anything it does not get to the kernel a second time.
+                    listened = true;
+                    state.watching = true;
+                    drop(state);
+                    let roused = || {
+                        let state = processor.lock();
+                        !state.idle || !std::ptr::eq(state.holder, self)
+                    };
+                    runtime.netpoll.vigil.keep(|| {
+                        visit.wait(Some(0));
+                        visit.any() || roused()
+                    });
+                    state = processor.lock();
+                    if std::ptr::eq(state.holder, self) {
+                        state.watching = false;
+                        state.idle &= !visit.any();
+                    }
+                    if visit.any() {
+                        drop(state);
+                        visit.deliver();
+                        polled = true;
+                        state = processor.lock();
+                    }
+                    continue;
+                }
                 state = self.sleep_in_poller(processor, state, visit, until);
                 polled = true;
                 continue;

@@ -14,6 +14,7 @@ use crate::clock::{self, Instant};
 use crate::fd::Shared;
 use crate::lock::{Lock, global};
 use crate::scheduler::runtime;
+use crate::vigil::Vigil;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -54,6 +55,8 @@ pub(crate) struct Netpoll {
     /// Who waits for a descriptor: something that may wake them can happen any time.
     pub(crate) waiting: AtomicUsize,
     asked_at: AtomicU64,
+    /// Of the machine that is about to sleep here.
+    pub(crate) vigil: Vigil,
 }
 
 /// Made with the first registration.
@@ -96,6 +99,7 @@ impl Netpoll {
             registered: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             asked_at: AtomicU64::new(0),
+            vigil: Vigil::new(),
         }
     }
 

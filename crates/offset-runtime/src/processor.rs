@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) idle: bool,
     /// While it sleeps, it does so in the poller.
     pub(crate) polling: bool,
+    /// It does not sleep yet, and looks at `idle` before it does.
+    pub(crate) watching: bool,
     /// The holder is on a goroutine's stack.
     pub(crate) running: bool,
     /// Goes up with each goroutine that is run: the monitor's sign of progress.
@@ -52,6 +54,7 @@ impl Processor {
                 holder: null(),
                 idle: false,
                 polling: false,
+                watching: false,
                 running: false,
                 tick: 0,
                 claimants: Vec::new(),
@@ -86,7 +89,9 @@ impl State {
     pub(crate) fn rouse(&mut self) {
         if self.idle {
             self.idle = false;
-            if self.polling {
+            if self.watching {
+                self.watching = false;
+            } else if self.polling {
                 self.polling = false;
                 crate::scheduler::runtime().netpoll.wake();
             } else {

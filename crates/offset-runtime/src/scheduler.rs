@@ -16,6 +16,7 @@ use crate::switch::{Switch, Yielder, here};
 use crate::sync::Note;
 use crate::thread::Loan;
 use crate::timer::{Node, Timers};
+use crate::vigil::Vigil;
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::AtomicPtr;
@@ -64,6 +65,8 @@ pub(crate) struct Runtime {
     pub(crate) machines: Lock<Machines>,
     pub(crate) blocking: crate::blocking::Pool,
     pub(crate) netpoll: Netpoll,
+    /// Of machines that wait for the end of a blocking call.
+    pub(crate) vigil: Vigil,
     stopping: AtomicBool,
     started: AtomicBool,
     /// How many goroutines are in queues of machines.
@@ -130,6 +133,7 @@ fn create(last_id: u64) -> &'static Runtime {
         }),
         blocking: crate::blocking::Pool::new(),
         netpoll: Netpoll::new(),
+        vigil: Vigil::new(),
         stopping: AtomicBool::new(false),
         started: AtomicBool::new(false),
         homing: AtomicUsize::new(0),

@@ -53,6 +53,7 @@
 //! | descriptor | an edge that finds nobody is forgotten; a wait does not look for one | `fd` |
 //! | descriptor | who is woken does not try again; a new deadline, or a close, wakes nobody | `fd` |
 //! | monitor | is not woken by who runs; says too late that it sleeps | `handoff::the_monitor_is_awake_while_a_goroutine_runs` |
+//! | vigil | who is awake is told no more, or looks no more before it sleeps, or sleeps as one who is awake | `park::a_machine_that_keeps_a_vigil_sees_what_becomes_runnable` |
 //! | watcher | is not told by a machine that goes to sleep with its processor | `park::the_watcher_is_told_that_all_are_parked` |
 
 pub mod clock;

@@ -3,6 +3,7 @@
 use crate::clock::Instant;
 use crate::fd::Shared;
 use crate::lock::atomic::AtomicUsize;
+use crate::vigil::Vigil;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::RawFd;
@@ -12,11 +13,12 @@ pub(crate) const ROUNDS: u64 = 61;
 
 pub(crate) struct Netpoll {
     pub(crate) waiting: AtomicUsize,
+    pub(crate) vigil: Vigil,
 }
 
 impl Netpoll {
     pub(crate) fn new() -> Netpoll {
-        Netpoll { waiting: AtomicUsize::new(0) }
+        Netpoll { waiting: AtomicUsize::new(0), vigil: Vigil::new() }
     }
     pub(crate) fn register(&self, _number: RawFd, _shared: &Arc<Shared>) -> io::Result<usize> {
         Ok(0)

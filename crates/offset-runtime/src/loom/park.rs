@@ -262,6 +262,27 @@ fn a_machine_that_sleeps_is_told_of_a_timer() {
 }
 
 #[test]
+fn a_machine_that_keeps_a_vigil_sees_what_becomes_runnable() {
+    check(|| {
+        let runtime = runtime(1, true);
+        runtime.blocking.pretend();
+        let chan = Arc::new(Chan::new(0).unwrap());
+        let receiver = {
+            let chan = chan.clone();
+            go(move || {
+                assert_eq!(chan.recv(Wait::Until(None)), Ok(1));
+                assert_eq!(chan.recv(Wait::Until(None)), Ok(2));
+            })
+        };
+        for value in [1, 2] {
+            assert_eq!(chan.send(value, Wait::Until(None)), Ok(()));
+        }
+        join(&receiver);
+        finish();
+    });
+}
+
+#[test]
 fn the_watcher_is_told_that_all_are_parked() {
     check(|| {
         runtime(1, true);

@@ -1,18 +1,15 @@
 //! The pool for calls that block.
 
 use super::{go, join, until};
-use offset_runtime::blocking::{set_max_threads, submit};
-use offset_runtime::goroutine::WaitReason;
+use offset_runtime::blocking::{run, set_max_threads};
+use offset_runtime::error::WaitError;
 use offset_runtime::scheduler;
-use offset_runtime::sync::Note;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
 /// Calls `work` in the pool and waits for it.
 fn call(work: impl FnOnce() + Send + 'static) {
-    let note = Arc::new(Note::default());
-    assert!(submit((Box::new(work), note.clone())).is_ok());
-    note.wait_for(WaitReason::Blocking, None).unwrap();
+    assert!(run(Box::new(work)).is_ok_and(|waited| waited.is_ok()));
 }
 
 /// Tests that set or count on the limit of the process take turns.
@@ -26,7 +23,6 @@ fn calls_run_at_once_and_goroutines_go_on() {
         .map(|_| {
             let barrier = barrier.clone();
             go(move || {
-                scheduler::current().unwrap().come_back_first();
                 // All eight calls must be under way at once for any to return.
                 call(move || {
                     barrier.wait();
@@ -35,6 +31,40 @@ fn calls_run_at_once_and_goroutines_go_on() {
         })
         .collect();
     callers.iter().for_each(join);
+}
+
+#[test]
+fn a_call_that_nobody_waits_for_is_made() {
+    let _limit = LIMIT.lock().unwrap();
+    let caller = go(|| {
+        for _ in 0..100 {
+            // There is a thread that sleeps.
+            call(|| ());
+            let made = Arc::new(AtomicBool::new(false));
+            scheduler::current().unwrap().cancel();
+            let work = {
+                let made = made.clone();
+                Box::new(move || made.store(true, Ordering::SeqCst))
+            };
+            assert!(run(work).is_ok_and(|waited| waited == Err(WaitError::Cancelled)));
+            // The goroutine does not give up its stack.
+            until("the call", || made.load(Ordering::SeqCst));
+        }
+    });
+    join(&caller);
+}
+
+#[test]
+fn a_plain_thread_waits_for_its_call() {
+    let _limit = LIMIT.lock().unwrap();
+    let made = Arc::new(AtomicU32::new(0));
+    for count in 1..100 {
+        let work = made.clone();
+        call(move || {
+            work.fetch_add(1, Ordering::SeqCst);
+        });
+        assert_eq!(made.load(Ordering::SeqCst), count);
+    }
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! Staying awake for a little while before a sleep, where that has paid of late: to be woken takes longer than many a wait.
+//!
+//! A vigil in vain makes the next ones rarer, one that pays makes them the rule again. So whoever waits long soon goes to sleep at
+//! once, at the price of a vigil in so many. There are none where only one thread can run at a time.
+
+use crate::clock::{Instant, now};
+use crate::lock::yield_now;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How long one takes at most: about as long as it takes to wake a thread on a processor that sleeps.
+const TIME: Instant = 20_000;
+/// Looks between two at the clock, and turns between two looks.
+const LOOKS: u32 = 16;
+const TURNS: u32 = 8;
+/// After vigils in vain one in two to the power of so many is kept.
+const RAREST: u32 = 8;
+
+/// See the module.
+pub(crate) struct Vigil {
+    /// How many in a row were in vain.
+    vain: AtomicU32,
+    /// How many more are left out.
+    skip: AtomicU32,
+}
+
+impl Vigil {
+    pub(crate) const fn new() -> Vigil {
+        Vigil { vain: AtomicU32::new(0), skip: AtomicU32::new(0) }
+    }
+
+    /// Looks again and again whether it has happened; whether it has. At once false when no vigil is kept.
+    pub(crate) fn keep(&self, mut happened: impl FnMut() -> bool) -> bool {
+        if cfg!(loom) {
+            yield_now();
+            return happened();
+        }
+        let skip = self.skip.load(Ordering::Relaxed);
+        if skip > 0 {
+            self.skip.store(skip - 1, Ordering::Relaxed);
+            return false;
+        }
+        if !several_threads_can_run() {
+            return false;
+        }
+        let until = now() + TIME;
+        while now() < until {
+            for _ in 0..LOOKS {
+                if happened() {
+                    self.vain.store(0, Ordering::Relaxed);
+                    return true;
+                }
+                for _ in 0..TURNS {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        let vain = (self.vain.load(Ordering::Relaxed) + 1).min(RAREST);
+        self.vain.store(vain, Ordering::Relaxed);
+        self.skip.store((1 << vain) - 1, Ordering::Relaxed);
+        false
+    }
+}
+
+fn several_threads_can_run() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| std::thread::available_parallelism().is_ok_and(|count| count.get() > 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many looks are taken.
+    fn looks(vigil: &Vigil, pays: bool) -> u32 {
+        let mut looks = 0;
+        let paid = vigil.keep(|| {
+            looks += 1;
+            pays
+        });
+        assert_eq!(paid, pays && looks > 0);
+        looks
+    }
+
+    #[test]
+    fn those_in_vain_become_rare_and_one_that_pays_makes_them_the_rule() {
+        if !several_threads_can_run() {
+            return;
+        }
+        let vigil = Vigil::new();
+        let kept = (0..10_000).filter(|_| looks(&vigil, false) > 0).count();
+        assert!((30..60).contains(&kept), "{kept}");
+        let left_out = (0..).take_while(|_| looks(&vigil, true) == 0).count();
+        assert!(left_out < 256, "{left_out}");
+        assert!((0..10).all(|_| looks(&vigil, true) == 1));
+        assert!(looks(&vigil, false) > 1);
+    }
+}
