@@ -119,6 +119,67 @@ def test_who_waits_takes_no_thread():
 
 
 @main_goroutine
+def test_what_one_way_to_read_leaves_another_one_reads(listener):
+    peer = socket.create_connection(listener.getsockname())
+    conn, _ = listener.accept()
+    with peer, conn:
+        # All that there was: the next such read waits to be told of more.
+        peer.sendall(b"a")
+        assert conn.recv(10) == b"a"
+        reading = go_parked(conn.recvfrom, 1, reason="IO wait")
+        peer.sendall(b"bc")
+        wait_ended(reading)
+        assert conn.recv(10) == b"c"
+        reading = go_parked(conn.recvmsg, 1, reason="IO wait")
+        peer.sendall(b"de")
+        wait_ended(reading)
+        assert conn.recv_into(buffer := bytearray(10)) == 1
+        assert buffer[:1] == b"e"
+
+
+@main_goroutine
+def test_urgent_data_holds_up_no_reader(listener):
+    peer = socket.create_connection(listener.getsockname())
+    conn, _ = listener.accept()
+    with peer, conn:
+        peer.sendall(b"a")
+        assert conn.recv(10) == b"a"
+        reading = go_parked(conn.recv, 10, reason="IO wait")
+        # Urgent is the last of them; it divides what can be read at once.
+        peer.send(b"bc!", socket.MSG_OOB)
+        peer.sendall(b"de")
+        wait_ended(reading)
+        assert conn.recv(1, socket.MSG_OOB) == b"!"
+        assert conn.recv(10) == b"de"
+        peer.close()
+        assert conn.recv(10) == b""
+
+
+@main_goroutine
+def test_a_read_of_all_waits_for_all_or_the_end(listener):
+    peer = socket.create_connection(listener.getsockname())
+    conn, _ = listener.accept()
+    with peer, conn:
+        data = os.urandom(1_000_000)
+        writing = go(lambda: [peer.sendall(data) for _ in range(2)])
+        assert conn.recv(len(data), socket.MSG_WAITALL) == data
+        buffer = bytearray(len(data) + 1)
+        assert conn.recv_into(buffer, len(data), socket.MSG_WAITALL) == len(data)
+        assert buffer[:-1] == data
+        wait_ended(writing)
+        assert conn.recv(0) == b""
+        # With a timeout the original takes what there is.
+        peer.sendall(b"ab")
+        conn.settimeout(PATIENCE)
+        assert conn.recv(10, socket.MSG_WAITALL) == b"ab"
+        conn.settimeout(None)
+        peer.sendall(b"the rest")
+        peer.close()
+        assert conn.recv(10, socket.MSG_WAITALL) == b"the rest"
+        assert conn.recv_into(buffer, 10, socket.MSG_WAITALL) == 0
+
+
+@main_goroutine
 def test_a_slow_reader_holds_the_writer_up(pair):
     one, other = pair
     data = os.urandom(3_000_000)

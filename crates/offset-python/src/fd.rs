@@ -308,7 +308,7 @@ unsafe fn do_read(object: Object, size: usize, flags: c_int, deadline: Deadline)
     if interrupted() {
         return NULL;
     }
-    if size > SCRATCH && kind == Kind::Socket {
+    if size > SCRATCH && it(object).plain {
         // SAFETY: by contract.
         return unsafe { read_long(object, size, flags, deadline) };
     }
@@ -694,7 +694,6 @@ fn kind_of(number: RawFd) -> Kind {
 }
 
 unsafe extern "C" fn new_fd(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
-    // Data after an urgent byte comes without an edge: who may read such data tries every time.
     // SAFETY: the calling convention of tp_new.
     unsafe { birth(class, args, kwargs, true) }
 }
@@ -734,8 +733,7 @@ unsafe fn birth(class: *mut PyTypeObject, args: Object, kwargs: Object, plain: b
         }
         std::ptr::write(&raw mut (*object).core, Some(core));
         std::ptr::write(&raw mut (*object).writing, Mutex::default());
-        let kind = kind_of(number);
-        (*object).kind = if plain && matches!(kind, Kind::Stream | Kind::Ragged) { Kind::Socket } else { kind };
+        (*object).kind = kind_of(number);
         (*object).plain = plain;
         object.cast()
     }

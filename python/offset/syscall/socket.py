@@ -20,7 +20,9 @@ from offset._errors import DeadlineExceeded as _DeadlineExceeded
 from offset.syscall import _rebind
 
 _AF_INET, _AF_INET6, _AF_UNIX = _original.AF_INET, _original.AF_INET6, _original.AF_UNIX
-_MSG_DONTWAIT = _original.MSG_DONTWAIT
+_MSG_DONTWAIT, _MSG_WAITALL = _original.MSG_DONTWAIT, _original.MSG_WAITALL
+# Such a read leaves what it reads where it is, or is of something else.
+_MSG_NO_PLAIN_READ = _original.MSG_PEEK | _original.MSG_OOB | getattr(_original, "MSG_ERRQUEUE", 0)
 
 _Plain = _original.socket
 
@@ -112,6 +114,9 @@ class socket(_Plain):
             return super().recv(bufsize, flags)
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
+        if flags & _MSG_WAITALL and self._waits_for_all(flags):
+            buffer = bytearray(bufsize)
+            return bytes(buffer[: self._fill(memoryview(buffer), flags)])
         return (self._waiter or self._fd()).recv(bufsize, flags, limit)
 
     def recv_into(self, buffer, nbytes=0, flags=0):
@@ -120,7 +125,28 @@ class socket(_Plain):
             return super().recv_into(buffer, nbytes, flags)
         if nbytes < 0:
             raise ValueError("negative buffersize in recv_into")
+        if flags & _MSG_WAITALL and self._waits_for_all(flags):
+            with memoryview(buffer) as view, view.cast("B") as octets:
+                if nbytes > len(octets):
+                    raise ValueError("buffer too small for requested bytes")
+                with octets[: nbytes or len(octets)] as wanted:
+                    return self._fill(wanted, flags)
         return (self._waiter or self._fd()).recv_into(buffer, nbytes, flags, limit)
+
+    def _waits_for_all(self, flags):
+        """Whether a read with MSG_WAITALL waits: the original's does unless it has a timeout."""
+        return self._limit is None and self.type == _original.SOCK_STREAM and not flags & _MSG_NO_PLAIN_READ
+
+    def _fill(self, view, flags):
+        """Read until a buffer is full or the end comes."""
+        filled = 0
+        while filled < len(view):
+            with view[filled:] as rest:
+                count = self._fd().recv_into(rest, 0, flags & ~_MSG_WAITALL, None)
+            if not count:
+                break
+            filled += count
+        return filled
 
     def recvfrom(self, bufsize, flags=0, /):
         return self._reading(flags, super().recvfrom, bufsize, flags)
