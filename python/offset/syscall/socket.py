@@ -20,9 +20,10 @@ from offset._errors import DeadlineExceeded as _DeadlineExceeded
 from offset.syscall import _rebind
 
 _AF_INET, _AF_INET6, _AF_UNIX = _original.AF_INET, _original.AF_INET6, _original.AF_UNIX
-_MSG_DONTWAIT, _MSG_WAITALL = _original.MSG_DONTWAIT, _original.MSG_WAITALL
+# Plain integers: the operators of the enum are functions of Python's.
+_MSG_DONTWAIT, _MSG_WAITALL = int(_original.MSG_DONTWAIT), int(_original.MSG_WAITALL)
 # Such a read leaves what it reads where it is, or is of something else.
-_MSG_NO_PLAIN_READ = _original.MSG_PEEK | _original.MSG_OOB | getattr(_original, "MSG_ERRQUEUE", 0)
+_MSG_NO_PLAIN_READ = int(_original.MSG_PEEK | _original.MSG_OOB | getattr(_original, "MSG_ERRQUEUE", 0))
 
 _Plain = _original.socket
 
