@@ -1,8 +1,9 @@
 """What the Python rivals share: the clock, the memory of the process, the line that a scenario prints.
 
 A rival is a program `on_NAME.py` with a function for each scenario, named after it (`yield_` for
-"yield"), that takes the size and returns a dict made by `Clock.result` or `Parking.result`. The
-program ends with `main(globals())`. Standard library only: every rival imports this.
+"yield", `serve` for all of the network's), that takes the size and returns a dict made by `Clock.result`,
+`Parking.result` or `visit`. The program ends with `main(globals())`. Standard library only: every rival
+imports this.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ import gc
 import json
 import os
 import random
+import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from scenarios import SCENARIOS
 
 # What one scenario measured: "operations", "seconds", "cpu_seconds" and more.
 Result = dict[str, Any]
@@ -116,6 +122,42 @@ class Parking:
         )
 
 
+def visit(port: int, n: int) -> Result:
+    """Send the client of the scenario to a server on that port, and give what was measured.
+
+    It blocks: a rival calls it in a thread of its pool. The client is a process with one processor of its
+    own, the same for all; what it needs is not counted.
+    """
+    scenario = sys.argv[1]
+    command = [client(), "client", scenario, str(port), str(n)]
+    environment = {**os.environ, "GOMAXPROCS": "1"}
+    gc.collect()
+    resident, tables = memory()
+    with (
+        Clock() as clock,
+        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        # It says so when it has done its work, or has its connections; it keeps those until its input ends.
+        assert process.stdin is not None and process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        resident_then, tables_then = memory()
+        process.stdin.close()
+    assert process.returncode == 0, "the client has failed"
+    clock.seconds = said["seconds"]
+    if scenario != "idle":
+        return clock.result(said["operations"])
+    return clock.result(n, resident_bytes=resident_then - resident, page_table_bytes=tables_then - tables)
+
+
+def client() -> str:
+    """The program of go/, which run.py names; for a server by hand, whatever one it has made before."""
+    known = os.environ.get("BENCH_CLIENT")
+    made = sorted(Path(__file__).resolve().parent.parent.glob(".venv-bench-*/go-scenarios"))
+    if not known and not made:
+        sys.exit("the client has not been made yet: `make bench ARGS='--rivals go --scenarios yield'` does")
+    return known or str(made[-1])
+
+
 def call(scenario: Callable[[int], Result], size: int) -> Result:
     """Run a scenario as it is; rivals with a loop of their own have another `call`."""
     return scenario(size)
@@ -124,7 +166,14 @@ def call(scenario: Callable[[int], Result], size: int) -> Result:
 def main(scope: dict[str, Any], call: Callable[[Any, int], Result] = call) -> None:
     """Run the scenario that the command line names, `on_NAME.py SCENARIO SIZE`, and print a line of JSON."""
     name, size = sys.argv[1], int(sys.argv[2])
-    scenario = scope.get("parked" if name == "parked1m" else "yield_" if name == "yield" else name)
+    if SCENARIOS[name].network:
+        # Of so many connections each needs a descriptor.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        function = "serve"
+    else:
+        function = {"parked1m": "parked", "yield": "yield_"}.get(name, name)
+    scenario = scope.get(function)
     if scenario is None:
         sys.exit(f"no scenario {name} here")
     result = call(scenario, size)

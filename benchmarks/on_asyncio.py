@@ -1,4 +1,6 @@
-"""asyncio: tasks, Queue, Lock, sleep, to_thread. BENCH_LOOP=uvloop or rloop runs it on their event loop.
+"""asyncio: tasks, Queue, Lock, sleep, to_thread, streams. BENCH_LOOP=uvloop or rloop runs it on their event loop.
+
+BENCH_NET=protocols takes a protocol for a server instead of a stream.
 
 There is no unbuffered channel and no select: queues of one value, or one queue, stand for them.
 """
@@ -8,7 +10,7 @@ import importlib
 import os
 from collections.abc import Awaitable, Callable
 
-from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing
+from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing, visit
 from scenarios import BUFFER, FANIN_BUFFER, HOG_SECONDS, MUTEX_TASKS, PRODUCERS
 
 
@@ -171,6 +173,29 @@ async def offload(n: int) -> Result:
         for _ in range(n):
             await asyncio.to_thread(nothing)
     return clock.result(n)
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.write = transport.write
+
+    def data_received(self, data):
+        self.write(data)
+
+
+async def echo(reader, writer):
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+async def serve(n: int) -> Result:
+    if os.environ.get("BENCH_NET") == "protocols":
+        server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+    else:
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    return await asyncio.to_thread(visit, server.sockets[0].getsockname()[1], n)
 
 
 def call(scenario: Callable[[int], Awaitable[Result]], size: int) -> Result:

@@ -1,9 +1,10 @@
-"""gevent: greenlets, the unbuffered Channel, Queue, Semaphore, the thread pool of the hub. No select."""
+"""gevent: greenlets, the unbuffered Channel, Queue, Semaphore, the thread pool of the hub, StreamServer. No select."""
 
 import gevent
-from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing
+from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing, visit
 from gevent.lock import Semaphore
 from gevent.queue import Channel, Queue
+from gevent.server import StreamServer
 from scenarios import BUFFER, FANIN_BUFFER, HOG_SECONDS, MUTEX_TASKS, PRODUCERS
 
 
@@ -174,6 +175,17 @@ def offload(n: int) -> Result:
     with Clock() as clock:
         gevent.spawn(task).join()
     return clock.result(n)
+
+
+def echo(sock, address):
+    while data := sock.recv(65_536):
+        sock.sendall(data)
+
+
+def serve(n: int) -> Result:
+    server = StreamServer(("127.0.0.1", 0), echo)
+    server.start()
+    return gevent.get_hub().threadpool.apply(visit, (server.server_port, n))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
-"""offset: goroutines, channels, select, sync.Mutex, sleep, syscall.blocking, all inside offset.run."""
+"""offset: goroutines, channels, select, sync.Mutex, sleep, syscall.blocking, offset.net, all inside offset.run.
+
+BENCH_NET=socket takes the proxied module `socket` for the servers instead of offset.net.
+"""
+
+import os
 
 import offset
-from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing
-from offset import go, gosched, makechan, select, sleep, sync, syscall
+from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing, visit
+from offset import go, gosched, makechan, net, select, sleep, sync, syscall
+from offset.syscall import socket
 from scenarios import BUFFER, FANIN_BUFFER, HOG_SECONDS, MUTEX_TASKS, PRODUCERS
 
 
@@ -188,6 +194,38 @@ def offload(n: int) -> Result:
         for _ in range(n):
             syscall.blocking(nothing)
     return clock.result(n)
+
+
+def echo(conn):
+    with conn:
+        while data := conn.read(65_536):
+            conn.write(data)
+
+
+def echo_socket(connection):
+    with connection:
+        while data := connection.recv(65_536):
+            connection.sendall(data)
+
+
+def serve(n: int) -> Result:
+    def accept():
+        for conn in listener:
+            go(echo, conn)
+
+    def accept_sockets():
+        while True:
+            go(echo_socket, sockets.accept()[0])
+
+    if os.environ.get("BENCH_NET") == "socket":
+        sockets = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        go(accept_sockets)
+        port = sockets.getsockname()[1]
+    else:
+        listener = net.listen("tcp", "127.0.0.1:0")
+        go(accept)
+        port = int(listener.addr.rpartition(":")[2])
+    return syscall.blocking(visit, port, n)
 
 
 if __name__ == "__main__":

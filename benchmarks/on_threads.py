@@ -1,14 +1,15 @@
-"""OS threads: threading, queue.Queue, concurrent.futures.
+"""OS threads: threading, queue.Queue, concurrent.futures, sockets that block.
 
 There is no unbuffered channel and no select: queues of one value, or one queue, stand for them.
 """
 
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue, SimpleQueue
 
-from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing
+from common import Clock, Gap, Parking, Result, calibrate, count, delays, main, nothing, visit
 from scenarios import BUFFER, FANIN_BUFFER, HOG_SECONDS, MUTEX_TASKS, PRODUCERS
 
 threading.stack_size(256 * 1024)
@@ -178,6 +179,21 @@ def offload(n: int) -> Result:
             for _ in range(n):
                 pool.submit(nothing).result()
     return clock.result(n)
+
+
+def serve(n: int) -> Result:
+    def echo(connection):
+        with connection:
+            while data := connection.recv(65_536):
+                connection.sendall(data)
+
+    def accept(listener):
+        while True:
+            start(echo, listener.accept()[0])
+
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        start(accept, listener)
+        return visit(listener.getsockname()[1], n)
 
 
 if __name__ == "__main__":

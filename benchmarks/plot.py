@@ -17,9 +17,11 @@ from scenarios import ROWS
 
 COLOURS = {
     "offset": "#d6336c",
+    "offset-socket": "#f783ac",
     "go-p1": "#74c0fc",
     "asyncio": "#adb5bd",
     "uvloop": "#868e96",
+    "uvloop-protocols": "#343a40",
     "rloop": "#495057",
     "gevent": "#69b34c",
     "threads": "#b08968",
@@ -37,7 +39,9 @@ def draw(data: dict, target: Path) -> None:
     # Left out: what has no operation, what 100,000 tasks show already, and a cost next to nothing in Go.
     omitted = ("1,000,000", "page tables", "whole run")
     rows = [row for row in ROWS if samples.median("go", row) and not any(words in row.label for words in omitted)]
-    rivals = [name for name in ("offset", "go-p1", *PEERS) if any(samples.values(name, row) for row in rows)]
+    rivals = [
+        name for name in ("offset", "offset-socket", "go-p1", *PEERS) if any(samples.values(name, row) for row in rows)
+    ]
     height = 0.8 / len(rivals)
 
     figure, axes = pyplot.subplots(figsize=(9, 0.75 * len(rows) + 1))

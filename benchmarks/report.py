@@ -11,13 +11,13 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from scenarios import ROWS, SCENARIOS, Row
+from scenarios import ROWS, SCENARIOS, SOCKET_ROWS, Row
 
 # Cores that other processes may keep busy before a cell counts as disturbed.
 DISTURBED = 0.3
 
 # Rivals that are other Python libraries; Go is what offset is held against.
-PEERS = ("asyncio", "uvloop", "rloop", "gevent", "threads")
+PEERS = ("asyncio", "uvloop", "uvloop-protocols", "rloop", "gevent", "threads")
 
 
 class Samples:
@@ -85,16 +85,14 @@ def times(value: float | None) -> str:
 def verdict(row: Row, samples: Samples) -> tuple[str, str]:
     """What is wanted of offset in a row, and whether it holds."""
     wanted, holds = [], []
-    if row.wanted is not None and (ratio := samples.ratio("offset", "go", row)) is not None:
-        wanted.append(f"at most {row.wanted:g} of Go")
-        holds.append(ratio <= row.wanted)
-    if row.wanted_p1 is not None and (ratio := samples.ratio("offset", "go-p1", row)) is not None:
-        wanted.append(f"at most {row.wanted_p1:g} of go-p1")
-        holds.append(ratio <= row.wanted_p1)
-    if row.wanted_value is not None and (value := samples.median("offset", row)) is not None:
+    for rival, most in row.wanted.items():
+        if (ratio := samples.ratio(row.of, rival, row)) is not None:
+            wanted.append(f"at most {most:.3g} of {'Go' if rival == 'go' else rival}")
+            holds.append(ratio <= most)
+    if row.wanted_value is not None and (value := samples.median(row.of, row)) is not None:
         wanted.append(f"at most {row.wanted_value:,g} {row.unit.split()[0]}")
         holds.append(value <= row.wanted_value)
-    best, ours = samples.best_peer(row), samples.median("offset", row)
+    best, ours = samples.best_peer(row), samples.median(row.of, row)
     if row.peers is not None and best is not None and ours is not None:
         wanted.append(f"{row.peers:g} times the best peer")
         holds.append(best[1] / ours >= row.peers)
@@ -114,6 +112,19 @@ def table(head: list[str], lines: Iterable[list[str]]) -> list[str]:
         *("| " + " | ".join(line) + " |" for line in lines),
         "",
     ]
+
+
+def alone(samples: Samples) -> list[str]:
+    """Which scenarios were measured before all other processes."""
+    names = [name for name in SCENARIOS if any(sample.get("alone") for sample in samples.cell("offset", name))]
+    return [f"Before all other processes of the machine (`--alone`): {', '.join(names)}.", ""] if names else []
+
+
+def cells(samples: Samples, rivals: list[str], rows: list[Row]) -> list[str]:
+    """A table of rows for the rivals that have something in one of them."""
+    rivals = [rival for rival in rivals if any(samples.values(rival, row) for row in rows)]
+    lines = ([f"{row.label}, {row.unit}", *(cell(samples, rival, row) for rival in rivals)] for row in rows)
+    return table(["", *rivals], lines) if rivals else []
 
 
 def render(data: dict[str, Any], rivals: list[str], name: str) -> str:
@@ -136,6 +147,7 @@ def render(data: dict[str, Any], rivals: list[str], name: str) -> str:
         f"more than {DISTURBED} cores busy meanwhile. `go-p1` is Go with GOMAXPROCS=1: one processor, as "
         "offset has on a build with the GIL. Less is better everywhere.",
         "",
+        *alone(samples),
         f"![offset and its rivals as multiples of Go]({name}.svg)",
         "",
     ]
@@ -143,17 +155,17 @@ def render(data: dict[str, Any], rivals: list[str], name: str) -> str:
     if "offset" in rivals and "go" in rivals:
         page += ["## offset against Go and against the best other Python library", ""]
         lines = []
-        for row in shown:
-            best, ours = samples.best_peer(row), samples.median("offset", row)
+        for row in [*shown, *SOCKET_ROWS]:
+            best, ours = samples.best_peer(row), samples.median(row.of, row)
             if ours is None:
                 continue
             lines.append(
                 [
                     f"{row.label}, {row.unit}",
                     number(ours),
-                    times(samples.ratio("offset", "go", row)),
-                    times(samples.ratio("offset", "go-p1", row)),
-                    times(samples.ratio("offset", "go", processor_time(row)))
+                    times(samples.ratio(row.of, "go", row)),
+                    times(samples.ratio(row.of, "go-p1", row)),
+                    times(samples.ratio(row.of, "go", processor_time(row)))
                     if row.key == "seconds" and row.each
                     else "",
                     f"{best[0]}, {number(best[1])}" if best else "",
@@ -164,11 +176,11 @@ def render(data: dict[str, Any], rivals: list[str], name: str) -> str:
         page += table(
             ["", "offset", "/ Go", "/ go-p1", "/ Go, processor", "best peer", "peer / offset", "wanted", "holds"], lines
         )
+    networks = [row for row in shown if SCENARIOS[row.scenario].network]
     page += ["## All of them", ""]
-    page += table(
-        ["", *rivals],
-        ([f"{row.label}, {row.unit}", *(cell(samples, rival, row) for rival in rivals)] for row in shown),
-    )
+    page += cells(samples, rivals, [row for row in shown if row not in networks])
+    page += ["## Networks", ""]
+    page += cells(samples, rivals, networks)
     page += [
         "## Processor time of the same runs",
         "",
@@ -176,9 +188,7 @@ def render(data: dict[str, Any], rivals: list[str], name: str) -> str:
         "steadier number where other processes use the machine too.",
         "",
     ]
-    cpu = [processor_time(row) for row in shown if row.is_time()]
-    page += table(
-        ["", *rivals],
-        ([f"{row.label}, {row.unit}", *(cell(samples, rival, row) for rival in rivals)] for row in cpu),
-    )
+    page += cells(samples, rivals, [processor_time(row) for row in shown if row.is_time() and row not in networks])
+    page += ["Of a server, without its client:", ""]
+    page += cells(samples, rivals, [processor_time(row) for row in networks if row.is_time()])
     return "\n".join(page)

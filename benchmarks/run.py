@@ -2,6 +2,7 @@
 
     python benchmarks/run.py                                    all of it, five times: twenty minutes
     python benchmarks/run.py --rivals offset,go --scenarios pingpong,yield --times 9
+    python benchmarks/run.py --alone --scenarios offload        before all other processes (SCHED_FIFO, for root)
     python benchmarks/run.py --out results-3.11 --render        only write the table and the plot again
 
 Invariants:
@@ -57,20 +58,31 @@ class Rival:
     pace: str
     environment: dict[str, str] = field(default_factory=dict)
     million: bool = False
+    network_only: bool = False
 
     def does(self, scenario: Scenario) -> bool:
         """Is there anything to measure?"""
-        return self.million or not scenario.million
+        return (self.million or not scenario.million) and (scenario.network or not self.network_only)
 
 
 RIVALS = {
     rival.name: rival
     for rival in (
         Rival("offset", (sys.executable, HERE / "on_offset.py"), "fast", million=True),
+        Rival(
+            "offset-socket", (sys.executable, HERE / "on_offset.py"), "fast", {"BENCH_NET": "socket"}, network_only=True
+        ),
         Rival("go", (GO_PROGRAM,), "fast", million=True),
         Rival("go-p1", (GO_PROGRAM,), "fast", {"GOMAXPROCS": "1"}, million=True),
         Rival("asyncio", (PYTHON, HERE / "on_asyncio.py"), "slow", million=True),
         Rival("uvloop", (PYTHON, HERE / "on_asyncio.py"), "slow", {"BENCH_LOOP": "uvloop"}),
+        Rival(
+            "uvloop-protocols",
+            (PYTHON, HERE / "on_asyncio.py"),
+            "slow",
+            {"BENCH_LOOP": "uvloop", "BENCH_NET": "protocols"},
+            network_only=True,
+        ),
         Rival("rloop", (PYTHON, HERE / "on_asyncio.py"), "slow", {"BENCH_LOOP": "rloop"}),
         Rival("gevent", (PYTHON, HERE / "on_gevent.py"), "slow", million=True),
         Rival("threads", (PYTHON, HERE / "on_threads.py"), "threads"),
@@ -81,7 +93,7 @@ RIVALS = {
 # ---- preparing ---------------------------------------------------------------------------------
 
 
-def prepare(rivals: list[str]) -> dict[str, str]:
+def prepare(rivals: list[str], scenarios: list[str]) -> dict[str, str]:
     """Make the environment and the Go program where they are needed; give the versions of everything."""
     requirements = HERE / "requirements.txt"
     marker = ENVIRONMENT / ".installed"
@@ -103,12 +115,13 @@ def prepare(rivals: list[str]) -> dict[str, str]:
     versions = {package["name"]: package["version"] for package in json.loads(listing)}
     versions = {name: versions[name] for name in ("gevent", "uvloop", "rloop") if name in versions}
 
-    if any(RIVALS[name].command[0] == GO_PROGRAM for name in rivals):
+    networks = any(SCENARIOS[name].network for name in scenarios)
+    if networks or any(RIVALS[name].command[0] == GO_PROGRAM for name in rivals):
         go = ENVIRONMENT / "bin" / "go"
         subprocess.run([go, "build", "-o", GO_PROGRAM, "."], cwd=HERE / "go", check=True)
         answer = subprocess.run([go, "version"], check=True, capture_output=True, text=True).stdout
         versions["go"] = answer.split()[2].removeprefix("go")
-    if "offset" in rivals:
+    if {"offset", "offset-socket"} & set(rivals):
         ask = "import offset; print(offset.__version__)"
         asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
         if asked.returncode:
@@ -152,7 +165,12 @@ def free_memory() -> int:
     return 0
 
 
-def measure(rival: Rival, scenario: Scenario) -> dict[str, Any]:
+def go_first() -> None:
+    """Let this process and its children run before all others of the machine; a twentieth is left to those."""
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+
+
+def measure(rival: Rival, scenario: Scenario, alone: bool) -> dict[str, Any]:
     """One sample; it has "failed" and the reason when there is none."""
     if scenario.million and free_memory() < MILLION_MEMORY:
         return {"failed": "too little memory"}
@@ -161,10 +179,16 @@ def measure(rival: Rival, scenario: Scenario) -> dict[str, Any]:
         ended = subprocess.run(
             [*rival.command, scenario.name, str(size)],
             cwd=HERE,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **rival.environment},
+            env={
+                **os.environ,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "BENCH_CLIENT": str(GO_PROGRAM),
+                **rival.environment,
+            },
             capture_output=True,
             text=True,
             timeout=SAMPLE_LIMIT,
+            preexec_fn=go_first if alone else None,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -178,10 +202,12 @@ def measure(rival: Rival, scenario: Scenario) -> dict[str, Any]:
             return {"failed": f"a wrong prime, {sample['last']}"}
     elif sample["operations"] != size:
         return {"failed": f"{sample['operations']} operations instead of {size}"}
-    return {"size": size, **sample}
+    return {"size": size, "alone": alone, **sample}
 
 
-def measure_all(rivals: list[str], scenarios: list[str], times: int, batch: str) -> Iterator[dict[str, Any]]:
+def measure_all(
+    rivals: list[str], scenarios: list[str], times: int, batch: str, alone: bool
+) -> Iterator[dict[str, Any]]:
     """The samples, in the order in which they are taken."""
     for scenario in (SCENARIOS[name] for name in scenarios):
         spent = {name: 0.0 for name in rivals if RIVALS[name].does(scenario)}
@@ -191,7 +217,7 @@ def measure_all(rivals: list[str], scenarios: list[str], times: int, batch: str)
                     continue
                 started = time.monotonic()
                 with Others() as others:
-                    sample = measure(RIVALS[name], scenario)
+                    sample = measure(RIVALS[name], scenario, alone)
                 spent[name] += time.monotonic() - started
                 sample |= {"rival": name, "scenario": scenario.name, "others": others.cores, "batch": batch}
                 if "failed" in sample:
@@ -229,6 +255,7 @@ def main() -> None:
     parser.add_argument("--scenarios", default="", help=f"of {', '.join(SCENARIOS)}; all unless told")
     parser.add_argument("--times", type=int, default=5, help="samples of each")
     parser.add_argument("--out", default="results", help="name of the files to write, in benchmarks/")
+    parser.add_argument("--alone", action="store_true", help="before all other processes (SCHED_FIFO, for root)")
     parser.add_argument("--render", action="store_true", help="measure nothing")
     options = parser.parse_args()
 
@@ -236,7 +263,7 @@ def main() -> None:
     data = json.loads(path.read_text()) if path.exists() else {"samples": []}
     if not options.render:
         rivals, scenarios = chosen(options.rivals, RIVALS), chosen(options.scenarios, SCENARIOS)
-        data["versions"] = data.get("versions", {}) | prepare(rivals)
+        data["versions"] = data.get("versions", {}) | prepare(rivals, scenarios)
         data["machine"] = {
             "python": platform.python_version() + (" without the GIL" if FREE_THREADED else ""),
             "system": f"{platform.system()} {platform.release().split('-')[0]}, {platform.machine()}",
@@ -246,7 +273,7 @@ def main() -> None:
         batch = time.strftime("%Y-%m-%d %H:%M")
         replaced = {(name, scenario) for name in rivals for scenario in scenarios}
         data["samples"] = [s for s in data["samples"] if (s["rival"], s["scenario"]) not in replaced]
-        for sample in measure_all(rivals, scenarios, options.times, batch):
+        for sample in measure_all(rivals, scenarios, options.times, batch, options.alone):
             data["samples"].append(sample)
             path.write_text(json.dumps(data, indent=1) + "\n")
     table = report.render(data, list(RIVALS), options.out)

@@ -6,7 +6,8 @@ and does the same work in it. A rival that has no such thing leaves it out. Stan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 # Constants of the scenarios; go/scenarios.go repeats them.
 BUFFER = 128  # of the one channel of buffered
@@ -23,7 +24,8 @@ class Scenario:
 
     `sizes` has one number for each pace of a rival: "fast" (Go and offset), "slow" (other libraries)
     and "threads". Where the cost of an operation depends on how many there are, the first two are equal.
-    `million` marks what only rivals that fit into the memory of a usual machine do.
+    `million` marks what only rivals that fit into the memory of a usual machine do, `network` what is a
+    server to the client in go/client.go.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Scenario:
     operation: str
     sizes: tuple[int, int, int]
     million: bool = False
+    network: bool = False
 
     def size(self, pace: str) -> int:
         """How many operations a rival of that pace does."""
@@ -117,6 +120,41 @@ SCENARIOS = {
             "call",
             (50_000, 10_000, 10_000),
         ),
+        Scenario(
+            "echo_1x64",
+            "a TCP server sends back what comes: 1 connection, one message of 64 B at a time",
+            "request",
+            (60_000, 30_000, 30_000),
+            network=True,
+        ),
+        Scenario(
+            "echo_100x64",
+            "the same with 100 connections at once",
+            "request",
+            (200_000, 100_000, 50_000),
+            network=True,
+        ),
+        Scenario(
+            "echo_1x16384",
+            "1 connection, messages of 16 KiB",
+            "request",
+            (40_000, 20_000, 20_000),
+            network=True,
+        ),
+        Scenario(
+            "echo_100x16384",
+            "100 connections, messages of 16 KiB",
+            "request",
+            (100_000, 60_000, 40_000),
+            network=True,
+        ),
+        Scenario(
+            "idle",
+            "10,000 connections that have sent one byte and wait for more",
+            "connection",
+            (10_000, 10_000, 10_000),
+            network=True,
+        ),
     )
 }
 
@@ -125,9 +163,9 @@ SCENARIOS = {
 class Row:
     """One line of the table: a value of a sample, turned into `unit`. Less is better in all of them.
 
-    `wanted` is the most that offset may need, as a multiple of what Go needs, `wanted_p1` of what Go needs
-    with GOMAXPROCS=1, `wanted_value` as a value; `peers` is how many times better than the best other
-    Python library it is to be.
+    `wanted` is the most that offset may need, as multiples of what rivals need, `wanted_value` as a value;
+    `peers` is how many times better than the best other Python library it is to be. `of` is which of
+    offset's entries that is about.
     """
 
     label: str
@@ -136,10 +174,10 @@ class Row:
     key: str
     factor: float = 1.0
     each: bool = True
-    wanted: float | None = None
+    wanted: Mapping[str, float] = field(default_factory=dict)
     wanted_value: float | None = None
-    wanted_p1: float | None = None
     peers: float | None = None
+    of: str = "offset"
 
     def is_time(self) -> bool:
         """Is it the time of one operation, by the clock on the wall?"""
@@ -152,19 +190,22 @@ class Row:
         return sample[self.key] * self.factor / (sample["operations"] if self.each else 1)
 
 
+# Of an echo server.
+ECHO = {"go": 1.0, "uvloop": 1.0}
+
 ROWS = [
-    Row("spawn", "ns a task", "spawn", "seconds", 1e9, wanted=1.0),
-    Row("ping-pong", "ns a round trip", "pingpong", "seconds", 1e9, wanted=1.0, peers=10),
-    Row("buffered", "ns a value", "buffered", "seconds", 1e9, wanted=1.5),
-    Row("fan-in", "ns a value", "fanin", "seconds", 1e9, wanted=2.0),
-    Row("sieve", "ms", "sieve", "seconds", 1e3, wanted=1.5, peers=10),
-    Row("contended mutex", "ns an operation", "mutex", "seconds", 1e9, wanted=1.0),
-    Row("yield", "ns a yield", "yield", "seconds", 1e9, wanted=1.2, peers=10),
-    Row("timers, processor time", "us a timer", "timers", "cpu_seconds", 1e6, wanted=2.0),
+    Row("spawn", "ns a task", "spawn", "seconds", 1e9, wanted={"go": 1.0}),
+    Row("ping-pong", "ns a round trip", "pingpong", "seconds", 1e9, wanted={"go": 1.0}, peers=10),
+    Row("buffered", "ns a value", "buffered", "seconds", 1e9, wanted={"go": 1.5}),
+    Row("fan-in", "ns a value", "fanin", "seconds", 1e9, wanted={"go": 2.0}),
+    Row("sieve", "ms", "sieve", "seconds", 1e3, wanted={"go": 1.5}, peers=10),
+    Row("contended mutex", "ns an operation", "mutex", "seconds", 1e9, wanted={"go": 1.0}),
+    Row("yield", "ns a yield", "yield", "seconds", 1e9, wanted={"go": 1.2}, peers=10),
+    Row("timers, processor time", "us a timer", "timers", "cpu_seconds", 1e6, wanted={"go": 2.0}),
     Row("timers, whole run", "s", "timers", "seconds", each=False),
-    Row("hogs: longest gap", "ms", "hogs", "gap_seconds", 1e3, each=False, wanted_p1=1.5),
+    Row("hogs: longest gap", "ms", "hogs", "gap_seconds", 1e3, each=False, wanted={"go-p1": 1.5}),
     Row("hogs: whole run", "s", "hogs", "seconds", each=False),
-    Row("offload", "us a call", "offload", "seconds", 1e6),
+    Row("offload", "us a call", "offload", "seconds", 1e6, wanted={"threads": 0.5, "asyncio": 0.2}),
     Row("parked 100,000: memory", "bytes a task", "parked", "resident_bytes", wanted_value=5500),
     Row("parked 100,000: page tables", "bytes a task", "parked", "page_table_bytes"),
     Row("parked 100,000: start", "us a task", "parked", "start_seconds", 1e6, wanted_value=3.0),
@@ -173,4 +214,17 @@ ROWS = [
     Row("parked 1,000,000: page tables", "bytes a task", "parked1m", "page_table_bytes"),
     Row("parked 1,000,000: start", "us a task", "parked1m", "start_seconds", 1e6),
     Row("parked 1,000,000: wake and end", "us a task", "parked1m", "wake_seconds", 1e6),
+    Row("echo, 1 x 64 B", "us a request", "echo_1x64", "seconds", 1e6, wanted=ECHO),
+    Row("echo, 100 x 64 B", "us a request", "echo_100x64", "seconds", 1e6, wanted=ECHO),
+    Row("echo, 1 x 16 KiB", "us a request", "echo_1x16384", "seconds", 1e6, wanted=ECHO),
+    Row("echo, 100 x 16 KiB", "us a request", "echo_100x16384", "seconds", 1e6, wanted=ECHO),
+    Row("idle connections: memory", "bytes each", "idle", "resident_bytes", wanted_value=12_000),
+    Row("idle connections: page tables", "bytes each", "idle", "page_table_bytes"),
+]
+
+# The same of the proxied sockets, of which 1.3 times as many requests as of gevent are wanted.
+SOCKET_ROWS = [
+    replace(row, label=row.label.replace("echo", "proxied socket"), wanted={"gevent": 1 / 1.3}, of="offset-socket")
+    for row in ROWS
+    if row.wanted is ECHO
 ]

@@ -3,6 +3,10 @@
 //	scenarios NAME N
 //
 // prints one line of JSON, as the Python rivals do (see common.py).
+//
+//	scenarios client NAME PORT N
+//
+// is the client of a network scenario.
 package main
 
 import (
@@ -70,6 +74,14 @@ func memory() (resident, tables int) {
 }
 
 func main() {
+	if len(os.Args) == 5 && os.Args[1] == "client" {
+		port, err := strconv.Atoi(os.Args[3])
+		check(err)
+		n, err := strconv.Atoi(os.Args[4])
+		check(err)
+		client(os.Args[2], port, n)
+		return
+	}
 	if len(os.Args) != 3 {
 		fmt.Fprintln(os.Stderr, "usage: scenarios NAME N")
 		os.Exit(2)

@@ -31,6 +31,16 @@ var scenarios = map[string]func(int) result{
 	"yield":    yield,
 	"hogs":     hogs,
 	"offload":  offload,
+
+	"echo_1x64":      serves("echo_1x64"),
+	"echo_100x64":    serves("echo_100x64"),
+	"echo_1x16384":   serves("echo_1x16384"),
+	"echo_100x16384": serves("echo_100x16384"),
+	"idle":           serves("idle"),
+}
+
+func serves(scenario string) func(int) result {
+	return func(n int) result { return serve(scenario, n) }
 }
 
 func spawn(n int) result {
