@@ -1,8 +1,10 @@
 """Streams for the tests of `offset.io` that give and take in every way they may, and a text to send through them."""
 
+import contextlib
 import string
 
 import pytest
+from offset import net
 
 
 class Source:
@@ -66,3 +68,11 @@ def sizes(request, rng):
 
 
 TEXT = "".join(string.printable[i % 95] for i in range(5_000)).encode()
+
+
+@contextlib.contextmanager
+def connected():
+    """The two ends of a connection."""
+    listener = net.listen("tcp", "127.0.0.1:0")
+    with listener, net.dial("tcp", listener.addr) as there, listener.accept() as here:
+        yield there, here

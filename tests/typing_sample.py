@@ -8,7 +8,7 @@ from signal import SIGTERM, Signals
 from typing import assert_type
 
 import offset
-from offset import Case, Chan, Goroutine, RecvChan, SendChan, io, runtime, sync, syscall, time
+from offset import Case, Chan, Goroutine, RecvChan, SendChan, io, os, patch, runtime, sync, syscall, time
 from offset.os import signal
 from offset.sync import atomic
 
@@ -108,3 +108,26 @@ def streams(file: BytesIO) -> None:
     io.BufferedWriter(file).write("text")  # type: ignore[arg-type]
     io.copy(reader, file)  # type: ignore[arg-type]
     reader.write(b"")  # type: ignore[attr-defined]
+
+
+def files() -> None:
+    with os.open("name") as file, os.create(b"other") as other:
+        assert_type(file.read(10), bytes)
+        assert_type(other.write(memoryview(b"data")), int)
+        assert_type(io.copy(other, file), int)
+        file.set_read_deadline(timedelta(seconds=1))
+        for line in file:
+            assert_type(line, bytes)
+    reader, writer = os.pipe()
+    assert_type(reader, os.File)
+    writer.write("text")  # type: ignore[arg-type]
+    os.open_file("name", os.O_RDWR | os.O_CREAT, 0o600)
+    os.open("name", 1)  # type: ignore[arg-type]
+    assert_type([entry.name for entry in os.read_dir()], list[str])
+    os.stdout.write(os.read_file("name"))
+
+
+def patching() -> None:
+    with patch.patch_all(threading=False) as patched:
+        assert_type(patched.replaced, list[patch.Replacement])
+        assert_type([leftover.place for leftover in patch.leftovers()], list[str])

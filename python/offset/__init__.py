@@ -10,7 +10,7 @@ A map of the package:
   `offset.supervise`: goroutines that are started again;
 * `offset.io`: pipes, copying, buffered readers and writers;
 * `offset.net`: connections, listeners and packets, over TCP, UDP and Unix sockets, with TLS;
-* `offset.os.signal`: signals as values on channels;
+* `offset.os`: files, pipes and terminals; `offset.os.signal`: signals as values on channels;
 * `offset.runtime`: what the scheduler does and how to steer it;
 * `offset.syscall`: calls that block, run outside the scheduler, and the standard library's modules for goroutines.
 * `offset.patch`: copies of libraries over those modules.

@@ -688,6 +688,32 @@ class Fd:
     def fileno(self) -> int:
         """The descriptor's number, -1 once it is closed."""
 
+class Descriptor:
+    """A descriptor that is closed when nobody uses it any more, and attempts on it that do not wait."""
+
+    def __new__(cls, fileno: int) -> Self: ...
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+    def acquire(self) -> int:
+        """Begin to use it: its number, -1 if it is closed."""
+    def release(self) -> int:
+        """End a use: the number if it is to be closed now, else -1."""
+    def close(self) -> int | None:
+        """Let nobody begin to use it: the number if it is to be closed now, -1 if the last user does that.
+
+        None if it was closed before.
+        """
+    def fileno(self) -> int:
+        """The descriptor's number, -1 once it is closed."""
+    def read_now(self, size: int, offset: int = -1) -> Any:
+        """Read what can be had without waiting, at `offset` or the position; None if nothing can.
+
+        NotImplemented where the system has no such attempts for this file. Raises OSError.
+        """
+    def write_now(self, data: Buffer, /) -> Any:
+        """Write what can be written without waiting and give how much; None and NotImplemented as `read_now`."""
+
 class Stream:
     """As `Fd`, for a class whose objects are connections: its calls without those of sockets.
 

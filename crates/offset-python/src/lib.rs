@@ -11,6 +11,7 @@ mod chan;
 mod dump;
 mod error;
 mod fd;
+mod file;
 mod fork;
 mod goroutine;
 mod guard;
@@ -87,6 +88,7 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
             && timer::register(module)
             && atomic::register(module)
             && fd::register(module)
+            && file::register(module)
     };
     if ok { 0 } else { -1 }
 }

@@ -204,6 +204,7 @@ impl Fd {
     pub fn wait(&self, direction: Direction, deadline: Deadline) -> Result<(), FdError> {
         loop {
             let mut side = self.enter(direction)?;
+            // What attempts are made elsewhere is not known here, nor what they leave.
             side.drained = false;
             if std::mem::take(&mut side.edge) {
                 return Ok(());

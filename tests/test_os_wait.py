@@ -1,0 +1,754 @@
+"""`offset.os`: pipes, FIFOs, terminals and standard input, which wait in the poller.
+
+Each kind is tried as it is opened here (non-blocking), and as one that others share (by its number, blocking).
+Invariant: whoever waits parks, and takes no machine and no thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os as python
+import pty
+import select
+import signal
+import subprocess
+import sys
+import tty
+
+import offset
+import pytest
+from helpers import PATIENCE, Thread, go_parked, main_goroutine, run_script, wait_ended, wait_parked, wait_until
+from offset import go, io, os, time
+from streams import connected
+
+
+def no_threads():
+    """Nobody waits on a thread of his own. To be waited for: on a busy system a goroutine may seem to be stuck."""
+    stats = offset.runtime.stats()
+    return stats["stuck_machines"] == 0 and stats["blocking_calls"] == 0
+
+
+def own_pipe():
+    return os.pipe()
+
+
+def shared_pipe():
+    reader, writer = python.pipe()
+    return os.new_file(reader, "|0"), os.new_file(writer, "|1")
+
+
+def converted_pipe():
+    ends = os.pipe()
+    for end in ends:
+        assert python.get_blocking(end.fileno())
+    return ends
+
+
+def blind_pipe():
+    """One of which the kernel says only whether it is ready, as of terminals, and of all on older kernels."""
+    ends = shared_pipe()
+    for end in ends:
+        end._current()._attempts = [False, False]
+    return ends
+
+
+@pytest.fixture(params=[own_pipe, shared_pipe, converted_pipe, blind_pipe], ids=lambda make: make.__name__)
+def ends(request):
+    """The two ends of a pipe."""
+    made = list(request.param())
+    yield made
+    # The value of a fixture outlives the leak check.
+    while made:
+        made.pop().close()
+
+
+# ---- pipes -----------------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_a_pipe(ends):
+    reader, writer = ends
+    assert reader.stats()["waits"] == writer.stats()["waits"] == "poller"
+    got = []
+    reading = go_parked(lambda: got.append(reader.read(100)), reason="IO wait")
+    wait_until(no_threads)
+    assert writer.write(b"hello") == 5
+    wait_ended(reading)
+    assert got == [b"hello"]
+    writer.write(b"a\nb\nc")
+    writer.close()
+    assert list(reader) == [b"a\n", b"b\n", b"c"]
+    assert [reader.read(1), reader.read(1), reader.read()] == [b""] * 3
+    with pytest.raises(OSError, match=r"read_at|read \|0: Illegal seek"):
+        reader.read_at(1, 0)
+    with pytest.raises(OSError, match=r"seek \|0: Illegal seek"):
+        reader.seek(0)
+
+
+@main_goroutine
+def test_a_write_waits_for_room_and_is_whole(ends):
+    reader, writer = ends
+    data = bytes(range(256)) * 4096
+    writing = [go(writer.write, part) for part in (data, data[::-1])]
+    # The second one waits for the first.
+    wait_parked(writing[0], reason="IO wait")
+    wait_until(no_threads)
+    assert io.read_full(reader, 2 * len(data)) in (data + data[::-1], data[::-1] + data)
+    wait_ended(*writing)
+
+
+@main_goroutine
+def test_a_pipe_whose_reader_has_gone(ends):
+    reader, writer = ends
+    caught = []
+
+    def write():
+        try:
+            writer.write(bytes(1 << 20))
+        except BrokenPipeError as error:
+            caught.append(error)
+
+    writing = go_parked(write, reason="IO wait")
+    assert len(reader.read(10)) == 10
+    wait_until(lambda: writing.wait_reason)
+    reader.close()
+    wait_ended(writing)
+    assert "write |1: Broken pipe" in str(caught[0])
+    assert 0 < caught[0].characters_written < 1 << 20
+
+
+@main_goroutine
+def test_a_close_wakes_who_waits(ends):
+    reader, writer = ends
+    caught = []
+
+    def attempt(call, *args):
+        try:
+            call(*args)
+        except OSError as error:
+            caught.append(str(error))
+
+    waiting = [go(attempt, reader.read, 1) for _ in range(3)]
+    waiting += [go(attempt, writer.write, bytes(1 << 20))]
+    wait_parked(*waiting[:3], reason="IO wait")
+    reader.close()
+    wait_ended(*waiting)
+    assert caught[:3] == ["[Errno 9] read |0: closed"] * 3
+    reader.close()
+    writer.close()
+
+
+@main_goroutine
+def test_a_close_wakes_who_writes(ends):
+    reader, writer = ends
+    caught = []
+
+    def write():
+        try:
+            writer.write(bytes(1 << 20))
+        except OSError as error:
+            caught.append(error)
+
+    writing = go_parked(write, reason="IO wait")
+    writer.close()
+    wait_ended(writing)
+    assert "write |1: closed" in str(caught[0])
+    assert caught[0].characters_written == len(io.read_all(reader))
+
+
+@main_goroutine
+def test_deadlines(ends):
+    reader, writer = ends
+    with pytest.raises(TypeError):
+        reader.set_deadline("soon")
+    reader.set_read_deadline(time.now() + 0.01)
+    with pytest.raises(TimeoutError, match=r"read \|0: timed out"):
+        reader.read(1)
+    # Over at once, though there is something.
+    writer.write(b"x")
+    with pytest.raises(TimeoutError):
+        reader.read(1)
+    reader.set_read_deadline(None)
+    assert reader.read(1) == b"x"
+    caught = []
+
+    def read():
+        try:
+            reader.read(1)
+        except TimeoutError as error:
+            caught.append(error)
+
+    reading = [go(read) for _ in range(3)]
+    wait_parked(*reading, reason="IO wait")
+    reader.set_deadline(time.now())
+    wait_ended(*reading)
+    assert len(caught) == 3
+    writer.set_write_deadline(time.now() + 0.01)
+    with pytest.raises(TimeoutError, match=r"write \|1: timed out") as late:
+        writer.write(bytes(1 << 20))
+    reader.set_deadline(None)
+    writer.close()
+    assert len(io.read_all(reader)) == late.value.characters_written
+
+
+@main_goroutine
+def test_who_waits_can_be_cancelled(ends):
+    reader, writer = ends
+    reading = go_parked(reader.read, 1, reason="IO wait")
+    reading.cancel()
+    wait_ended(reading)
+    writer.write(b"x")
+    # It took nothing.
+    assert reader.read(10) == b"x"
+    written = []
+
+    def write():
+        try:
+            writer.write(bytes(1 << 20))
+        except BaseException as error:
+            written.append(error.characters_written)
+            raise
+
+    writing = go_parked(write, reason="IO wait")
+    writing.cancel()
+    wait_ended(writing)
+    writer.close()
+    assert len(io.read_all(reader)) == written[0]
+
+
+@main_goroutine
+def test_many_at_both_ends(ends):
+    reader, writer = ends
+    got = []
+    readers = [go(lambda: got.extend(iter(lambda: reader.read(1), b""))) for _ in range(20)]
+    writers = [go(lambda number=number: [writer.write(bytes([number])) for _ in range(20)]) for number in range(50)]
+    wait_ended(*writers)
+    writer.close()
+    wait_ended(*readers)
+    assert sorted(got) == sorted(bytes([number]) for number in range(50) for _ in range(20))
+
+
+@main_goroutine
+def test_the_number_is_of_a_descriptor_that_blocks():
+    reader, writer = own_pipe()
+    with reader, writer:
+        assert not python.get_blocking(reader._descriptor.fileno())
+        got = []
+        reading = [go(lambda: got.append(reader.read(1))) for _ in range(3)]
+        writing = go(writer.write, bytes(1 << 20))
+        wait_parked(*reading[:0], writing, reason="IO wait")
+        wait_ended(*reading)
+        reading = go(io.read_full, reader, (1 << 20) - 3)
+        for end in (reader, writer):
+            # Who waits does not notice, nor does a deadline.
+            assert python.get_blocking(end.fileno())
+        wait_ended(reading, writing)
+        reading = go_parked(reader.read, 1, reason="IO wait")
+        output = subprocess.run(["echo", "from a child"], stdout=writer, check=True)
+        assert output.returncode == 0
+        wait_ended(reading)
+        assert reader.read(100) == b"rom a child\n"
+        reader.set_deadline(time.now())
+    reader, writer = own_pipe()
+    with reader, writer:
+        reader.set_read_deadline(time.now())
+        reader.fileno()
+        with pytest.raises(TimeoutError):
+            reader.read(1)
+
+
+@main_goroutine
+def test_a_thousand_pipes():
+    pipes = [own_pipe() for _ in range(1000)]
+    readers = [go_reader(reader) for reader, _ in pipes]
+    wait_parked(*readers, reason="IO wait")
+    wait_until(no_threads)
+    for number, (_, writer) in enumerate(pipes):
+        writer.write(b"%d" % number)
+        writer.close()
+    wait_ended(*readers)
+    for reader, _ in pipes:
+        reader.close()
+
+
+def go_reader(reader):
+    return go(lambda: int(reader.read()))
+
+
+def test_pipes_outside_goroutines(ends):
+    reader, writer = ends
+    thread = Thread(reader.read, 100)
+    writer.write(b"hello")
+    assert thread.result() == b"hello"
+    writer.set_deadline(time.now() + 0.01)
+    with pytest.raises(TimeoutError):
+        writer.write(bytes(1 << 20))
+
+
+# ---- FIFOs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fifo(tmp_path):
+    python.mkfifo(tmp_path / "fifo")
+    return tmp_path / "fifo"
+
+
+@main_goroutine
+def test_both_ends_of_a_fifo(fifo):
+    got = []
+
+    def read():
+        with os.open(fifo) as file:
+            got.append(file.read())
+
+    def write(data):
+        with os.open(fifo, "w") as file:
+            file.write(data)
+
+    # The reader first, who waits for somebody to write.
+    reading = go(read)
+    wait_parked(reading, reason="IO wait")
+    wait_until(no_threads)
+    wait_ended(go(write, b"one"), reading)
+    # The writer first, who waits to be read.
+    writing = go(write, b"two")
+    wait_parked(writing, reason="sleep")
+    wait_until(lambda: offset.runtime.stats()["stuck_machines"] == 0)
+    wait_ended(go(read), writing)
+    assert got == [b"one", b"two"]
+    # A writer that writes nothing is an end.
+    reading = go(read)
+    wait_parked(reading, reason="IO wait")
+    wait_ended(go(write, b""), reading)
+    assert got[2] == b""
+
+
+@main_goroutine
+def test_a_fifo_that_nobody_opens(fifo):
+    opening = go(os.open, fifo, "w")
+    wait_parked(opening, reason="sleep")
+    opening.cancel()
+    wait_ended(opening)
+    with os.open(fifo) as file:
+        reading = go_parked(file.read, 1, reason="IO wait")
+        reading.cancel()
+        wait_ended(reading)
+        file.set_deadline(time.now() + 0.01)
+        with pytest.raises(TimeoutError):
+            file.read(1)
+        file.set_deadline(None)
+        reading = go(file.read, 1)
+        wait_parked(reading, reason="IO wait")
+        # It waits on when the descriptor blocks.
+        assert python.get_blocking(file.fileno())
+        with os.open(fifo, "w") as other:
+            other.write(b"x")
+        wait_ended(reading)
+        assert file.read(1) == b""
+    with os.open_file(fifo, os.O_RDONLY | python.O_NONBLOCK) as file:
+        assert file.read(1) == b""
+    with os.open_file(fifo, os.O_RDWR) as file:
+        file.write(b"x")
+        assert file.read(10) == b"x"
+    with pytest.raises(OSError, match="No such device"):
+        os.open_file(fifo, os.O_WRONLY | python.O_NONBLOCK)
+
+
+@main_goroutine
+def test_a_fifo_to_other_programs(fifo):
+    with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE) as cat:
+        with os.open(fifo, "w") as file:
+            file.write(b"hello")
+        assert cat.communicate()[0] == b"hello"
+    with subprocess.Popen(["sh", "-c", 'echo hello > "$0"', fifo]) as shell:
+        assert os.read_file(fifo) == b"hello\n"
+        assert shell.wait() == 0
+
+
+@main_goroutine
+def test_many_fifos(tmp_path):
+    names = [tmp_path / str(number) for number in range(300)]
+    for name in names:
+        python.mkfifo(name)
+    got = []
+    writers = [go(os.write_file, name, name.name.encode()) for name in names]
+    wait_parked(*writers, reason="sleep")
+    readers = [go(lambda name=name: got.append(os.read_file(name) == name.name.encode())) for name in names]
+    wait_ended(*writers, *readers)
+    assert got == [True] * len(names)
+
+
+# ---- terminals -------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["opened", "shared"])
+def terminal(request):
+    """A terminal as its program has it, and who sits before it."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    if request.param == "opened":
+        name = python.ttyname(slave)
+        program = os.open_file(name, os.O_RDWR | python.O_NOCTTY)
+        python.close(slave)
+    else:
+        program = os.new_file(slave, "terminal")
+    user = os.new_file(master, "user")
+    made = [program, user]
+    del program, user
+    yield made
+    while made:
+        made.pop().close()
+
+
+@main_goroutine
+def test_a_terminal(terminal):
+    program, user = terminal
+    assert program.stats()["waits"] == user.stats()["waits"] == "poller"
+    for one, other in (terminal, terminal[::-1]):
+        got = []
+        reading = go_parked(lambda one=one, got=got: got.append(one.read(100)), reason="IO wait")
+        wait_until(no_threads)
+        other.write(b"hello")
+        wait_ended(reading)
+        assert got == [b"hello"]
+    program.set_deadline(time.now() + 0.01)
+    with pytest.raises(TimeoutError):
+        program.read(1)
+    # Nobody reads: it is full some time.
+    with pytest.raises(TimeoutError):
+        while True:
+            program.write(bytes(1 << 16))
+
+
+@main_goroutine
+def test_a_terminal_that_hangs_up(terminal):
+    program, user = terminal
+    caught = []
+
+    def read():
+        try:
+            user.read(1)
+        except OSError as error:
+            caught.append(str(error))
+
+    reading = go_parked(read, reason="IO wait")
+    program.write(b"x")
+    wait_ended(reading)
+    reading = go_parked(read, reason="IO wait")
+    program.close()
+    wait_ended(reading)
+    # As Go, and as Python: it is no end of a file.
+    assert caught == ["[Errno 5] read user: Input/output error"]
+
+
+@main_goroutine
+def test_the_end_of_a_terminal(terminal):
+    program, user = terminal
+    got = []
+    reading = go_parked(lambda: got.append(program.read(1)), reason="IO wait")
+    user.close()
+    wait_ended(reading)
+    assert got == [b""]
+    with pytest.raises(OSError, match="Input/output error"):
+        program.write(b"x")
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@main_goroutine
+def test_a_close_of_a_terminal_wakes_who_waits(terminal, which):
+    end = terminal[which]
+    caught = []
+
+    def read():
+        try:
+            end.read(1)
+        except OSError as error:
+            caught.append(str(error))
+
+    reading = go_parked(read, reason="IO wait")
+    end.close()
+    wait_ended(reading)
+    assert caught == [f"[Errno 9] read {end.name}: closed"]
+
+
+def test_a_program_at_a_terminal():
+    program = """
+    import os, sys
+    from offset import go, makechan, os as files, run, runtime, sleep
+
+    def main():
+        lines = makechan()
+        def read():
+            for line in files.stdin:
+                lines.send(line)
+            lines.close()
+        go(read)
+        files.stdout.write(b"ready\\n")
+        for line in lines:
+            files.stdout.write(b"got " + line)
+            # No descriptor of the shell's is changed, and nobody is blocked.
+            assert all(os.get_blocking(number) for number in range(3))
+            while runtime.stats()["stuck_machines"]:
+                sleep(0.001)
+        files.stdout.write(b"end\\n")
+    run(main)
+    """
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    import textwrap
+
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdin=slave, stdout=slave, stderr=subprocess.PIPE
+    ) as process:
+        python.close(slave)
+        seen = b""
+
+        def until(text):
+            nonlocal seen
+            while text not in seen:
+                assert select.select([master], [], [], PATIENCE)[0], (seen, process.poll())
+                seen += python.read(master, 1000)
+
+        until(b"ready\n")
+        python.write(master, b"one\n")
+        until(b"got one\n")
+        python.write(master, b"two\n")
+        until(b"got two\n")
+        # Its end: there is no signal, as the terminal is nobody's controlling one.
+        python.close(master)
+        _, stderr = process.communicate(timeout=PATIENCE)
+    # It hung up: reading ends, and what it says goes nowhere.
+    assert b"Input/output error" in stderr, stderr
+
+
+# ---- standard streams ------------------------------------------------------------------------
+
+STREAMS = """
+    import os, sys
+    from offset import go, io, os as files, run, runtime, sleep
+
+    def flags():
+        import fcntl
+        return [fcntl.fcntl(number, fcntl.F_GETFL) for number in range(3)]
+"""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file", "socket", "null"])
+def test_standard_input_of_each_kind(kind, tmp_path):
+    import socket
+    import textwrap
+
+    program = f"""
+    {STREAMS}
+    def main():
+        before = flags()
+        print(len(files.stdin.read()), flags() == before)
+    run(main)
+    """
+    data = b"x" * 300_000
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    if kind == "pipe":
+        output = subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
+    elif kind == "file":
+        (tmp_path / "input").write_bytes(data)
+        with open(tmp_path / "input", "rb") as file:
+            file.seek(100_000)
+            output = subprocess.run(command, stdin=file, stdout=subprocess.PIPE, check=True).stdout
+    elif kind == "socket":
+        one, other = socket.socketpair()
+        with subprocess.Popen(command, stdin=one, stdout=subprocess.PIPE) as process:
+            one.close()
+            other.sendall(data)
+            other.close()
+            output = process.communicate()[0]
+    else:
+        output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
+    assert output == b"%d True\n" % {"file": 200_000, "null": 0}.get(kind, len(data))
+
+
+def test_standard_streams_that_are_shared_or_redirected():
+    program = f"""
+    {STREAMS}
+    def main():
+        # Another process reads from the same pipe before we do.
+        assert os.popen("head -c 5").read() == "12345"
+        assert files.stdin.read(3) == b"678"
+        reading = go(files.stdin.read, 1)
+        while reading.wait_reason != "IO wait":
+            sleep(0.001)
+        # By its number: where it leads now.
+        saved = os.dup(1)
+        reader, writer = os.pipe()
+        os.dup2(writer, 1)
+        files.stdout.write(b"elsewhere")
+        assert os.read(reader, 100) == b"elsewhere"
+        os.dup2(saved, 1)
+        assert files.stdout.write(b"here\\n") == 5
+        files.stderr.write(b"")
+        os.write(2, b"go on")
+        reading.join()
+    run(main)
+    """
+    import textwrap
+
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdin.write(b"12345678")
+        process.stdin.flush()
+        assert process.stderr.read(5) == b"go on"
+        stdout, stderr = process.communicate(b"9", timeout=PATIENCE)
+    assert (process.returncode, stdout, stderr) == (0, b"here\n", b"")
+
+
+def test_a_closed_standard_stream():
+    program = f"""
+    {STREAMS}
+    def main():
+        # Now that the runtime has its own descriptors.
+        ends = files.pipe()
+        os.close(0)
+        for stream in (files.stdin, files.stdin):
+            try:
+                stream.read(1)
+            except OSError as error:
+                print(error, flush=True)
+        files.stdout.close()
+        try:
+            files.stdout.write(b"x")
+        except OSError as error:
+            print(error, file=sys.stderr)
+        for end in ends:
+            end.close()
+    run(main)
+    sys.stdout = None
+    """
+    status, stdout, stderr = run_script(program)
+    assert status == 0
+    assert stdout == "[Errno 9] read /dev/stdin: Bad file descriptor\n" * 2
+    assert stderr == "[Errno 9] write /dev/stdout: closed\n"
+
+
+def test_an_interrupt_reaches_who_reads_standard_input():
+    program = f"""
+    {STREAMS}
+    def main():
+        print("ready", flush=True)
+        try:
+            files.stdin.read(1)
+        except KeyboardInterrupt:
+            print("interrupted")
+    run(main)
+    """
+    from helpers import start_script
+
+    with start_script(program) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+
+
+# ---- copies ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_the_kernel(monkeypatch):
+    """Let nothing be read or written by Python."""
+    monkeypatch.setattr(io._copy, "read_some", None)
+    monkeypatch.setattr(offset.os._copy._copy, "write_all", None)
+
+
+@pytest.mark.parametrize("make", [own_pipe, shared_pipe, converted_pipe])
+@main_goroutine
+def test_copies_through_pipes(tmp_path, make, by_the_kernel):
+    data = bytes(range(256)) * 2000
+    (tmp_path / "from").write_bytes(data)
+    (r1, w1), (r2, w2) = make(), make()
+    with os.open(tmp_path / "from") as source, os.create(tmp_path / "to") as target:
+
+        def first():
+            assert io.copy(w1, source, 1000) == 1000
+            assert io.copy(w1, source) == len(data) - 1000
+            w1.close()
+
+        def second():
+            assert io.copy(w2, r1, 3000) == 3000
+            assert io.copy(w2, r1) == len(data) - 3000
+            w2.close()
+
+        copying = [go(first), go(second)]
+        assert io.copy(target, r2) == len(data)
+        wait_ended(*copying)
+    assert (tmp_path / "to").read_bytes() == data
+    for end in (r1, r2, w1, w2):
+        end.close()
+
+
+@main_goroutine
+def test_copies_between_pipes_and_connections(by_the_kernel):
+    data = bytes(range(256)) * 2000
+    with connected() as (there, here):
+        (r1, w1), (r2, w2) = os.pipe(), os.pipe()
+
+        def send():
+            io.copy(there, r1)
+            there.close_write()
+
+        def receive():
+            # A part, so that something is left in the connection for who reads it.
+            io.copy(w2, here, 1000)
+            w2.write(here.read_full(1000))
+            io.copy(w2, here)
+            w2.close()
+
+        def write():
+            w1.write(data)
+            w1.close()
+
+        working = [go(send), go(receive), go(write)]
+        got = []
+        while part := r2.read(65_536):
+            got.append(part)
+        wait_ended(*working)
+        for end in (r1, r2, w1, w2):
+            end.close()
+    assert b"".join(got) == data
+
+
+@main_goroutine
+def test_a_copy_that_waits_can_be_ended():
+    (r1, w1), (r2, w2) = os.pipe(), os.pipe()
+    caught = []
+
+    def copy():
+        try:
+            io.copy(w2, r1)
+        except OSError as error:
+            caught.append(str(error))
+
+    copying = go_parked(copy, reason="IO wait")
+    w1.write(b"x")
+    assert r2.read(10) == b"x"
+    wait_parked(copying, reason="IO wait")
+    r1.set_deadline(time.now())
+    wait_ended(copying)
+    r1.set_deadline(None)
+    copying = go_parked(copy, reason="IO wait")
+    r1.close()
+    wait_ended(copying)
+    assert caught == ["[Errno 110] wait for |0: timed out", "[Errno 9] wait for |0: closed"]
+    for end in (r1, r2, w1, w2):
+        end.close()
+
+
+def test_descriptors_are_not_inherited():
+    for make in (own_pipe, lambda: (os.open("/dev/null"), os.create_temp())):
+        for end in make():
+            assert fcntl.fcntl(end.fileno(), fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+            if end.name.startswith("/tmp"):
+                os.remove(end.name)
+            end.close()
