@@ -194,6 +194,9 @@ class _Name:
 _GONE = object()
 
 
+_FOR_USERS_OF = {"offset.testing.plugin": "pytest", **{ours: name for name, ours in _rebind.LIBRARIES.items()}}
+
+
 class _Module:
     """A module to be patched."""
 
@@ -206,10 +209,10 @@ class _Module:
 def _import_offset() -> None:
     """Import all of offset, before it could get a patched module."""
     for found in pkgutil.walk_packages(offset.__path__, "offset.", onerror=lambda name: None):
-        if not found.name.endswith(".__main__"):
-            # What needs a library that is not there is not needed here either.
-            with contextlib.suppress(ImportError):
-                importlib.import_module(found.name)
+        # What is for users of a library imports it, which is not for us to do.
+        library = _FOR_USERS_OF.get(found.name)
+        if not found.name.endswith(".__main__") and (library is None or library in sys.modules):
+            importlib.import_module(found.name)
 
 
 def _end_multiprocessing() -> None:
