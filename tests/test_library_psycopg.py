@@ -13,7 +13,7 @@ import threading
 import pytest
 from helpers import PATIENCE, main_goroutine, run_script, wait_until
 from libraries import Call, Threads, calls, cancel, copies, few, library, needs_rescue, results
-from offset import syscall
+from offset import context, syscall
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
@@ -179,6 +179,16 @@ def test_who_is_cancelled_can_use_the_connection(psycopg, address, outside):
             assert not conn.closed
             assert conn.execute("SELECT %s::int", [number]).fetchone() == (number,)
             wait_until(lambda: outside.ask(ACTIVE) == 0, "the server has stopped")
+
+
+@main_goroutine
+def test_a_context_bounds_a_statement(psycopg, address, outside):
+    with psycopg.connect(address, autocommit=True) as conn:
+        for number in range(3):
+            with pytest.raises(context.DeadlineExceeded), context.timeout(0.05):
+                conn.execute("SELECT pg_sleep(60)")
+            assert conn.execute("SELECT %s::int", [number]).fetchone() == (number,)
+        wait_until(lambda: outside.ask(ACTIVE) == 0, "the server has stopped")
 
 
 @main_goroutine

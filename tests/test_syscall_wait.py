@@ -15,7 +15,7 @@ import pytest
 from helpers import OVER, PATIENCE, SHORT, main_goroutine
 from libraries import Threads, calls, cancel, few, results
 from net_peers import Call
-from offset import syscall
+from offset import context, syscall
 from offset.syscall import wait_readable, wait_writable
 
 
@@ -116,6 +116,25 @@ def test_who_is_cancelled_leaves_the_descriptor_as_it_was(ends):
     assert offset.runtime.stats()["descriptor_waits"] == 0
     other.send(b"x")
     wait_readable(one, 0)
+
+
+@main_goroutine
+def test_it_obeys_a_context(ends):
+    one, other = ends
+    with pytest.raises(context.DeadlineExceeded), context.timeout(0.001):
+        wait_readable(one, PATIENCE)
+    ctx, stop = context.with_cancel(context.background())
+
+    def wait():
+        with context.scope(ctx):
+            wait_readable(one)
+
+    waiting = Call(wait).parked()
+    stop()
+    with pytest.raises(context.Canceled):
+        waiting.result()
+    other.send(b"x")
+    wait_readable(one)
 
 
 def test_a_wrong_argument(ends):

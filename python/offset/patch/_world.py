@@ -19,9 +19,9 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from offset._patch_sys import SysModules
 from offset._runtime import RLock
 from offset.patch import _report
+from offset.patch._sys import SysModules
 from offset.syscall import _rebind
 
 if TYPE_CHECKING:

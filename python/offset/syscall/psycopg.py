@@ -26,6 +26,7 @@ from psycopg import errors as _errors
 from psycopg.pq import TransactionStatus as _TransactionStatus
 
 from offset import _runtime
+from offset._errors import DeadlineExceeded as _DeadlineExceeded
 from offset.syscall import select as _proxied_select
 
 __version__ = _original.__version__
@@ -84,6 +85,8 @@ def _wait_for(fileno, wanted, seconds):
             if _waiting.get(fileno) is waiter:
                 del _waiting[fileno]
             waiter.close()
+    except _DeadlineExceeded:
+        raise
     except TimeoutError:
         return _ready(known) & wanted
     except OSError as error:
