@@ -45,13 +45,16 @@ _EVENTS = {
 # An answer to a request to stop is waited for so long, in seconds, as psycopg does.
 _PATIENCE = 5.0
 
+# So often, in seconds, who waits for room and an answer at once looks whether the connection is still there.
+_GLANCE = 0.1
+
 _waiting: dict[int, _runtime.Fd] = {}
 
 
-def _ready(known, seconds=0):
+def _ready(known, milliseconds=0):
     """What a `poll` object says of its one descriptor, in psycopg's words."""
     found = _NOTHING
-    for _, events in known.poll(seconds):
+    for _, events in known.poll(milliseconds):
         if events & _select.POLLNVAL:
             raise _errors.OperationalError("connection socket closed")
         failed = events & (_select.POLLERR | _select.POLLHUP)
@@ -72,7 +75,7 @@ def _wait_for(fileno, wanted, seconds):
     if wanted == _READ | _WRITE:
         known = _proxied_select.poll()
         known.register(fileno, _EVENTS[wanted])
-        return _ready(known, None if seconds is None else seconds * 1000)
+        return _ready(known, 1000 * (_GLANCE if seconds is None else min(seconds, _GLANCE)))
     deadline = None if seconds is None else _runtime.now() + seconds
     try:
         waiter = _waiting[fileno] = _runtime.Fd(fileno)
