@@ -38,6 +38,7 @@ MODULES = [
     "offset.os.signal",
     "offset.runtime",
     "offset.patch",
+    "offset.testing",
     "offset.syscall",
 ]
 

@@ -12,6 +12,7 @@ A map of the package:
 * `offset.net`: connections, listeners and packets, over TCP, UDP and Unix sockets, with TLS;
 * `offset.os`: files, pipes and terminals; `offset.os.signal`: signals as values on channels;
 * `offset.runtime`: what the scheduler does and how to steer it;
+* `offset.testing`: tests of programs with goroutines: a clock that jumps, schedules from a seed, leak checks;
 * `offset.syscall`: calls that block, run outside the scheduler, and the standard library's modules for goroutines.
 * `offset.patch`: copies of libraries over those modules.
 
@@ -34,6 +35,7 @@ from offset import singleflight as singleflight
 from offset import supervise as supervise
 from offset import sync as sync
 from offset import syscall as syscall
+from offset import testing as testing
 from offset import time as time
 from offset._errors import ChannelClosed, ChannelError, DeadlockError, GoroutineExit, PanicError, WouldBlock
 from offset._failure import excepthook

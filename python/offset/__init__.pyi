@@ -14,6 +14,7 @@ from offset import singleflight as singleflight
 from offset import supervise as supervise
 from offset import sync as sync
 from offset import syscall as syscall
+from offset import testing as testing
 from offset import time as time
 from offset._errors import ChannelClosed as ChannelClosed
 from offset._errors import ChannelError as ChannelError

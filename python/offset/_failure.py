@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from offset import _dump
+from offset import _dump, _runtime
 from offset._errors import GoroutineExit
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def uncaught(goroutine: Goroutine, exc: BaseException) -> None:
     """Report `exc` at once through `offset.excepthook` and hand it to the run in progress."""
     run = active()
     reporting.add(goroutine.id)
+    _runtime.bubble_fail()
     try:
         if run is None or run.reports(goroutine, exc):
             report(goroutine, exc)

@@ -149,7 +149,12 @@ def call_on_main(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         else:
             raise RuntimeError("call_on_main was called after run() had ended")
     active.note.set()
-    value: T = call.result()
+    # A bubble's clock does not run on meanwhile: the main thread is at work.
+    _runtime.bubble_hold(True)
+    try:
+        value: T = call.result()
+    finally:
+        _runtime.bubble_hold(False)
     return value
 
 

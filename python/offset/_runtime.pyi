@@ -824,3 +824,29 @@ def scope_context() -> Context | None:
 
 def set_error_of(hook: Callable[[Context], BaseException], /) -> None:
     """Set the function that gives the exception for a context that is over."""
+
+# ---- bubbles -----------------------------------------------------------------------------------
+
+def bubble_begin(seed: int | None, /) -> None:
+    """Make the current goroutine the root of a bubble, whose schedule follows `seed` unless that is None."""
+
+def bubble_leave() -> None:
+    """Wait until the other members have ended, and end the bubble. Raises DeadlockError if they never will."""
+
+def bubble_abandon() -> None:
+    """Leave the bubble to the members that are left."""
+
+def bubble_wait() -> None:
+    """Wait until all other members are durably blocked."""
+
+def in_bubble() -> bool:
+    """Tell whether the current goroutine is in a bubble."""
+
+def bubble_fail() -> None:
+    """Say that the current goroutine has failed, for which the others of its bubble will be cancelled."""
+
+def bubble_hold(busy: bool, /) -> None:
+    """Count the current goroutine as not asleep whatever it waits for, or no more."""
+
+def set_bubble_deadlock(hook: Callable[[str], BaseException], /) -> None:
+    """Set the function that gives the DeadlockError of a bubble, from what its main goroutine waited for."""

@@ -151,7 +151,7 @@ pub(crate) fn raise_thrown() -> Object {
         if !thrown.is_null() {
             raise_object(thrown);
             Py_DECREF(thrown);
-        } else if !due || !crate::scope::raise_due(object) {
+        } else if (!due || !crate::scope::raise_due(object)) && !crate::bubble::raise_deadlock() {
             PyErr_SetNone(GOROUTINE_EXIT.load(Ordering::Relaxed));
         }
         NULL

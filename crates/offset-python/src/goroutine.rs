@@ -547,7 +547,7 @@ unsafe fn deadline_of(seconds: Object) -> Option<offset_runtime::clock::Deadline
     Some(match nanos {
         i64::MAX => None,
         nanos if nanos <= 0 => Some(0),
-        nanos => Some(offset_runtime::clock::now() + nanos as u64),
+        nanos => Some(offset_runtime::bubble::now() + nanos as u64),
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod atomic;
 mod blocking;
+mod bubble;
 mod cancel;
 mod chan;
 mod dump;
@@ -102,6 +103,7 @@ pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
     let mut methods: Vec<PyMethodDef> = [
         goroutine::functions(),
         scope::functions(),
+        bubble::functions(),
         chan::functions(),
         select::functions(),
         sync::functions(),

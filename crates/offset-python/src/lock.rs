@@ -12,7 +12,8 @@ use crate::error::*;
 use crate::method::*;
 use crate::scope::{Shield, interrupted};
 use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
-use offset_runtime::clock::{self, Deadline};
+use offset_runtime::bubble;
+use offset_runtime::clock::Deadline;
 use offset_runtime::error::WaitError;
 use offset_runtime::scheduler;
 use offset_runtime::sync::Mutex;
@@ -236,7 +237,7 @@ unsafe fn understood(args: *const Object, count: Py_ssize_t, keywords: Object) -
             return None;
         }
         let nanos = (timeout * 1e9).ceil() as u64;
-        Some(if nanos == 0 { Wish::Try } else { Wish::Wait(Some(clock::now().saturating_add(nanos))) })
+        Some(if nanos == 0 { Wish::Try } else { Wish::Wait(Some(bubble::now().saturating_add(nanos))) })
     }
 }
 

@@ -5,7 +5,8 @@
 
 use crate::error::{raise, value_error};
 use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
-use offset_runtime::clock::{self, Deadline};
+use offset_runtime::bubble;
+use offset_runtime::clock::Deadline;
 use pyo3_ffi::*;
 use std::ffi::CStr;
 use std::ptr::null_mut;
@@ -255,7 +256,7 @@ pub(crate) unsafe fn deadline(timeout: Object) -> Option<Deadline> {
     if nanos == i64::MAX {
         return Some(None);
     }
-    Some(Some(if nanos <= 0 { 0 } else { clock::now().saturating_add(nanos as u64) }))
+    Some(Some(if nanos <= 0 { 0 } else { bubble::now().saturating_add(nanos as u64) }))
 }
 
 /// The deadline of a call that takes nothing but `timeout=None`.

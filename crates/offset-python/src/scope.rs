@@ -46,7 +46,7 @@ struct ScopeObject {
 
 static ERROR_OF: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 
-/// How many goroutines have scopes that are due: none, at nearly every question.
+/// How many goroutines have scopes that are due, and bubbles a seed: none, at nearly every question.
 static INTERRUPTED: AtomicUsize = AtomicUsize::new(0);
 
 fn it(object: Object) -> *mut ScopeObject {
@@ -63,8 +63,18 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed) != 0 && interrupted_here()
 }
 
+/// Has `interrupted` look more closely, or stop that: for a bubble with a seed, which lets others run in between.
+pub(crate) fn attend(more: bool) {
+    if more {
+        INTERRUPTED.fetch_add(1, Ordering::Relaxed);
+    } else {
+        INTERRUPTED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cold]
 fn interrupted_here() -> bool {
+    offset_runtime::bubble::jostle();
     let object = current_object();
     // SAFETY: attached, in this very goroutine.
     unsafe {

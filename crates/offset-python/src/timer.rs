@@ -9,7 +9,7 @@ use crate::method::*;
 use crate::object::Value;
 use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::alarm::{ChanTimer, FuncTimer};
-use offset_runtime::clock;
+use offset_runtime::bubble;
 use pyo3_ffi::*;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ fn it<'a>(object: Object) -> &'a mut TimerObject {
 }
 
 fn from_now(nanos: i64) -> u64 {
-    clock::now().saturating_add(nanos.max(0) as u64)
+    bubble::now().saturating_add(nanos.max(0) as u64)
 }
 
 /// A positive period in nanoseconds; None with a ValueError set otherwise.
@@ -132,7 +132,7 @@ unsafe extern "C" fn after(_: Object, seconds: Object) -> Object {
 }
 
 /// Gives up a goroutine that will not be started: its object, which nobody else holds, goes with what it was to call.
-fn give_up(handle: offset_runtime::goroutine::Handle) {
+pub(crate) fn give_up(handle: offset_runtime::goroutine::Handle) {
     let object = handle.payload() as Object;
     drop(handle);
     // SAFETY: attached; the reference that was kept for the start.
@@ -256,7 +256,7 @@ unsafe extern "C" fn stats(object: Object, _: Object) -> Object {
 
 unsafe extern "C" fn now(_: Object, _: Object) -> Object {
     // SAFETY: attached.
-    unsafe { PyFloat_FromDouble(clock::now() as f64 / 1e9) }
+    unsafe { PyFloat_FromDouble(bubble::now() as f64 / 1e9) }
 }
 
 unsafe extern "C" fn traverse(object: Object, visit: visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {

@@ -3,6 +3,7 @@
 //! Go 1.23's rules: after `stop` or `reset` has returned, no value of an earlier setting is received. What decides is `live`,
 //! the turn (see `timer`) that may ring, which changes under the channel's lock together with the heap.
 
+use crate::bubble;
 use crate::chan::Chan;
 use crate::clock::Instant;
 use crate::goroutine::Handle;
@@ -22,12 +23,15 @@ pub struct ChanTimer<T> {
     live: AtomicU64,
     /// Whether that turn has rung. Under the channel's lock.
     rung: AtomicBool,
+    /// It belongs to the bubble's clock.
+    bubbled: bool,
 }
 
 impl<T: Send + 'static> ChanTimer<T> {
     /// A timer that is not set. `chan` must buffer one value and be used for nothing else.
     pub fn new(chan: Arc<Chan<T>>, value: fn(Instant) -> T) -> Arc<Self> {
-        Arc::new(ChanTimer { node: Node::new(), chan, value, live: AtomicU64::new(0), rung: AtomicBool::new(false) })
+        let (live, rung) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(ChanTimer { node: Node::new(), chan, value, live, rung, bubbled: bubble::inside() })
     }
 
     /// Sets it to `when`, and then to every `period` nanoseconds if that is not 0; false if it was not set before.
@@ -37,8 +41,9 @@ impl<T: Send + 'static> ChanTimer<T> {
         let mut state = self.chan.lock();
         let stale = state.buffer.pop_front();
         let pending = self.live.load(Ordering::Relaxed) != 0 && !self.rung.load(Ordering::Relaxed);
-        let (was_set, earliest) = runtime.timers.set(&alarm, when, period);
-        self.live.store(runtime.timers.turn(&self.node), Ordering::Relaxed);
+        let timers = bubble::timers(runtime, self.bubbled);
+        let (was_set, earliest) = timers.set(&alarm, when, period);
+        self.live.store(timers.turn(&self.node), Ordering::Relaxed);
         self.rung.store(false, Ordering::Relaxed);
         drop(state);
         wake_up(runtime);
@@ -53,7 +58,7 @@ impl<T: Send + 'static> ChanTimer<T> {
         let mut state = self.chan.lock();
         let stale = state.buffer.pop_front();
         let pending = self.live.swap(0, Ordering::Relaxed) != 0 && !self.rung.load(Ordering::Relaxed);
-        let removed = runtime().timers.remove(&self.node);
+        let removed = bubble::timers(runtime(), self.bubbled).remove(&self.node);
         drop(state);
         removed || pending || stale.is_some()
     }
@@ -86,6 +91,8 @@ impl<T: Send + 'static> Alarm for ChanTimer<T> {
 pub struct FuncTimer {
     node: Node,
     state: Lock<FuncState>,
+    /// It belongs to the bubble's clock.
+    bubbled: bool,
 }
 
 struct FuncState {
@@ -97,7 +104,8 @@ struct FuncState {
 impl FuncTimer {
     /// A timer that is not set.
     pub fn new() -> Arc<Self> {
-        Arc::new(FuncTimer { node: Node::new(), state: Lock::new(FuncState { goroutine: None, live: 0 }) })
+        let state = Lock::new(FuncState { goroutine: None, live: 0 });
+        Arc::new(FuncTimer { node: Node::new(), state, bubbled: bubble::inside() })
     }
 
     /// Sets it to start `goroutine`, a prepared one, at `when`. Gives the one that it was set to start before; that will
@@ -107,8 +115,9 @@ impl FuncTimer {
         let alarm: Arc<dyn Alarm> = self.clone();
         let mut state = self.state.lock();
         let before = state.goroutine.replace(goroutine);
-        let (_, earliest) = runtime.timers.set(&alarm, when, 0);
-        state.live = runtime.timers.turn(&self.node);
+        let timers = bubble::timers(runtime, self.bubbled);
+        let (_, earliest) = timers.set(&alarm, when, 0);
+        state.live = timers.turn(&self.node);
         drop(state);
         wake_up(runtime);
         if earliest {
@@ -121,7 +130,7 @@ impl FuncTimer {
     pub fn stop(&self) -> Option<Handle> {
         let mut state = self.state.lock();
         state.live = 0;
-        runtime().timers.remove(&self.node);
+        bubble::timers(runtime(), self.bubbled).remove(&self.node);
         state.goroutine.take()
     }
 }
@@ -141,5 +150,11 @@ impl Alarm for FuncTimer {
         if let Some(goroutine) = goroutine {
             start(&goroutine);
         }
+    }
+
+    fn abandon(&self) -> Option<Handle> {
+        let mut state = self.state.lock();
+        state.live = 0;
+        state.goroutine.take()
     }
 }

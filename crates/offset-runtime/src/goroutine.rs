@@ -57,10 +57,11 @@ pub enum WaitReason {
     Note,
     Blocking,
     Io,
+    Bubble,
 }
 
 impl WaitReason {
-    const ALL: [(WaitReason, &'static str); 18] = [
+    const ALL: [(WaitReason, &'static str); 19] = [
         (WaitReason::None, ""),
         (WaitReason::ChanSend, "chan send"),
         (WaitReason::ChanReceive, "chan receive"),
@@ -79,6 +80,7 @@ impl WaitReason {
         (WaitReason::Note, "note"),
         (WaitReason::Blocking, "blocking call"),
         (WaitReason::Io, "IO wait"),
+        (WaitReason::Bubble, "bubble"),
     ];
 
     /// Go's words for it; empty for `None`.
@@ -105,6 +107,10 @@ pub struct Goroutine {
     pub(crate) spoiled: AtomicBool,
     /// `lock_os_thread` minus `unlock_os_thread`.
     pub(crate) locks: AtomicU32,
+    /// Whether it is in the bubble: set before it starts; the root changes its own.
+    pub(crate) bubbled: Cell<bool>,
+    /// It is in the bubble and counted as asleep there (see `bubble`).
+    pub(crate) dozing: std::sync::atomic::AtomicBool,
     /// Its place in the registry.
     slot: Cell<usize>,
     pub(crate) run_next: Cell<*const Goroutine>,
@@ -148,6 +154,8 @@ impl Goroutine {
             front: AtomicBool::new(false),
             spoiled: AtomicBool::new(false),
             locks: AtomicU32::new(0),
+            bubbled: Cell::new(false),
+            dozing: std::sync::atomic::AtomicBool::new(false),
             slot: Cell::new(UNLISTED),
             run_next: Cell::new(null()),
             run_order: Cell::new(0),

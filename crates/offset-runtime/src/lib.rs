@@ -11,6 +11,7 @@
 pub mod alarm;
 mod bed;
 pub mod blocking;
+pub mod bubble;
 pub mod chan;
 #[cfg(not(loom))]
 pub mod clock;

@@ -374,7 +374,18 @@ impl Machine {
                 state = processor.lock();
                 continue;
             }
-            let goroutine = match state.pick() {
+            if runtime.bubble.due() {
+                drop(state);
+                runtime.bubble.run_timers();
+                state = processor.lock();
+            }
+            let picked = if runtime.bubble.seeded() && state.queue.len() > 0 {
+                let at = runtime.bubble.random(state.queue.len());
+                state.queue.pop_at(at).ok_or(None)
+            } else {
+                state.pick()
+            };
+            let goroutine = match picked {
                 Ok(goroutine) => goroutine,
                 Err(retry) => {
                     drop(state);
@@ -428,7 +439,12 @@ impl Machine {
             }
             if let Some(switch) = left {
                 // SAFETY: nobody else may touch it before it is marked or queued.
-                Machine::let_go_on(unsafe { &*goroutine }, switch, &mut state);
+                Machine::let_go_on(runtime, unsafe { &*goroutine }, switch, &mut state);
+            }
+            if runtime.bubble.at_rest() {
+                drop(state);
+                runtime.bubble.advance();
+                state = processor.lock();
             }
             if std::ptr::eq(state.holder, self) {
                 state.running = false;
@@ -610,11 +626,18 @@ impl Machine {
 
     /// Makes a goroutine that gave its stack back runnable, or leaves it to who ends its wait. Under the processor's lock, with which
     /// the machine looked whether it has the processor: as long as it has, nobody else runs the goroutine.
-    fn let_go_on(goroutine: &Goroutine, switch: Switch, state: &mut State) {
+    fn let_go_on(runtime: &Runtime, goroutine: &Goroutine, switch: Switch, state: &mut State) {
         match switch {
             Switch::Yield => {}
-            Switch::Park if goroutine.parker.mark_parked() => {}
-            Switch::Park => return,
+            Switch::Park => {
+                let dozes = runtime.bubble.has(goroutine) && runtime.bubble.dozes(goroutine);
+                if !goroutine.parker.mark_parked() {
+                    return;
+                }
+                if dozes {
+                    runtime.bubble.wakes(goroutine);
+                }
+            }
             Switch::Answer(_) => crate::dump::fatal("a goroutine answered without being asked"),
         }
         goroutine.set_status(Status::Runnable);
@@ -692,6 +715,9 @@ impl Machine {
             claim.wake();
         }
         drop(joiners);
+        if runtime.bubble.has(goroutine) {
+            runtime.bubble.left();
+        }
         if last {
             runtime.last_goroutine_ended();
         }

@@ -46,6 +46,34 @@ impl List {
         goroutine
     }
 
+    /// Takes the `at`th out; how many there are if there are not so many.
+    fn remove(&mut self, at: usize) -> Result<*const Goroutine, usize> {
+        let (mut before, mut goroutine) = (null::<Goroutine>(), self.head);
+        for passed in 0..at {
+            if goroutine.is_null() {
+                return Err(passed);
+            }
+            before = goroutine;
+            // SAFETY: as in `push_back`.
+            goroutine = unsafe { (*goroutine).run_next.get() };
+        }
+        if goroutine.is_null() {
+            return Err(at);
+        }
+        // SAFETY: as in `push_back`.
+        let next = unsafe { (*goroutine).run_next.get() };
+        if before.is_null() {
+            self.head = next;
+        } else {
+            // SAFETY: as in `push_back`.
+            unsafe { (*before).run_next.set(next) };
+        }
+        if std::ptr::eq(self.tail, goroutine) {
+            self.tail = before;
+        }
+        Ok(goroutine)
+    }
+
     fn order(&self) -> u64 {
         if self.head.is_null() {
             return u64::MAX;
@@ -97,6 +125,16 @@ impl RunQueue {
     /// The one that waits longest.
     pub(crate) fn pop(&mut self) -> Option<*const Goroutine> {
         if self.fresh.order() < self.started.order() { self.pop_fresh() } else { self.pop_started() }
+    }
+
+    /// One out of the middle: the `at`th, first those that have started.
+    pub(crate) fn pop_at(&mut self, at: usize) -> Option<*const Goroutine> {
+        let found = match self.started.remove(at) {
+            Ok(found) => found,
+            Err(started) => self.fresh.remove(at - started).ok()?,
+        };
+        self.len -= 1;
+        Some(found)
     }
 
     /// The one that waits longest among those that have started.
@@ -158,6 +196,23 @@ mod tests {
             assert_eq!(drain(&mut queue), (10 * round..10 * round + 4).collect::<Vec<_>>());
             assert_eq!(queue.len(), 0);
         }
+    }
+
+    #[test]
+    fn any_can_be_taken_out_of_the_middle() {
+        for at in 0..6 {
+            let mut queue = RunQueue::new();
+            for id in 0..6 {
+                queue.push_back(goroutine(id, id % 2 == 0));
+            }
+            let order = [0, 2, 4, 1, 3, 5];
+            // SAFETY: leaked above.
+            assert_eq!(queue.pop_at(at).map(|goroutine| unsafe { (*goroutine).id() }), Some(order[at]));
+            queue.push_back(goroutine(6, true));
+            queue.push_back(goroutine(7, false));
+            assert_eq!(drain(&mut queue), (0..8).filter(|&id| id != order[at]).collect::<Vec<_>>());
+        }
+        assert_eq!(RunQueue::new().pop_at(0), None);
     }
 
     #[test]

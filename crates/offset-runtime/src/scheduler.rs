@@ -3,6 +3,7 @@
 //! `machines` is locked before any processor. The runtime is made at the first use and never freed; a forked child leaves
 //! the parent's behind and makes its own.
 
+use crate::bubble::{self, Bubble};
 use crate::clock::{Deadline, Instant};
 use crate::goroutine::{Goroutine, Handle, Registry, Status, WaitReason};
 use crate::host::host;
@@ -67,6 +68,7 @@ pub(crate) struct Runtime {
     pub(crate) netpoll: Netpoll,
     /// Of machines that wait for the end of a blocking call.
     pub(crate) vigil: Vigil,
+    pub(crate) bubble: Bubble,
     stopping: AtomicBool,
     started: AtomicBool,
     /// How many goroutines are in queues of machines.
@@ -134,6 +136,7 @@ fn create(last_id: u64) -> &'static Runtime {
         blocking: crate::blocking::Pool::new(),
         netpoll: Netpoll::new(),
         vigil: Vigil::new(),
+        bubble: Bubble::new(),
         stopping: AtomicBool::new(false),
         started: AtomicBool::new(false),
         homing: AtomicUsize::new(0),
@@ -174,6 +177,10 @@ pub fn prepare(payload: usize) -> Handle {
     let runtime = runtime();
     let creator = current().map_or(0, Goroutine::id);
     let goroutine = Goroutine::allocate(runtime.registry.next_id(), creator, payload);
+    if bubble::inside() {
+        // SAFETY: made just now, nobody else knows of it.
+        unsafe { (*goroutine).bubbled.set(true) };
+    }
     // SAFETY: `allocate` gives two references: one is the handle's, the other the goroutine's own.
     unsafe { Handle::from_raw(goroutine) }
 }
@@ -182,6 +189,9 @@ pub fn prepare(payload: usize) -> Handle {
 pub fn start(handle: &Handle) {
     let runtime = runtime();
     runtime.registry.add(handle);
+    if runtime.bubble.has(handle) {
+        runtime.bubble.joined();
+    }
     wake_up(runtime);
     ready(&**handle);
 }
@@ -212,6 +222,9 @@ pub(crate) fn ready(goroutine: *const Goroutine) {
     let goroutine = unsafe { &*goroutine };
     let runtime = runtime();
     goroutine.set_status(Status::Runnable);
+    if runtime.bubble.has(goroutine) {
+        runtime.bubble.wakes(goroutine);
+    }
     let front = goroutine.front.load(Ordering::Relaxed);
     if front {
         goroutine.front.store(false, Ordering::Relaxed);
@@ -310,8 +323,9 @@ impl Party {
         let node = Node::new();
         if let Some(when) = deadline {
             let runtime = runtime();
+            let timers = bubble::timers(runtime, runtime.bubble.has(goroutine));
             // SAFETY: the node lies in this frame, which does not end before the time-out or `remove` below.
-            if unsafe { runtime.timers.add_deadline(when, &goroutine.parker, ticket, &node) } {
+            if unsafe { timers.add_deadline(when, &goroutine.parker, ticket, &node) } {
                 runtime.poke();
             }
         }
@@ -321,7 +335,8 @@ impl Party {
         let code =
             goroutine.parker.outcome().unwrap_or_else(|| crate::dump::fatal("a goroutine was resumed unclaimed"));
         if deadline.is_some() && code != TIMED_OUT {
-            runtime().timers.remove(&node);
+            let runtime = runtime();
+            bubble::timers(runtime, runtime.bubble.has(goroutine)).remove(&node);
         }
         // The frame is ours again (the model `park::a_timer_leaves_the_frame_that_it_ends_alone` fails if it is not).
         debug_assert!(node.is_out());
@@ -331,7 +346,7 @@ impl Party {
 
 /// Sleeps until `deadline`, for ever if there is none. False if it was cancelled.
 pub fn sleep(deadline: Deadline, reason: WaitReason) -> bool {
-    if deadline.is_some_and(|when| when <= crate::clock::now()) {
+    if deadline.is_some_and(|when| when <= bubble::now()) {
         gosched();
         return true;
     }
@@ -540,12 +555,14 @@ impl Runtime {
     /// Whether another processor than `own` has goroutines that `own` could start.
     pub(crate) fn any_fresh(&self, own: &Processor) -> bool {
         self.processors.len() > 1
+            && !self.bubble.open()
             && self.processors.iter().any(|other| !std::ptr::eq(other, own) && other.lock().queue.has_fresh())
     }
 
     /// A goroutine that has not started, from another processor's queue.
     pub(crate) fn steal(&self, thief: &Processor) -> Option<*const Goroutine> {
-        if self.processors.len() == 1 {
+        // A bubble's goroutines stay together.
+        if self.processors.len() == 1 || self.bubble.open() {
             return None;
         }
         self.processors
@@ -559,7 +576,7 @@ impl Runtime {
     pub(crate) fn hand_off(&'static self, processor: &'static Processor, tick: u64) -> bool {
         let mut machines = self.machines.lock();
         let mut state = processor.lock();
-        if !state.running || state.tick != tick || self.stopping() {
+        if !state.running || state.tick != tick || self.stopping() || self.bubble.seeded() {
             return false;
         }
         let Some(next) = machines.idle.pop().or_else(|| machines.hire()) else { return false };

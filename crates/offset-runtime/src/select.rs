@@ -89,6 +89,9 @@ local! {
 /// A number below `bound`, from a generator of the calling OS thread.
 #[inline(never)]
 fn random(bound: usize) -> usize {
+    if let Some(chosen) = crate::bubble::chosen(bound) {
+        return chosen;
+    }
     RANDOM.with(|state| {
         let mut x = state.get();
         if x == 0 {

@@ -28,6 +28,10 @@ pub(crate) trait Alarm: Send + Sync {
     fn node(&self) -> &Node;
     /// The time has come. `turn` tells this arming from later ones.
     fn ring(&self, turn: u64, now: Instant);
+    /// It will never ring: gives what it was to start.
+    fn abandon(&self) -> Option<crate::goroutine::Handle> {
+        None
+    }
 }
 
 /// Names an entry of the heap. All fields are under the heap's lock.
@@ -193,6 +197,21 @@ impl Timers {
         }
         self.next.store(heap.entries.first().map_or(u64::MAX, |first| first.when), Ordering::Relaxed);
         Some(entry)
+    }
+
+    /// Takes all alarms out; there are no deadlines.
+    pub(crate) fn drain(&self) -> Vec<Arc<dyn Alarm>> {
+        let mut heap = self.heap.lock();
+        let mut alarms = Vec::new();
+        while let Some(first) = heap.entries.first() {
+            if let What::Ring(alarm) = &first.what {
+                alarms.push(alarm.clone());
+            }
+            let node = std::ptr::from_ref(first.node());
+            // SAFETY: the entry that is taken out gives its node up only then. What it owns is held by `alarms`.
+            drop(self.take(&mut heap, unsafe { &*node }));
+        }
+        alarms
     }
 
     /// Does all that is due at `now`; gives how much that was.

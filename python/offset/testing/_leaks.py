@@ -1,0 +1,54 @@
+"""Goroutines that are left when they should not be."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from offset import _dump, _runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import timedelta
+
+# How long goroutines that are about to end get for that.
+PATIENCE = 1.0
+
+
+class LeakError(AssertionError):
+    """Goroutines are left. The text has their stacks, what they wait for and where they were created."""
+
+
+@contextlib.contextmanager
+def leak_check(patience: float | timedelta = PATIENCE) -> Iterator[None]:
+    """Raise LeakError at the end of a `with` block if goroutines that were started inside are left.
+
+    They get `patience` seconds to end. If the block raises, that is raised.
+    """
+    seconds = patience if isinstance(patience, int | float) else patience.total_seconds()
+    before = {goroutine.id for goroutine in _runtime.goroutines()}
+    yield
+    left = remaining(before, seconds)
+    if left:
+        raise LeakError(describe(left))
+
+
+def remaining(before: set[int], seconds: float) -> list[_runtime.Goroutine]:
+    """Give the goroutines that are there and were not `before`, once they had so long to end."""
+    deadline = _runtime.now() + seconds
+    here = _runtime.current()
+    for goroutine in _runtime.goroutines():
+        if goroutine.id not in before and (here is None or goroutine.id != here.id):
+            # Those that a goroutine starts on its way out are looked at below.
+            goroutine.join(timeout=max(0.0, deadline - _runtime.now()))
+    return [
+        goroutine
+        for goroutine in _runtime.goroutines()
+        if goroutine.id not in before and (here is None or goroutine.id != here.id)
+    ]
+
+
+def describe(left: list[_runtime.Goroutine]) -> str:
+    """Name the goroutines that are left, with their stacks."""
+    count = "a goroutine is" if len(left) == 1 else f"{len(left)} goroutines are"
+    return f"{count} left:\n\n{_dump.stacks(left)}"
