@@ -52,6 +52,7 @@ from offset._runtime import (
     gosched,
     nilchan,
     select,
+    set_package,
     set_started_hook,
     set_uncaught,
     sleep,
@@ -109,8 +110,9 @@ def goexit():
 
 set_uncaught(_failure.uncaught)
 set_started_hook(_exit.started)
+set_package(__file__.removesuffix("__init__.py"))
 
-del set_started_hook, set_uncaught
+del set_package, set_started_hook, set_uncaught
 
 
 def __getattr__(name: str) -> object:

@@ -5,6 +5,12 @@
         job = jobs.recv()
     created by pool.py:20 in main in goroutine 1
 
+`grouped` puts those with equal stacks together:
+
+    3 goroutines [chan receive, 0.2 s to 2.1 min] worker: 7, 8, 9
+      File "pool.py", line 12, in worker
+    ...
+
 Invariant: the frames of all goroutines are collected at one moment, in which none of them runs, and before the
 first source line is read, because reading one may let other goroutines run. The frames that `run` puts under
 the main function are left out.
@@ -16,7 +22,7 @@ import linecache
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offset import _runtime
 
@@ -26,10 +32,16 @@ if TYPE_CHECKING:
 
     from offset._runtime import Goroutine
 
+    # Where a goroutine is, or why that cannot be said.
+    Body = list["Position"] | str
     Position = tuple[CodeType, int]
 
 # Code objects whose frames carry a goroutine's function and say nothing about the program.
 hidden: set[CodeType] = set()
+# So many stacks are printed one by one; of more, equal ones are put together.
+MANY = 200
+# So many ids of a group are listed.
+LISTED = 20
 # The file whose `go` starts main goroutines, followed by a colon.
 starter = ""
 
@@ -44,18 +56,36 @@ def write(text: str) -> None:
         pass
 
 
-def header(goroutine: Goroutine) -> str:
-    """Give the line that opens a goroutine's stack, without the colon."""
+def header(goroutine: Goroutine, times: bool = False) -> str:
+    """Give the line that opens a goroutine's stack, without the colon; with `times`, how many minutes it waits."""
     state = goroutine.wait_reason or goroutine.status
+    minutes = int(goroutine.waited // 60) if times else 0
+    if minutes:
+        state += f", {minutes} minute{'s' if minutes > 1 else ''}"
     return f"goroutine {goroutine.id} [{state}] {goroutine.name}"
 
 
 def creator(goroutine: Goroutine) -> str:
     """Give the line that says where a goroutine was created."""
-    if starter and goroutine.created_at.startswith(starter):
+    return _created(goroutine.created_at, {goroutine.creator})
+
+
+def _created(place: str, creators: set[int]) -> str:
+    if starter and place.startswith(starter):
         return "created by offset.run\n"
-    parent = f" in goroutine {goroutine.creator}" if goroutine.creator else ""
-    return f"created by {goroutine.created_at}{parent}\n"
+    parents = sorted(creators - {0})
+    if len(parents) > 1:
+        return f"created by {place} in {len(parents)} goroutines\n"
+    parent = f" in goroutine {parents[0]}" if parents and 0 not in creators else ""
+    return f"created by {place}{parent}\n"
+
+
+def duration(seconds: float) -> str:
+    """Give a time in the unit that suits it."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def exception(exc: BaseException) -> str:
@@ -68,30 +98,79 @@ def failure(goroutine: Goroutine, exc: BaseException) -> str:
     return f"Exception in {header(goroutine)}:\n{exception(exc)}{creator(goroutine)}"
 
 
-def stacks(goroutines: Iterable[Goroutine]) -> str:
+def stacks(goroutines: Iterable[Goroutine], times: bool = False) -> str:
     """Format the stacks of `goroutines`, one after the other with an empty line between."""
-    goroutines = list(goroutines)
-    caller = _runtime.current()
-    elsewhere = {goroutine.ident for goroutine in goroutines if goroutine != caller and goroutine.ident}
-    frames = _runtime.positions(elsewhere) if elsewhere else {}
-    collected: list[tuple[str, list[Position] | str, str]] = []
-    for goroutine in goroutines:
-        found = _positions(sys._getframe(1)) if goroutine == caller else _positions_of(goroutine, frames)
-        collected.append((header(goroutine), found, creator(goroutine)))
-    del frames
+    collected = [
+        (header(goroutine, times), body, creator(goroutine)) for goroutine, body in _collected(list(goroutines))
+    ]
+    known: dict[Position, str] = {}
+    return "\n".join(f"{head}:\n{_text(body, known)}{tail}" for head, body, tail in collected)
+
+
+def grouped(goroutines: Iterable[Goroutine], waits: dict[int, list[str]] | None = None) -> str:
+    """Format the stacks of `goroutines`, those that are equal once, the largest groups first.
+
+    `waits` are lines that say what a goroutine waits for, by its id.
+    """
+    groups: dict[tuple[Any, ...], list[tuple[int, float, int]]] = {}
+    for goroutine, body in _collected(list(goroutines)):
+        reason = goroutine.wait_reason
+        where = body if isinstance(body, str) else tuple(body)
+        lines = tuple(waits.get(goroutine.id, ())) if waits is not None else ()
+        key = (reason or goroutine.status, reason is not None, goroutine.name, goroutine.created_at, where, lines)
+        groups.setdefault(key, []).append((goroutine.id, goroutine.waited, goroutine.creator))
     known: dict[Position, str] = {}
     parts = []
-    for head, body, tail in collected:
-        text = body if isinstance(body, str) else "".join(_line(position, known) for position in body)
-        parts.append(f"{head}:\n{text}{tail}")
+    for key, members in sorted(groups.items(), key=lambda group: (-len(group[1]), group[1][0])):
+        state, waiting, name, place, where, lines = key
+        if waiting:
+            shortest, longest = (duration(pick(waited for _, waited, _ in members)) for pick in (min, max))
+            state += f", {shortest}" + (f" to {longest}" if longest != shortest else "")
+        if len(members) == 1:
+            head = f"goroutine {members[0][0]} [{state}] {name}:\n"
+        else:
+            ids = ", ".join(str(member[0]) for member in members[:LISTED])
+            more = f" and {len(members) - LISTED} more" if len(members) > LISTED else ""
+            head = f"{len(members)} goroutines [{state}] {name}: {ids}{more}\n"
+        text = _text(where if isinstance(where, str) else list(where), known)
+        text += "".join(f"  waits for {line}\n" for line in lines)
+        parts.append(head + text + _created(place, {creator for _, _, creator in members}))
     return "\n".join(parts)
 
 
-def stack(all: bool = False) -> str:
+def everything(goroutines: Iterable[Goroutine] | None = None) -> str:
+    """Format the stacks of all goroutines, equal ones together if they are many."""
+    goroutines = _runtime.goroutines() if goroutines is None else list(goroutines)
+    if len(goroutines) <= MANY:
+        return stacks(goroutines, times=True)
+    return f"{len(goroutines)} goroutines\n\n{grouped(goroutines)}"
+
+
+def _collected(goroutines: list[Goroutine]) -> list[tuple[Goroutine, Body]]:
+    """Give where each of them is, as of one moment."""
+    caller = _runtime.current()
+    elsewhere = {goroutine.ident for goroutine in goroutines if goroutine != caller and goroutine.ident}
+    frames = _runtime.positions(elsewhere) if elsewhere else {}
+    return [
+        (goroutine, _positions(sys._getframe(1)) if goroutine == caller else _positions_of(goroutine, frames))
+        for goroutine in goroutines
+    ]
+
+
+def _text(body: Body, known: dict[Position, str]) -> str:
+    return body if isinstance(body, str) else "".join(_line(position, known) for position in body)
+
+
+def stack(all: bool = False, *, group: bool = False) -> str:
     """Give the stack of the calling goroutine, or with `all` those of every one, as Go's `runtime.Stack`.
 
     Each stack opens with "goroutine ID [wait reason] name:" and ends with the place where the goroutine was
-    created. The calling goroutine comes first. Outside a goroutine the calling thread's stack comes first.
+    created; one that has waited for a minute or more says so, "[chan receive, 3 minutes]". The calling goroutine comes
+    first. Outside a goroutine the calling thread's stack comes first.
+
+    With `group` the other goroutines follow in groups of equal stacks, the largest first: how many they are, what they
+    wait for, the shortest and the longest time, and their ids, "3 goroutines [chan receive, 0.2 s to 1.5 s] worker:
+    7, 8, 9".
     """
     caller = _runtime.current()
     if caller is None:
@@ -101,10 +180,17 @@ def stack(all: bool = False) -> str:
     else:
         text = stacks([caller])
     if all:
-        rest = stacks(goroutine for goroutine in _runtime.goroutines() if goroutine != caller)
+        others = [goroutine for goroutine in _runtime.goroutines() if goroutine != caller]
+        rest = grouped(others) if group else stacks(others, times=True)
         if rest:
             text = f"{text}\n{rest}"
     return text
+
+
+def frames(frame: FrameType | None) -> str:
+    """Format the stack that `frame` is on top of."""
+    known: dict[Position, str] = {}
+    return "".join(_line(position, known) for position in _positions(frame))
 
 
 def _positions_of(goroutine: Goroutine, frames: dict[int, list[Position]]) -> list[Position] | str:

@@ -428,7 +428,7 @@ class Run:
             # It may have come before main was there.
             unseen = self.thrown is not None and (self.main is None or self.main._throwing())
             if unseen and isinstance(exc, KeyboardInterrupt):
-                _dump.write("offset: interrupted twice\n\n" + _dump.stacks(_runtime.goroutines()))
+                _dump.write("offset: interrupted twice\n\n" + _dump.everything())
                 os._exit(130)
             self.thrown = exc.with_traceback(None)
             if self.main is not None:
@@ -475,7 +475,7 @@ def _on_quit(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     else:
-        _dump.write("SIGQUIT: quit\n\n" + _dump.stacks(_runtime.goroutines()))
+        _dump.write("SIGQUIT: quit\n\n" + _dump.everything())
         os._exit(2)
 
 

@@ -65,6 +65,9 @@ class Goroutine:
     def created_at(self) -> str:
         """Where `go` was called, as "file:line in function"."""
     @property
+    def waited(self) -> float:
+        """For how many seconds it has been waiting, to a few milliseconds; 0.0 when it does not."""
+    @property
     def creator(self) -> int:
         """The id of the goroutine that called `go`; 0 for a plain thread."""
     @property
@@ -762,6 +765,17 @@ def foreign_threads() -> int:
 
 def positions(idents: Set[int], /) -> dict[int, list[tuple[types.CodeType, int]]]:
     """Give the frames of the threads of these identities, as of one moment: (code, line), the innermost first."""
+
+def find_leaks(
+    objects: list[Any], depths: dict[types.CodeType, bytes], spared: int, handles: bool, /
+) -> list[tuple[Goroutine, list[Any]]]:
+    """Give the goroutines that wait for what nobody else can reach, each with what it waits for."""
+
+def set_package(directory: str, /) -> None:
+    """Name the directory of the package, with a slash: `Goroutine.created_at` looks past its files, but for _run.py."""
+
+def set_answer(fn: Callable[[bytes], bytes], /) -> None:
+    """Set what answers questions from outside, on a thread of the runtime's own."""
 
 def set_uncaught(fn: Callable[[Goroutine, BaseException | None], object], /) -> None:
     """Set what is called, in the failing goroutine, when an exception other than GoroutineExit leaves it.

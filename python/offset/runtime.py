@@ -1,6 +1,7 @@
 """The scheduler seen from a program, as Go's package `runtime`: what it does, and how to steer it."""
 
 from offset._dump import stack
+from offset._leaks import Leaks, leaks
 from offset._run import call_on_main
 from offset._runtime import (
     gomaxprocs,
@@ -14,9 +15,11 @@ from offset._runtime import (
 )
 
 __all__ = [
+    "Leaks",
     "call_on_main",
     "gomaxprocs",
     "goroutines",
+    "leaks",
     "lock_os_thread",
     "num_goroutine",
     "set_max_threads",

@@ -1,6 +1,8 @@
 """The scheduler seen from a program, as Go's package `runtime`."""
 
 from offset._dump import stack as stack
+from offset._leaks import Leaks as Leaks
+from offset._leaks import leaks as leaks
 from offset._run import call_on_main as call_on_main
 from offset._runtime import gomaxprocs as gomaxprocs
 from offset._runtime import goroutines as goroutines
@@ -12,9 +14,11 @@ from offset._runtime import stats as stats
 from offset._runtime import unlock_os_thread as unlock_os_thread
 
 __all__ = [
+    "Leaks",
     "call_on_main",
     "gomaxprocs",
     "goroutines",
+    "leaks",
     "lock_os_thread",
     "num_goroutine",
     "set_max_threads",

@@ -4,10 +4,42 @@
 #include "internal.h"
 #include "shim.h"
 
+/* Keyword arguments of up to so many calls are handed on from here. PyObject_Call would copy them to the heap and hold each, which
+ * nobody who looks for leaks could see (leaks.rs). */
+#define HANDED_ON 16
+
+static PyObject *call_with_names(PyObject *callable, PyObject *args, PyObject *kwargs)
+{
+    PyObject *values[HANDED_ON];
+    Py_ssize_t count = PyTuple_GET_SIZE(args), at = 0, named = 0;
+    PyObject *names = PyTuple_New(PyDict_GET_SIZE(kwargs));
+    if (names == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        values[i] = PyTuple_GET_ITEM(args, i);
+    }
+    PyObject *name;
+    while (PyDict_Next(kwargs, &at, &name, &values[count + named])) {
+        PyTuple_SET_ITEM(names, named++, Py_NewRef(name));
+    }
+    PyObject *result = PyObject_Vectorcall(callable, values, (size_t)count, names);
+    Py_DECREF(names);
+    return result;
+}
+
 PyObject *offset_object_call(PyObject *callable, PyObject *args, PyObject *kwargs)
 {
+    PyObject *result;
     ENTER();
-    PyObject *result = args == NULL ? PyObject_CallNoArgs(callable) : PyObject_Call(callable, args, kwargs);
+    if (args == NULL) {
+        result = PyObject_CallNoArgs(callable);
+    } else if (kwargs != NULL && PyVectorcall_Function(callable) != NULL
+               && PyTuple_GET_SIZE(args) + PyDict_GET_SIZE(kwargs) < HANDED_ON) {
+        result = call_with_names(callable, args, kwargs);
+    } else {
+        result = PyObject_Call(callable, args, kwargs);
+    }
     LEAVE();
     return result;
 }
@@ -42,14 +74,55 @@ PyObject *offset_call_method(PyObject *object, PyObject *name)
     return result;
 }
 
+/* The directory of the package, with a slash at its end; and the file in it whose goroutines say themselves who made them. */
+static char package[4096];
+static size_t package_size;
+static const char main_file[] = "_run.py";
+
+void offset_package_set(const char *directory, size_t size)
+{
+    package_size = size < sizeof package ? size : 0;
+    memcpy(package, directory, package_size);
+}
+
+/* Whether the code is the package's own, which starts goroutines in the name of who calls it. Runs nothing. */
+static int is_inside(PyCodeObject *code)
+{
+    Py_ssize_t size;
+    const char *name = package_size > 0 ? PyUnicode_AsUTF8AndSize(code->co_filename, &size) : NULL;
+    if (name == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    return (size_t)size > package_size && memcmp(name, package, package_size) == 0
+           && strcmp(name + package_size, main_file) != 0;
+}
+
 PyCodeObject *offset_caller(int *instruction)
 {
     PyFrameObject *frame = PyEval_GetFrame();
     if (frame == NULL) {
         return NULL;
     }
+    PyCodeObject *code = PyFrame_GetCode(frame);
     *instruction = PyFrame_GetLasti(frame);
-    return PyFrame_GetCode(frame);
+    if (!is_inside(code)) {
+        return code;
+    }
+    /* Where there is nobody else it was the package. */
+    for (frame = PyFrame_GetBack(frame); frame != NULL;) {
+        PyCodeObject *outer = PyFrame_GetCode(frame);
+        int found = !is_inside(outer);
+        if (found) {
+            Py_SETREF(code, outer);
+            *instruction = PyFrame_GetLasti(frame);
+        }
+        else {
+            Py_DECREF(outer);
+        }
+        Py_SETREF(frame, found ? NULL : PyFrame_GetBack(frame));
+    }
+    return code;
 }
 
 PyObject *offset_function_name(PyObject *callable)

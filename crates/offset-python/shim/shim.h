@@ -131,6 +131,28 @@ PyObject *offset_function_name(PyObject *callable);
 void offset_chan_dealloc(PyObject *chan);
 void offset_chan_release(PyObject *chan);
 
+/* A new reference to the code that calls us, and the offset of its instruction: the innermost outside of the package's directory. NULL
+ * without one. */
+PyCodeObject *offset_caller(int *instruction);
+
+/* Names that directory. */
+void offset_package_set(const char *directory, size_t size);
+
+/* ---- frames.c ---- */
+
+/* How many values are on the stack of a frame of `code` that is at `instruction` and owns them. */
+typedef int (*offset_depth)(PyCodeObject *code, int instruction, void *argument);
+
+/* Shows the counted references that a parked thread holds, by its frames and its state. Neither it nor anybody else runs meanwhile; `visit`
+ * runs nothing. */
+void offset_thread_visit(PyThreadState *state, offset_depth depth, visitproc visit, void *argument);
+
+/* Shows the counted references that an object of a type with Py_TPFLAGS_HAVE_GC holds. As above. */
+void offset_object_visit(PyObject *object, visitproc visit, void *argument);
+
+/* Py_REFCNT, which differs from one build to the next. */
+Py_ssize_t offset_refcount(PyObject *object);
+
 /* ---- identity.c ---- */
 
 /* The identity of the goroutine that runs on the calling OS thread, 0 for none. Async-signal-safe. */

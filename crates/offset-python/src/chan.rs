@@ -47,6 +47,20 @@ pub(crate) fn core<'a>(object: Object) -> Option<&'a Arc<Chan<Value>>> {
     it(object).core.as_ref()
 }
 
+/// The core channel of an object, if it is a channel or an end of one.
+pub(crate) fn shared_core<'a>(object: Object) -> Option<&'a Arc<Chan<Value>>> {
+    // SAFETY: attached; the object is alive.
+    let class = unsafe { Py_TYPE(object) };
+    let ours = [&CHAN, &SEND_CHAN, &RECV_CHAN].iter().any(|known| known.load(Ordering::Relaxed) == class);
+    if ours { core(object) } else { None }
+}
+
+/// Where those wait who wait at this channel, if it is one.
+pub(crate) fn place(object: Object) -> Option<crate::leaks::Place> {
+    let core = shared_core(object)?;
+    Some(crate::leaks::Place { address: core.address(), owners: Some(Arc::strong_count(core)) })
+}
+
 /// A string that names the channel in messages.
 pub(crate) fn describe(object: Object) -> String {
     let label = it(object).label;

@@ -13,7 +13,7 @@ use pyo3_ffi::*;
 ///
 /// # Safety
 /// Attached; `work` gives up neither the GIL nor its thread state.
-unsafe fn alone<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) unsafe fn alone<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(Py_GIL_DISABLED)]
     // SAFETY: by contract; the pair that `sys._current_frames` uses.
     unsafe {

@@ -30,6 +30,7 @@ unsafe extern "C" fn child() {
         });
     }
     crate::host::forget_states();
+    crate::outside::close();
     crate::STARTED.store(false, Ordering::Release);
 }
 

@@ -28,6 +28,10 @@ pub(crate) struct GoroutineObject {
     /// The context variables that it starts with; null if none was set.
     context: Object,
     name: Object,
+    /// What `main` has taken out of the fields above and holds while it runs, for those who look on.
+    held: [Object; 4],
+    /// The arguments of the `select` that it is in.
+    selecting: *const Object,
     creator_code: *mut PyCodeObject,
     creator_at: std::ffi::c_int,
     /// What `throw` wants raised.
@@ -64,6 +68,51 @@ pub(crate) fn core<'a>(object: Object) -> &'a Handle {
 /// The object of a goroutine that is alive, borrowed; null once it is ending.
 pub(crate) fn object_of(goroutine: &Goroutine) -> Object {
     goroutine.payload() as Object
+}
+
+/// Whether an object is a goroutine's.
+pub(crate) fn is_handle(object: Object) -> bool {
+    // SAFETY: attached; the object is alive.
+    unsafe { Py_TYPE(object) == TYPE.load(Ordering::Relaxed) }
+}
+
+/// What the goroutine of `object` holds by what it was started with, borrowed.
+///
+/// # Safety
+/// The goroutine is parked and stays so.
+pub(crate) unsafe fn held(object: Object) -> impl Iterator<Item = Object> {
+    // SAFETY: by contract.
+    unsafe { (*object.cast::<GoroutineObject>()).held }.into_iter().filter(|part| !part.is_null())
+}
+
+/// The tuple that holds the arguments of the `select` that the goroutine of `object` is in, if they are in one: an address, which may be
+/// that of something else.
+///
+/// # Safety
+/// As for [`held`].
+pub(crate) unsafe fn arguments(object: Object) -> usize {
+    // SAFETY: by contract.
+    let first = unsafe { (*object.cast::<GoroutineObject>()).selecting } as usize;
+    first.saturating_sub(std::mem::offset_of!(PyTupleObject, ob_item))
+}
+
+/// Says that the current goroutine is in a `select` with these arguments, or null that it is not.
+pub(crate) fn set_selecting(args: *const Object) {
+    if let Some(goroutine) = scheduler::current() {
+        let object = object_of(goroutine);
+        if !object.is_null() {
+            // SAFETY: attached, in this very goroutine: nobody else writes it, and who reads it has stopped us.
+            unsafe { (*object.cast::<GoroutineObject>()).selecting = args };
+        }
+    }
+}
+
+/// Objects by which others can end the goroutine's wait, whatever it waits for.
+///
+/// # Safety
+/// As for [`held`].
+pub(crate) unsafe fn wakers(_object: Object) -> Vec<Object> {
+    Vec::new()
 }
 
 /// The goroutine that runs here, as a new reference, or None.
@@ -196,6 +245,7 @@ pub(crate) fn main(goroutine: &Goroutine) {
         Py_XDECREF(name);
         let (function, args, kwargs, context) = exclusive(object.cast(), || {
             let it = &mut *object;
+            it.held = [it.function, it.args, it.kwargs, it.context];
             let take = |field: &mut Object| std::mem::replace(field, NULL);
             (take(&mut it.function), take(&mut it.args), take(&mut it.kwargs), take(&mut it.context))
         });
@@ -218,6 +268,7 @@ pub(crate) fn main(goroutine: &Goroutine) {
             shim::offset_object_call(function, args, kwargs)
         };
         crate::scope::leave_all(object.cast());
+        exclusive(object.cast(), || (*object).held = [NULL; 4]);
         crate::sync::member_is_over(function);
         Py_DECREF(function);
         Py_XDECREF(args);
@@ -344,6 +395,8 @@ unsafe extern "C" fn stats(object: Object, _: Object) -> Object {
         (c"id", int(goroutine.id())),
         (c"status", string(status_name(goroutine.status()))),
         (c"wait_reason", string(goroutine.wait_reason().as_str())),
+        // SAFETY: attached.
+        (c"waited", unsafe { PyFloat_FromDouble(goroutine.waited() as f64 / 1e9) }),
         (c"creator", int(goroutine.creator())),
     ];
     // SAFETY: attached, new references.
@@ -402,6 +455,10 @@ unsafe extern "C" fn get_reason(object: Object, _: Closure) -> Object {
         "" => none(),
         reason => string(reason),
     }
+}
+unsafe extern "C" fn get_waited(object: Object, _: Closure) -> Object {
+    // SAFETY: attached.
+    unsafe { PyFloat_FromDouble(core(object).waited() as f64 / 1e9) }
 }
 unsafe extern "C" fn get_creator(object: Object, _: Closure) -> Object {
     int(core(object).creator())
@@ -599,6 +656,7 @@ pub(crate) unsafe fn run_started_hook() -> bool {
     if crate::STARTED.swap(true, Ordering::AcqRel) {
         return true;
     }
+    crate::outside::start();
     let hook = STARTED_HOOK.load(Ordering::Relaxed);
     if hook.is_null() {
         return true;
@@ -614,8 +672,18 @@ pub(crate) unsafe fn run_started_hook() -> bool {
     }
 }
 
+unsafe extern "C" fn set_package(_: Object, directory: Object) -> Object {
+    // SAFETY: the calling convention; the bytes are copied at once.
+    unsafe {
+        let directory = text(directory);
+        shim::offset_package_set(directory.as_ptr().cast(), directory.len());
+    }
+    none()
+}
+
 pub(crate) fn functions() -> Vec<PyMethodDef> {
     vec![
+        one_arg(c"set_package", set_package, c"Name the directory of the package: created_at looks past its files."),
         fast(c"go", go, c"go(fn, /, *args, **kwargs) -> Goroutine\n\nStart fn(*args, **kwargs) as a goroutine (Go: the go statement). TypeError if fn is not callable."),
         no_args(c"gosched", gosched, c"gosched()\n\nLet the other runnable goroutines run first (Go: runtime.Gosched)."),
         one_arg(c"sleep", sleep, c"sleep(seconds)\n\nPark for a number of seconds (float or timedelta); others go on (Go: time.Sleep)."),
@@ -643,13 +711,14 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             no_args(c"cancel", cancel, c"cancel()\n\nRaise GoroutineExit in it, where it waits or at its next chance. Nothing if it has ended."),
             no_args(c"_throwing", throwing, c"_throwing() -> bool\n\nWhether what was thrown last has not been raised yet."),
             one_arg(c"throw", throw, c"throw(exc)\n\nLike cancel(), with an exception of your choice."),
-            no_args(c"stats", stats, c"stats() -> dict\n\nId, status, wait reason and creator."),
+            no_args(c"stats", stats, c"stats() -> dict\n\nId, status, wait reason and time, and creator."),
         ],
         getters: vec![
             getter(c"id", get_id, c"Its number, from 1 upwards."),
             name,
             getter(c"status", get_status, c"\"runnable\", \"running\", \"waiting\" or \"dead\"."),
             getter(c"wait_reason", get_reason, c"Why it waits, in Go's words; None when it does not."),
+            getter(c"waited", get_waited, c"For how many seconds it has been waiting, to a few milliseconds; 0.0 when it does not."),
             getter(c"creator", get_creator, c"The id of the goroutine that started it; 0 for a plain thread."),
             getter(c"created_at", get_created_at, c"Where it was started: \"file:line in function\"."),
             getter(c"ident", get_ident, c"Its thread identity, the key in sys._current_frames(); 0 when it has none."),

@@ -18,9 +18,11 @@ mod goroutine;
 mod guard;
 mod host;
 mod identity;
+mod leaks;
 mod lock;
 mod method;
 mod object;
+mod outside;
 mod runtime;
 mod scan;
 mod scope;
@@ -111,6 +113,8 @@ pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
         blocking::functions(),
         runtime::functions(),
         dump::functions(),
+        leaks::functions(),
+        outside::functions(),
         signal::functions(),
     ]
     .concat();

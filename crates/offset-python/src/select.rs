@@ -93,6 +93,7 @@ unsafe extern "C" fn select(_: Object, args: *const Object, count: Py_ssize_t, k
                 Some(core) => Case::Send(core, Some(Value::new(it(case).sends))),
             }
         };
+        crate::goroutine::set_selecting(args);
         if total <= INLINE {
             let mut cases = [const { Case::Never }; INLINE];
             for (index, case) in cases.iter_mut().enumerate().take(total) {
@@ -107,6 +108,7 @@ unsafe extern "C" fn select(_: Object, args: *const Object, count: Py_ssize_t, k
 }
 
 unsafe fn finish(selected: Selected<Value>, args: *const Object, wait: Wait, default: Object) -> Object {
+    crate::goroutine::set_selecting(std::ptr::null());
     // SAFETY: called by `select` with its own arguments.
     unsafe {
         let (index, value, ok) = match selected {

@@ -4,8 +4,11 @@
 //! may take the GIL, or run Python, are `C-unwind`: on 3.11-3.13 an exiting interpreter unwinds the thread that waits for it.
 //! That unwinding ends in a frame of the shim, and the thread stays there.
 
-use pyo3_ffi::{Py_ssize_t, PyCodeObject, PyInterpreterState, PyObject, PyThreadState};
+use pyo3_ffi::{Py_ssize_t, PyCodeObject, PyInterpreterState, PyObject, PyThreadState, visitproc};
 use std::ffi::{c_char, c_int, c_ulong, c_void};
+
+/// How many values are on the stack of a frame of a code object at an instruction.
+pub(crate) type Depth = unsafe extern "C" fn(*mut PyCodeObject, c_int, *mut c_void) -> c_int;
 
 unsafe extern "C" {
     /// The dealloc of channels: lets the collector go, and calls `offset_chan_release`, not too deeply nested.
@@ -97,7 +100,13 @@ unsafe extern "C" {
     /// After [`offset_setup`], and by one thread at a time.
     pub(crate) fn offset_identity_install() -> c_int;
 
-    /// A new reference to the code that calls us, and the offset of its instruction; null without one.
+    /// Names the directory of the package, whose code starts goroutines in the name of who calls it.
+    ///
+    /// # Safety
+    /// Attached; `size` bytes are there.
+    pub(crate) fn offset_package_set(directory: *const c_char, size: usize);
+
+    /// A new reference to the code that calls us, outside of the package, and the offset of its instruction; null without one.
     ///
     /// # Safety
     /// Attached.
@@ -108,6 +117,24 @@ unsafe extern "C" {
     /// # Safety
     /// Attached; `callable` is alive.
     pub(crate) fn offset_function_name(callable: *mut PyObject) -> *mut PyObject;
+
+    /// Shows the counted references of a parked thread's frames and state.
+    ///
+    /// # Safety
+    /// Attached, and nobody else runs; the thread of `state` is parked; `visit` and `depth` run nothing.
+    pub(crate) fn offset_thread_visit(state: *mut PyThreadState, depth: Depth, visit: visitproc, argument: *mut c_void);
+
+    /// Shows the counted references of an object that the collector could know.
+    ///
+    /// # Safety
+    /// As above; the object's type has `Py_TPFLAGS_HAVE_GC`.
+    pub(crate) fn offset_object_visit(object: *mut PyObject, visit: visitproc, argument: *mut c_void);
+
+    /// How many references to an object are counted.
+    ///
+    /// # Safety
+    /// Attached; the object is alive.
+    pub(crate) fn offset_refcount(object: *mut PyObject) -> Py_ssize_t;
 
     /// A copy of the current context variables; null when none is set. 0 with an exception set.
     ///

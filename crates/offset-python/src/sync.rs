@@ -6,7 +6,7 @@ use crate::error::*;
 use crate::method::*;
 use crate::scope::{Shield, interrupted};
 use crate::shim;
-use crate::shim::{Py_DECREF, Py_XDECREF};
+use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
 use offset_runtime::error::WaitError;
 use offset_runtime::scheduler;
 use offset_runtime::sync::{Cond, Mutex, Note, RwMutex, Semaphore, WaitGroup};
@@ -268,9 +268,9 @@ static MEMBER: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
 unsafe extern "C" fn member_call(object: Object, args: Object, kwargs: Object) -> Object {
     // SAFETY: the calling convention of tp_call.
     unsafe {
-        let group = (*object.cast::<Shell<Arc<WaitGroup>>>()).core.take();
+        // It has the group until then, so that those who look for leaks see that.
         let result = shim::offset_object_call(partner::<Arc<WaitGroup>>(object), args, kwargs);
-        if let Some(group) = group {
+        if let Some(group) = (*object.cast::<Shell<Arc<WaitGroup>>>()).core.take() {
             let _ = group.add(-1);
         }
         result
@@ -523,6 +523,47 @@ pub(crate) fn functions() -> Vec<PyMethodDef> {
     )]
 }
 
+/// Whether an object is a goroutine's function that a WaitGroup counts.
+pub(crate) fn is_member(object: Object) -> bool {
+    // SAFETY: attached; the object is alive.
+    unsafe { Py_TYPE(object) == MEMBER.load(Ordering::Relaxed) }
+}
+
+/// The types whose objects are waited at; null for those that there are not.
+static PLACES: [AtomicPtr<PyTypeObject>; 6] = [const { AtomicPtr::new(null_mut()) }; 6];
+const PLACE_NAMES: [&std::ffi::CStr; 6] = [c"Mutex", c"StateMutex", c"RWMutex", c"WaitGroup", c"Cond", c"Semaphore"];
+
+/// Where those wait who wait for this lock, if it is one.
+pub(crate) fn place(object: Object) -> Option<crate::leaks::Place> {
+    // SAFETY: attached; the object is alive.
+    let class = unsafe { Py_TYPE(object) };
+    // A member that is over has no group any more.
+    // SAFETY: a member is a shell.
+    let counts = |object: Object| unsafe { (*object.cast::<Shell<Arc<WaitGroup>>>()).core.as_ref() };
+    let (address, owners) = if class == RLOCKER.load(Ordering::Relaxed) {
+        let core = core::<Arc<RwMutex>>(object);
+        (core.address(), Some(Arc::strong_count(core)))
+    } else if class == MEMBER.load(Ordering::Relaxed) {
+        let core = counts(object)?;
+        (core.address(), Some(Arc::strong_count(core)))
+    } else {
+        match PLACES.iter().position(|known| known.load(Ordering::Relaxed) == class)? {
+            0 | 1 => (core::<Mutex>(object).address(), None),
+            2 => {
+                let core = core::<Arc<RwMutex>>(object);
+                (core.address(), Some(Arc::strong_count(core)))
+            }
+            3 => {
+                let core = core::<Arc<WaitGroup>>(object);
+                (core.address(), Some(Arc::strong_count(core)))
+            }
+            4 => (core::<Cond>(object).address(), None),
+            _ => (core::<Semaphore>(object).address(), None),
+        }
+    };
+    Some(crate::leaks::Place { address, owners })
+}
+
 fn weak<T>() -> (std::ffi::c_int, *mut std::ffi::c_void) {
     slot!(Py_tp_members, crate::goroutine::weak_member(std::mem::offset_of!(Shell<T>, weak)))
 }
@@ -723,6 +764,15 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             return false;
         }
         place.store(made, Ordering::Relaxed);
+    }
+    for (name, place) in PLACE_NAMES.iter().zip(&PLACES) {
+        // SAFETY: attached; the module keeps its types.
+        unsafe {
+            let made = PyObject_GetAttrString(module, name.as_ptr());
+            Py_XDECREF(made);
+            PyErr_Clear();
+            place.store(made.cast(), Ordering::Relaxed);
+        }
     }
     true
 }

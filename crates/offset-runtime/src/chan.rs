@@ -6,7 +6,7 @@
 
 use crate::clock::{Deadline, now};
 use crate::error::{Misuse, RecvError, SendError};
-use crate::goroutine::WaitReason;
+use crate::goroutine::{Goroutine, WaitReason};
 use crate::lock::{Guard, Lock};
 use crate::park::{CANCELLED, Claim};
 use crate::scheduler::Party;
@@ -167,6 +167,11 @@ impl<T> Chan<T> {
         (state.senders.len(), state.receivers.len(), state.passed)
     }
 
+    /// By which those who wait at it know it.
+    pub fn address(&self) -> usize {
+        std::ptr::from_ref(self) as usize
+    }
+
     pub(crate) fn lock(&self) -> Guard<'_, State<T>> {
         self.state.lock()
     }
@@ -199,7 +204,7 @@ impl<T> Chan<T> {
         let waiter = Waiter::new(party.parker(), ticket, 0, Some(value));
         state.senders.push_back(&waiter);
         drop(state);
-        let code = party.block(ticket, WaitReason::ChanSend, deadline);
+        let code = party.block(ticket, WaitReason::ChanSend, &[self.address()], deadline);
         if code == 0 && waiter.granted() {
             return Ok(());
         }
@@ -239,7 +244,7 @@ impl<T> Chan<T> {
         let waiter = Waiter::new(party.parker(), ticket, 0, None);
         state.receivers.push_back(&waiter);
         drop(state);
-        match party.block(ticket, WaitReason::ChanReceive, deadline) {
+        match party.block(ticket, WaitReason::ChanReceive, &[self.address()], deadline) {
             0 => waiter.take().ok_or(RecvError::Closed),
             code => {
                 self.state.lock().receivers.remove(&waiter);
@@ -267,6 +272,16 @@ impl<T> Chan<T> {
     /// Takes out what is buffered, without waking senders: for the host's collector, when nobody else can reach it.
     pub fn take_buffer(&self) -> VecDeque<T> {
         std::mem::take(&mut self.state.lock().buffer)
+    }
+
+    /// Shows each value that a sender waits with, unless the lock is held: for the host, while it is kept from all others.
+    pub fn visit_senders(&self, show: &mut dyn FnMut(&Goroutine, &T)) {
+        let Some(state) = self.state.try_lock() else { return };
+        state.senders.visit(|waiter| {
+            if let Some(goroutine) = waiter.goroutine() {
+                waiter.show(&mut |value| show(goroutine, value));
+            }
+        });
     }
 
     /// Shows each buffered value, unless the lock is held: for the host's collector, which may look at any time.

@@ -255,7 +255,7 @@ impl Fd {
         // Somebody must be there to ask the kernel.
         wake_up(runtime);
         runtime.netpoll.waiting.fetch_add(1, Ordering::Relaxed);
-        let code = party.block(ticket, WaitReason::Io, until);
+        let code = party.block(ticket, WaitReason::Io, &[], until);
         runtime.netpoll.waiting.fetch_sub(1, Ordering::Relaxed);
         if code == 0 {
             return Ok(waiter.granted());

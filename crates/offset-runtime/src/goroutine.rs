@@ -7,6 +7,7 @@
 //! * `yielder`, `parked_at` - the goroutine itself; a machine that wants to move it reads `parked_at` while it is runnable, and sets it
 //!   to 0 to ask it a question (see `Machine::let_it_look`);
 //! * `slot` - under the registry's lock;
+//! * `wait` - written by the goroutine before it parks, read by who looks on;
 //! * the rest is atomic.
 //!
 //! A goroutine is counted: one reference for being alive (dropped by its machine at its end), one a handle.
@@ -99,6 +100,7 @@ pub struct Goroutine {
     payload: AtomicUsize,
     status: AtomicU8,
     reason: AtomicU8,
+    wait: Wait,
     /// A cancellation was asked for and not delivered yet.
     cancel: AtomicBool,
     /// Goes to the front of the queue when it is next made ready (it comes back from a blocking call).
@@ -128,6 +130,19 @@ pub struct Goroutine {
     pub(crate) joiners: Lock<Joiners>,
 }
 
+/// What a goroutine's present wait is about, for those who look on. Written before it parks, and no part of how the wait ends:
+/// no model needs to see it.
+#[derive(Default)]
+struct Wait {
+    /// The addresses of what it waits at, on its stack.
+    at: std::sync::atomic::AtomicPtr<usize>,
+    count: std::sync::atomic::AtomicUsize,
+    /// When it began, in the coarse clock.
+    since: std::sync::atomic::AtomicU64,
+    /// It ends by itself.
+    timed: std::sync::atomic::AtomicBool,
+}
+
 /// Who waits for the end.
 pub(crate) struct Joiners {
     pub(crate) ended: bool,
@@ -150,6 +165,7 @@ impl Goroutine {
             payload: AtomicUsize::new(payload),
             status: AtomicU8::new(Status::Runnable as u8),
             reason: AtomicU8::new(0),
+            wait: Wait::default(),
             cancel: AtomicBool::new(false),
             front: AtomicBool::new(false),
             spoiled: AtomicBool::new(false),
@@ -231,8 +247,44 @@ impl Goroutine {
         WaitReason::ALL[self.reason.load(Ordering::Relaxed) as usize].0
     }
 
-    pub(crate) fn set_reason(&self, reason: WaitReason) {
+    /// Notes why it is about to park, and at what. `at` lies on its stack.
+    pub(crate) fn set_wait(&self, reason: WaitReason, at: &[usize], timed: bool) {
         self.reason.store(reason as u8, Ordering::Relaxed);
+        self.wait.at.store(at.as_ptr().cast_mut(), Ordering::Relaxed);
+        self.wait.count.store(at.len(), Ordering::Relaxed);
+        self.wait.since.store(crate::clock::coarse(), Ordering::Relaxed);
+        self.wait.timed.store(timed, Ordering::Relaxed);
+    }
+
+    /// For how many nanoseconds it has been waiting, to some milliseconds; 0 if it is not.
+    pub fn waited(&self) -> u64 {
+        if self.status() != Status::Waiting {
+            return 0;
+        }
+        crate::clock::coarse().saturating_sub(self.wait.since.load(Ordering::Relaxed))
+    }
+
+    /// The addresses of what its present wait is for: of a channel, of the state of a lock (`address` of each), of a goroutine that it
+    /// joins. None if it does not wait, if its wait is over already, or ends by itself.
+    ///
+    /// # Safety
+    /// The goroutine cannot go on meanwhile, as the host is kept from it.
+    pub unsafe fn waits_at(&self) -> Option<&[usize]> {
+        if self.status() != Status::Waiting
+            || self.parker.waiting().is_none()
+            || self.wait.timed.load(Ordering::Relaxed)
+        {
+            return None;
+        }
+        // SAFETY: by contract the frame that noted them is still there.
+        Some(unsafe {
+            std::slice::from_raw_parts(self.wait.at.load(Ordering::Relaxed), self.wait.count.load(Ordering::Relaxed))
+        })
+    }
+
+    /// Where those wait who join it.
+    pub fn address(&self) -> usize {
+        &raw const self.joiners as usize
     }
 
     /// The lowest usable address of its stack, by which the host knows it; 0 before it starts and after its end.

@@ -305,7 +305,8 @@ impl Party {
     }
 
     /// Waits until `ticket` is claimed. No lock may be held; the waiters with the ticket are in their queues.
-    pub(crate) fn block(&self, ticket: Ticket, reason: WaitReason, deadline: Deadline) -> Code {
+    /// `at` are the addresses of what is waited at, if others are to see them.
+    pub(crate) fn block(&self, ticket: Ticket, reason: WaitReason, at: &[usize], deadline: Deadline) -> Code {
         let Some(goroutine) = self.goroutine else {
             let Some(loan) = &self.loan else { unreachable!("a party is one or the other") };
             return crate::thread::sleep(loan.0, ticket, deadline);
@@ -329,7 +330,7 @@ impl Party {
                 runtime.poke();
             }
         }
-        goroutine.set_reason(reason);
+        goroutine.set_wait(reason, at, deadline.is_some());
         goroutine.set_status(Status::Waiting);
         leave(goroutine, Switch::Park);
         let code =
@@ -352,7 +353,7 @@ pub fn sleep(deadline: Deadline, reason: WaitReason) -> bool {
     }
     let party = Party::new();
     let ticket = party.parker().arm();
-    party.block(ticket, reason, deadline) == TIMED_OUT
+    party.block(ticket, reason, &[], deadline) == TIMED_OUT
 }
 
 /// Waits for the end of a goroutine.

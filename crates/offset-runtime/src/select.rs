@@ -209,7 +209,17 @@ pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Selected<T> {
     }
     drop(guards);
     let reason = if any { WaitReason::Select } else { WaitReason::SelectNoCases };
-    let code = party.block(ticket, reason, deadline);
+    let addresses = cases.iter().map(|case| case.chan().map_or(0, Chan::address));
+    let mut few = [0; INLINE];
+    let many: Vec<usize>;
+    let at = if count <= INLINE {
+        few.iter_mut().zip(addresses).for_each(|(place, address)| *place = address);
+        &few[..count]
+    } else {
+        many = addresses.collect();
+        &many
+    };
+    let code = party.block(ticket, reason, at, deadline);
     let mut guards = lock_all(cases);
     for (case, waiter) in cases.iter_mut().zip(waiters.iter().flatten()) {
         match case {

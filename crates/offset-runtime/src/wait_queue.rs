@@ -7,8 +7,9 @@
 //! * Who takes a waiter out by `pop`/`serve` must claim its ticket before it gives the lock back; if the claim is lost the
 //!   waiter is stale (timed out, cancelled, or another case of its select happened) and its owner removes nothing more.
 
+use crate::goroutine::Goroutine;
 use crate::lock::{Cell, UnsafeCell};
-use crate::park::{Claim, Code, Parker, Ticket};
+use crate::park::{Claim, Code, Owner, Parker, Ticket};
 use std::ptr::null;
 
 /// One party waiting at one queue.
@@ -57,6 +58,25 @@ impl<T> Waiter<T> {
         self.slot.with_mut(|slot| unsafe { (*slot).take() })
     }
 
+    /// Shows the value, if there is one.
+    pub(crate) fn show(&self, show: &mut dyn FnMut(&T)) {
+        // SAFETY: as in `put`.
+        if let Some(value) = self.slot.with_mut(|slot| unsafe { &*slot }) {
+            show(value);
+        }
+    }
+
+    /// The goroutine that waits, if it is one and its wait is not over.
+    pub(crate) fn goroutine(&self) -> Option<&Goroutine> {
+        // SAFETY: the waiter is in a queue whose lock is held, so its owner has not left.
+        let parker = unsafe { &*self.parker };
+        match parker.owner {
+            // SAFETY: the goroutine holds the parker.
+            Owner::Goroutine(goroutine) if parker.waiting() == Some(self.ticket) => Some(unsafe { &*goroutine }),
+            _ => None,
+        }
+    }
+
     pub(crate) fn claim(&self) -> Claim {
         // SAFETY: the waiter is in, or was just taken from, a queue whose lock is held, so its owner has not left.
         unsafe { (*self.parker).claim(self.ticket, self.code) }
@@ -99,6 +119,17 @@ impl<T> WaitQueue<T> {
             at = unsafe { (*at).next.get() };
         }
         count
+    }
+
+    /// Shows each waiter.
+    pub(crate) fn visit(&self, mut show: impl FnMut(&Waiter<T>)) {
+        let mut at = if self.is_empty() { null() } else { self.head };
+        while !at.is_null() {
+            // SAFETY: queued waiters are alive under the lock.
+            let waiter = unsafe { &*at };
+            show(waiter);
+            at = waiter.next.get();
+        }
     }
 
     pub(crate) fn push_back(&mut self, waiter: &Waiter<T>) {

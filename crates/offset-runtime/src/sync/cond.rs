@@ -54,7 +54,7 @@ impl Cond {
         let waiter = Waiter::new(party.parker(), parking, 0, None);
         queue.push_back(&waiter);
         drop(state);
-        match party.block(parking, WaitReason::Cond, deadline) {
+        match party.block(parking, WaitReason::Cond, &[self.address()], deadline) {
             0 => Ok(()),
             code => {
                 let mut state = self.0.lock();
@@ -105,5 +105,10 @@ impl Cond {
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// By which those who wait at it know it.
+    pub fn address(&self) -> usize {
+        &raw const self.0 as usize
     }
 }

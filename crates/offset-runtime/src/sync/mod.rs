@@ -58,7 +58,7 @@ pub(crate) fn wait_with<S, T>(
     let waiter = Waiter::new(party.parker(), ticket, 0, value);
     queue(&mut state).push_back(&waiter);
     drop(state);
-    match party.block(ticket, reason, deadline) {
+    match party.block(ticket, reason, &[std::ptr::from_ref(lock) as usize], deadline) {
         0 => Ok(()),
         code => {
             let mut state = lock.lock();

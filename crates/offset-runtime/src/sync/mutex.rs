@@ -58,4 +58,9 @@ impl Mutex {
         let state = self.0.lock();
         (state.locked, state.queue.len())
     }
+
+    /// By which those who wait at it know it.
+    pub fn address(&self) -> usize {
+        &raw const self.0 as usize
+    }
 }

@@ -134,4 +134,9 @@ impl RwMutex {
         let state = self.0.lock();
         (state.writing, state.reading, state.writers.len(), state.readers.len())
     }
+
+    /// By which those who wait at it know it.
+    pub fn address(&self) -> usize {
+        &raw const self.0 as usize
+    }
 }

@@ -48,4 +48,9 @@ impl WaitGroup {
         let state = self.0.lock();
         (state.count, state.queue.len())
     }
+
+    /// By which those who wait at it know it.
+    pub fn address(&self) -> usize {
+        &raw const self.0 as usize
+    }
 }
