@@ -159,6 +159,15 @@ def test_a_public_member_has_a_docstring(module: str, name: str) -> None:
     assert not bare
 
 
+@pytest.mark.parametrize(("module", "name"), public_classes())
+def test_every_object_has_stats(module: str, name: str) -> None:
+    kind = getattr(importlib.import_module(module), name)
+    # What others implement, and what is a value or an error, does nothing that could be counted.
+    if getattr(kind, "_is_protocol", False) or issubclass(kind, tuple | BaseException):
+        return
+    assert inspect.getdoc(kind.stats)
+
+
 def source_of(module: str, suffix: str) -> Path:
     parts = module.split(".")[1:]
     package = PACKAGE.joinpath(*parts) / f"__init__{suffix}"

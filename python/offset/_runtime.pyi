@@ -315,6 +315,8 @@ class Case(Generic[_RecvT]):
     @property
     def index(self) -> int:
         """The position of the case among the arguments of `select`."""
+    def stats(self) -> dict[str, Any]:
+        """Give whether it sends, and whether and where it happened."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
@@ -453,6 +455,8 @@ class RLocker:
         """Lock for reading."""
     def unlock(self) -> None:
         """Undo one `lock`."""
+    def stats(self) -> dict[str, Any]:
+        """Give those of its RWMutex."""
     def __enter__(self) -> Self: ...
     def __exit__(self, *args: object) -> None: ...
 

@@ -17,8 +17,29 @@ use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::goroutine::{Goroutine, WaitReason};
 use offset_runtime::scheduler;
 use pyo3_ffi::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{c_int, c_void};
+
+/// Mixes an address: they are looked up by the million.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl std::hash::Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_usize(byte.into());
+        }
+    }
+    fn write_usize(&mut self, word: usize) {
+        self.0 = (self.0 ^ word as u64 >> 3).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+    fn finish(&self) -> u64 {
+        // The low bits choose the place, and of those of a product the high ones are the best.
+        self.0 ^ self.0 >> 32
+    }
+}
+
+type ByAddress<T> = HashMap<usize, T, std::hash::BuildHasherDefault<Mixer>>;
 
 /// What a goroutine waits at: an address, and for what is shared by several objects how many references the core has to it.
 pub(crate) struct Place {
@@ -53,22 +74,22 @@ struct Waiting {
 /// How much of a frame's stack is in use, by the code and the instruction: see `offset._leaks`. `ENTERS` is added where a `with` block
 /// begins.
 const ENTERS: u8 = 0x80;
-type Depths = HashMap<usize, Vec<u8>>;
+type Depths = ByAddress<Vec<u8>>;
 
 #[derive(Default)]
 struct Graph {
-    index: HashMap<usize, usize>,
+    index: ByAddress<usize>,
     nodes: Vec<Node>,
     waiting: Vec<Waiting>,
     depths: Depths,
     /// The owners of what is shared: those that the core counts, and those that were found.
-    shared: HashMap<usize, (usize, usize)>,
+    shared: ByAddress<(usize, usize)>,
     /// The nodes that are at each place.
-    holders: HashMap<usize, Vec<usize>>,
+    holders: ByAddress<Vec<usize>>,
     /// Who waits at each place.
-    waiters: HashMap<usize, Vec<usize>>,
+    waiters: ByAddress<Vec<usize>>,
     /// Who can be woken by whoever has this object.
-    handles: HashMap<usize, Vec<usize>>,
+    handles: ByAddress<Vec<usize>>,
     /// The goroutine whose innermost frame is shown next.
     innermost: Option<usize>,
     marking: bool,
@@ -273,9 +294,9 @@ impl Graph {
 
     /// What waits to be sent belongs to who sends it.
     fn enlist_values(&mut self) {
-        let by_goroutine: HashMap<usize, usize> =
+        let by_goroutine: ByAddress<usize> =
             self.waiting.iter().enumerate().map(|(index, waiting)| (waiting.goroutine as usize, index)).collect();
-        let mut seen: std::collections::HashSet<usize> = std::collections::HashSet::new();
+        let mut seen: HashSet<usize> = HashSet::new();
         let mut found = Vec::new();
         for node in &self.nodes {
             if let Some(core) = crate::chan::shared_core(node.object)
@@ -301,7 +322,7 @@ impl Graph {
     /// called. If there are as many that nobody else has as goroutines that are entering, they are these goroutines'.
     #[cfg(not(Py_3_14))]
     fn enlist_bound(&mut self) {
-        let mut entering: HashMap<usize, Vec<usize>> = HashMap::new();
+        let mut entering: ByAddress<Vec<usize>> = ByAddress::default();
         for (index, waiting) in self.waiting.iter().enumerate() {
             if let ([address], true) = (&waiting.places[..], waiting.enters) {
                 entering.entry(*address).or_default().push(index);
@@ -447,7 +468,7 @@ unsafe fn leaked(objects: Object, depths: Depths, spared: u64, handles: bool) ->
 unsafe fn read_depths(table: Object) -> Option<Depths> {
     // SAFETY: attached; nobody else has the table.
     unsafe {
-        let mut depths = Depths::new();
+        let mut depths = Depths::default();
         let (mut at, mut code, mut bytes) = (0, NULL, NULL);
         while PyDict_Next(table, &raw mut at, &raw mut code, &raw mut bytes) != 0 {
             let (mut data, mut size) = (std::ptr::null_mut(), 0);

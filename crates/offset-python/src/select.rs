@@ -160,6 +160,14 @@ unsafe extern "C" fn get_index(object: Object, _: Closure) -> Object {
     unsafe { PyLong_FromSsize_t(exclusive(object, || it(object).index)) }
 }
 
+unsafe extern "C" fn stats(object: Object, _: Object) -> Object {
+    // SAFETY: `object` is a case; new references.
+    unsafe {
+        let (ok, index, sends) = exclusive(object, || (it(object).ok, it(object).index, !it(object).sends.is_null()));
+        dict(&[(c"sends", boolean(sends)), (c"ok", boolean(ok)), (c"index", PyLong_FromSsize_t(index))])
+    }
+}
+
 /// What two cases have in common if they are equal: the channel and the direction.
 fn key(object: Object) -> (usize, bool) {
     let chan = it(object).chan;
@@ -252,7 +260,10 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         doc: c"One case of a select, made by if_recv() and if_send(). Equal to another of the same channel and direction.",
         size: size_of::<CaseObject>(),
         flags: closed_type | u64::from(Py_TPFLAGS_HAVE_GC as u32),
-        methods: vec![class_getitem()],
+        methods: vec![
+            class_getitem(),
+            no_args(c"stats", stats, c"stats() -> dict\n\nWhether it sends, and whether and where it happened."),
+        ],
         getters: vec![
             getter(c"value", get_value, c"What was received, or what is to be sent."),
             getter(c"ok", get_ok, c"False if the channel was closed and drained."),

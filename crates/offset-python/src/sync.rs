@@ -641,6 +641,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             vec![
                 fast(c"lock", rw_rlock, c"lock(timeout=None)\n\nTake it for reading."),
                 no_args(c"unlock", rw_runlock, c"unlock()\n\nGive up reading."),
+                no_args(c"stats", rw_stats, c"stats() -> dict\n\nThose of its RWMutex."),
             ],
             context(rlocker_enter, rlocker_exit),
         ]
