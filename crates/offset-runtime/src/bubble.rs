@@ -292,7 +292,7 @@ pub fn leave() -> Result<(), BubbleError> {
         let party = Party::new();
         let ticket = party.parker().arm();
         bubble.state.lock().leaving = true;
-        let code: Code = party.block(ticket, WaitReason::Bubble, None);
+        let code: Code = party.block(ticket, WaitReason::Bubble, &[], None);
         bubble.state.lock().leaving = false;
         if code == CANCELLED {
             return Err(BubbleError::Cancelled);
@@ -353,7 +353,7 @@ pub fn wait() -> Result<(), BubbleError> {
     }
     state.waiter = Some((party.parker(), ticket));
     drop(state);
-    let code = party.block(ticket, WaitReason::Bubble, None);
+    let code = party.block(ticket, WaitReason::Bubble, &[], None);
     let mut state = bubble.state.lock();
     if state.waiter.is_some_and(|(_, mine)| mine == ticket) {
         state.waiter = None;
