@@ -668,17 +668,21 @@ def test_a_blocking_call_goes_on_without_its_caller():
 
 @main_goroutine
 def test_a_write_says_how_far_it_came():
-    ours, theirs = offset.net.dial, offset.net.listen("tcp", "127.0.0.1:0")
-    accepted = makechan(1)
-    go(lambda: accepted.send(theirs.accept()))
-    with ours("tcp", theirs.addr) as conn, accepted.recv():
-        with pytest.raises(DeadlineExceeded) as caught, context.timeout(0.05):
-            conn.write(bytes(100_000_000))
-        assert 0 < caught.value.characters_written < 100_000_000
+    with (
+        offset.net.listen("tcp", "127.0.0.1:0") as listener,
+        offset.net.dial("tcp", listener.addr) as conn,
+        listener.accept(),
+    ):
+        ctx, cancel = with_cancel(background())
+        seen = []
+        goroutine = go_parked(under(ctx, lambda: conn.write(bytes(100_000_000)), seen), reason="IO")
+        cancel()
+        wait_ended(goroutine)
+        assert type(seen[0]) is Canceled
+        assert 0 < seen[0].characters_written < 100_000_000
         with pytest.raises(Canceled) as caught, scope(over()):
             conn.write(b"x")
         assert caught.value.characters_written == 0
-    theirs.close()
 
 
 # ---- networks --------------------------------------------------------------------------------
