@@ -55,3 +55,39 @@ pub(crate) fn this_thread() -> libc::clockid_t {
     let thread = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
     (!thread << 3) | 6
 }
+
+/// Whether the OS thread behind `clock` runs, or would if a processor were free: one that the system lets wait for long uses no
+/// processor time either, but is not blocked. False where that cannot be known.
+pub(crate) fn thread_runs(clock: libc::clockid_t) -> bool {
+    use std::io::Read;
+    let mut text = [0u8; 128];
+    let path = format!("/proc/self/task/{}/stat", !(clock >> 3));
+    let Ok(length) = std::fs::File::open(path).and_then(|mut file| file.read(&mut text)) else { return false };
+    // "1234 (name) R ...", and a name may contain anything.
+    let Some(end) = text[..length].iter().rposition(|&byte| byte == b')') else { return false };
+    text[..length].get(end + 2) == Some(&b'R')
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_thread_that_computes_runs_and_one_that_waits_does_not() {
+        assert!(thread_runs(this_thread()));
+        let (to_here, clocks) = mpsc::channel();
+        let (end, wait) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            to_here.send(this_thread()).unwrap();
+            let _ = wait.recv();
+        });
+        let clock = clocks.recv().unwrap();
+        while thread_runs(clock) {
+            std::thread::yield_now();
+        }
+        drop(end);
+        thread.join().unwrap();
+        assert!(!thread_runs(clock));
+    }
+}

@@ -190,6 +190,11 @@ impl Machine {
         clock::thread_time(self.clock.load(Ordering::Relaxed))
     }
 
+    /// Whether its thread runs, or waits for nothing but a processor of the system's.
+    pub(crate) fn thread_runs(&self) -> bool {
+        clock::thread_runs(self.clock.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn set_processor(&self, processor: &'static Processor) {
         self.processor.store(std::ptr::from_ref(processor).cast_mut(), Ordering::Release);
     }

@@ -3,6 +3,7 @@
 //! It looks every few milliseconds while any processor runs a goroutine and sleeps when none does. Waiting to attach is
 //! progress. Whether a machine without progress computes or is blocked its thread's clock tells: one that is blocked uses no
 //! processor time at all, while one that waits for its turn at the interpreter lock wakes every few milliseconds to ask for it.
+//! On a system so busy that it gives a thread no processor for long, that thread's state tells: it is no blocked thread's.
 //!
 //! Computing machines share one interpreter lock, so they are capped. At the cap only goroutines that have started run on, and
 //! those that have not are tried one by one: as long as none computes, at full speed; after each that does, the next one
@@ -50,7 +51,7 @@ struct Seen {
 }
 
 /// What one look shows of a processor that runs a goroutine.
-struct Sight {
+struct Sight<'a> {
     now: Instant,
     tick: u64,
     /// Processor time of the machine's thread.
@@ -59,6 +60,8 @@ struct Sight {
     attaching: bool,
     /// The goroutine is one that is tried.
     tried: bool,
+    /// Whether the machine's thread would run if it could. Not cheap.
+    runs: &'a dyn Fn() -> bool,
 }
 
 /// The processor is to be handed on.
@@ -74,7 +77,7 @@ impl Seen {
     /// Takes note of what is seen now; whether the processor is to be handed on. `full`: as many machines compute as may. A
     /// thread that uses no processor time may only wait for a processor, `slack` longer than on an idle system.
     fn judge(&mut self, sight: &Sight, full: bool, slack: Instant) -> Option<Verdict> {
-        let &Sight { now, tick, used, attaching, tried } = sight;
+        let &Sight { now, tick, used, attaching, tried, runs } = sight;
         if tick != self.tick || attaching {
             *self = Seen { tick, since: now, used, last_used: used, changed: now, ..*self };
             return None;
@@ -90,6 +93,7 @@ impl Seen {
             // Not much so far, but something of late: that it computes, or waits for the interpreter lock, is soon seen.
             return None;
         }
+        let computes = computes || runs();
         let mut fresh_after = None;
         if computes && full {
             if now < self.next_handoff {
@@ -138,7 +142,8 @@ fn watch(runtime: &'static Runtime) {
 /// One look at everything; whether any goroutine runs. `slack`: see [`Seen::judge`].
 fn look(runtime: &'static Runtime, seen: &mut [Seen], slack: Instant) -> bool {
     let now = clock::now();
-    let computing = runtime.machines.lock().stuck.iter().filter(|machine| computes(machine, now, slack)).count();
+    let stuck = runtime.machines.lock().stuck.clone();
+    let computing = stuck.into_iter().filter(|machine| computes(machine, now, slack)).count();
     let mut any = false;
     for (processor, seen) in runtime.processors.iter().zip(seen) {
         let mut state = processor.lock();
@@ -165,15 +170,16 @@ fn look(runtime: &'static Runtime, seen: &mut [Seen], slack: Instant) -> bool {
             used: machine.time_used(),
             attaching: machine.attaching.load(Ordering::Relaxed),
             tried: state.tried == tick,
+            runs: &|| machine.thread_runs(),
         };
+        drop(state);
         let Some(verdict) = seen.judge(&sight, computing >= CAP, slack) else { continue };
         if let Some(fresh_after) = verdict.fresh_after {
-            state.fresh_after = fresh_after;
+            processor.lock().fresh_after = fresh_after;
         }
         machine.used.store(sight.used, Ordering::Relaxed);
         machine.used_at.store(now, Ordering::Relaxed);
         machine.computing.store(verdict.computes, Ordering::Relaxed);
-        drop(state);
         runtime.hand_off(processor, tick);
     }
     any
@@ -187,7 +193,8 @@ fn computes(machine: &Machine, now: Instant, slack: Instant) -> bool {
         machine.used_at.store(now, Ordering::Relaxed);
     }
     let silent = now.saturating_sub(machine.used_at.load(Ordering::Relaxed));
-    let computing = goes_on(machine.computing.load(Ordering::Relaxed), more, silent, slack);
+    let computed = machine.computing.load(Ordering::Relaxed);
+    let computing = goes_on(computed, more, silent, slack) || computed && machine.thread_runs();
     machine.computing.store(computing, Ordering::Relaxed);
     computing
 }
@@ -207,14 +214,14 @@ mod tests {
     /// A processor whose machine runs one goroutine, looked at every 2.5 ms.
     struct Watched {
         seen: Seen,
-        sight: Sight,
+        sight: Sight<'static>,
     }
 
     impl Watched {
         fn new() -> Watched {
             let mut watched = Watched {
                 seen: Seen { delay: FIRST_DELAY, ..Seen::default() },
-                sight: Sight { now: 1_000 * MS, tick: 1, used: 5 * MS, attaching: false, tried: true },
+                sight: Sight { now: 1_000 * MS, tick: 1, used: 5 * MS, attaching: false, tried: true, runs: &|| false },
             };
             // The first look at a new tick takes note of it.
             assert_eq!(watched.seen.judge(&watched.sight, false, 0), None);
@@ -280,6 +287,18 @@ mod tests {
     fn a_busy_system_is_allowed_for() {
         assert_eq!(Watched::new().verdict(false, 20 * MS, |_| 0), (27, BLOCKED));
         assert_eq!(Watched::new().verdict(false, 20 * MS, COMPUTING), (10, COMPUTES));
+    }
+
+    #[test]
+    fn one_that_waits_for_the_system_computes() {
+        let mut watched = Watched::new();
+        watched.sight.runs = &|| true;
+        assert_eq!(watched.verdict(false, 0, |_| 0), (10, COMPUTES));
+        watched.next();
+        // At the cap it is no reason for a hand-off at once, as one that is blocked would be.
+        assert_eq!(watched.verdict(true, 0, |_| 0).0, 10);
+        watched.next();
+        assert_eq!(watched.verdict(true, 0, |_| 0).0, 100);
     }
 
     #[test]
