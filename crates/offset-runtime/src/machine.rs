@@ -37,8 +37,11 @@ const TIDY_AFTER: Instant = 1_000_000_000;
 const POOL: usize = 65_536;
 /// What it keeps when it has none; they lose what deep recursion has left in them.
 const TIDY_POOL: usize = 1_024;
-/// Vessels that are tidied before it looks again whether there is work.
+/// Vessels that are tidied before it looks again whether there is work, so many at a time, and for how long. Without the GIL a
+/// context may take CPython two milliseconds to delete: it looks through memory that others have left.
 const TIDY_STEP: usize = 256;
+const TIDY_BATCH: usize = 8;
+const TIDY_TIME: Instant = 2_000_000;
 
 /// A C stack and the host's context that goes with it; 0 while there is none.
 struct Vessel {
@@ -766,22 +769,34 @@ impl Machine {
     }
 
     fn let_go(&self, spare: Vec<Vessel>) {
+        Stack::give_back(Machine::without_contexts(spare).collect());
+    }
+
+    /// Deletes the contexts of vessels; their stacks.
+    fn without_contexts(spare: Vec<Vessel>) -> impl Iterator<Item = Stack> {
         let mut contexts = spare.iter().map(|vessel| vessel.context).filter(|&context| context != 0).peekable();
         if contexts.peek().is_some() {
             host().contexts_delete(&mut contexts);
         }
-        Stack::give_back(spare.into_iter().map(|vessel| vessel.stack).collect());
+        spare.into_iter().map(|vessel| vessel.stack)
     }
 
     /// One step of making the pool small; whether there is more to do.
     fn tidy(&self) -> bool {
-        // SAFETY: the pool is this thread's own.
-        let pool = unsafe { &*self.pool.get() };
-        if pool.len() > TIDY_POOL {
-            self.empty_pool(TIDY_POOL.max(pool.len().saturating_sub(TIDY_STEP)));
-            return true;
+        // SAFETY: the pool is this thread's own, and who deletes a context does not touch it.
+        let pool = unsafe { &mut *self.pool.get() };
+        if pool.len() <= TIDY_POOL {
+            pool.iter().for_each(|vessel| vessel.stack.release_pages());
+            return false;
         }
-        pool.iter().for_each(|vessel| vessel.stack.release_pages());
-        false
+        let until = clock::now() + TIDY_TIME;
+        // Given back together: that interrupts the other cores once.
+        let mut stacks = Vec::new();
+        while pool.len() > TIDY_POOL && stacks.len() < TIDY_STEP && (stacks.is_empty() || clock::now() < until) {
+            let spare = pool.split_off(TIDY_POOL.max(pool.len().saturating_sub(TIDY_BATCH)));
+            stacks.extend(Machine::without_contexts(spare));
+        }
+        Stack::give_back(stacks);
+        true
     }
 }
