@@ -40,11 +40,13 @@ _SHORTEST, _LONGEST = 1e-6, 1e6
 class socket(_Plain):
     """A socket whose calls park only the goroutine. See `socket.socket`."""
 
-    __slots__ = ("_limit", "_waiter")
+    __slots__ = ("_limit", "_passed_on", "_waiter")
 
     def __init__(self, family=-1, type=-1, proto=-1, fileno=None):
         super().__init__(family, type, proto, fileno)
         self._limit = super().gettimeout()
+        # Whether one of this class gets the descriptor.
+        self._passed_on = False
         self._waiter = None
         super().setblocking(False)
 
@@ -298,7 +300,7 @@ class socket(_Plain):
         if self._waiter is not None:
             self._waiter.close()
             self._waiter = None
-        if self._limit is None and self.fileno() >= 0:
+        if self._limit is None and not self._passed_on and self.fileno() >= 0:
             # Whoever gets the descriptor expects it as the original leaves it (`multiprocessing` does).
             super().setblocking(True)
         return super().detach()

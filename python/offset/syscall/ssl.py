@@ -72,6 +72,8 @@ class SSLContext(_original.SSLContext):
             limit = sock.gettimeout()
             sock = _sockets.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
             sock.settimeout(limit)
+        if isinstance(sock, _sockets.socket):
+            sock._passed_on = True
         return super().wrap_socket(sock, *args, **kwargs)
 
 
