@@ -12,7 +12,7 @@ from helpers import (
     wait_ended,
     wait_parked,
 )
-from offset import go, io
+from offset import go, io, os, time
 from streams import TEXT, Sink, Source
 
 # ---- BufferedReader ----------------------------------------------------------------------------
@@ -328,3 +328,21 @@ def test_a_flush_that_is_cancelled_keeps_the_rest():
     again = go(writer.flush)
     assert r.read(64) == b", world"
     wait_ended(again)
+
+
+@main_goroutine
+def test_a_deadline_is_that_of_the_source():
+    reader, writer = os.pipe()
+    with reader, writer:
+        lines = io.BufferedReader(reader)
+        writer.write(b"one\nhalf a ")
+        assert lines.read_line() == b"one\n"
+        lines.set_read_deadline(time.now() + 0.01)
+        with pytest.raises(TimeoutError):
+            lines.read_line()
+        lines.set_read_deadline(None)
+        writer.write(b"line\n")
+        # What had come is not lost.
+        assert lines.read_line() == b"half a line\n"
+    with pytest.raises(OSError, match="a Source has no deadline"):
+        io.BufferedReader(Source(b"")).set_read_deadline(1)

@@ -13,12 +13,14 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import tty
 
 import offset
 import pytest
 from helpers import PATIENCE, Thread, go_parked, main_goroutine, run_script, wait_ended, wait_parked, wait_until
-from offset import go, io, os, time
+from offset import context, go, io, os, time
+from offset.os import _ways
 from streams import connected
 
 
@@ -214,6 +216,61 @@ def test_who_waits_can_be_cancelled(ends):
     wait_ended(writing)
     writer.close()
     assert len(io.read_all(reader)) == written[0]
+
+
+@main_goroutine
+def test_scopes(ends, tmp_path):
+    reader, writer = ends
+    ctx, cancel = context.with_timeout(context.background(), 0.01)
+    with context.scope(ctx), pytest.raises(context.DeadlineExceeded):
+        reader.read(1)
+    ctx, cancel = context.with_timeout(context.background(), 0.01)
+    with context.scope(ctx), pytest.raises(context.DeadlineExceeded) as late:
+        writer.write(bytes(1 << 20))
+    cancel()
+    ctx, cancel = context.with_cancel(context.background())
+    cancel()
+    # It is over: nothing is even tried.
+    for call in (lambda: reader.read(1), lambda: writer.write(b"x"), lambda: os.read_file("/dev/null")):
+        with context.scope(ctx), pytest.raises(context.Canceled):
+            call()
+    with os.create(tmp_path / "file") as file:
+        for call in (lambda: file.read(1), lambda: file.write(b"x"), file.sync, lambda: file.read_at(1, 0)):
+            with context.scope(ctx), pytest.raises(context.Canceled):
+                call()
+        assert file.read() == b""
+    writer.close()
+    # What a thread of the pool was writing just then is not counted.
+    assert 0 <= len(io.read_all(reader)) - late.value.characters_written <= _ways._PIECE
+
+
+@main_goroutine
+def test_what_is_read_for_who_has_given_up_is_the_next_ones(monkeypatch):
+    slow, waiting = threading.Event(), threading.Event()
+    plain_read = python.read
+
+    def read(number, n):
+        waiting.set()
+        assert slow.wait(PATIENCE)
+        return plain_read(number, n)
+
+    reader, writer = blind_pipe()
+    with reader, writer:
+        writer.write(b"hello")
+        with monkeypatch.context() as patched:
+            patched.setattr(python, "read", read)
+            reading = go(reader.read, 10)
+            wait_until(waiting.is_set)
+            reading.cancel()
+            wait_ended(reading)
+            # Somebody else waits for more by the time when that comes.
+            reader._current().ready = lambda direction: False
+            got = []
+            reading = go_parked(lambda: got.append(reader.read(3)), reason="IO wait")
+            slow.set()
+            wait_ended(reading)
+            del reader._current().ready
+        assert [*got, reader.read(10)] == [b"hel", b"lo"]
 
 
 @main_goroutine

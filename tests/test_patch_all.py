@@ -118,7 +118,7 @@ def test_only_what_is_asked_for():
     program = """
     import queue, select, selectors, socket
     first = patch.patch_all(**{name: name == "select" for name in
-        "socket ssl select time os subprocess queue threading futures socketserver http urllib".split()})
+        "socket ssl select time os subprocess queue threading futures socketserver http urllib signal".split()})
     assert {each.module for each in first.replaced} == {"select", "selectors"}
     second = patch.patch_all(socket=False)
     assert not {"select", "selectors", "socket"} & {each.module for each in second.replaced}

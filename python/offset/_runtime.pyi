@@ -674,6 +674,10 @@ class Fd:
         """Write a part as `socket.send`."""
     def sendall(self, data: Buffer, flags: int = 0, timeout: _Seconds | None = None) -> int:
         """Write all of it and give its length. Writes do not interleave."""
+    def recvfrom(self, bufsize: int, flags: int = 0, timeout: _Seconds | None = None) -> tuple[bytes, Any]:
+        """Read as `socket.recvfrom`."""
+    def sendto(self, data: Buffer, address: Any, flags: int = 0, timeout: _Seconds | None = None) -> int:
+        """Write as `socket.sendto`, to an address of the `socket` module's whose host is written out."""
     def accept(self, timeout: _Seconds | None = None) -> int:
         """Accept a connection and give its descriptor, which is non-blocking."""
     def wait_read(self, timeout: _Seconds | None = None) -> None:

@@ -6,6 +6,7 @@
 //! Attempts are system calls that do not wait, made without giving up the GIL, and what they read goes through a buffer of the OS
 //! thread: a goroutine that waits holds none. No attempt runs Python. An argument's buffer stays exported while its owner is parked.
 
+use crate::buffer::{Buffer, flags_argument, size_argument};
 use crate::error::*;
 use crate::method::*;
 use crate::scope::interrupted;
@@ -17,7 +18,6 @@ use offset_runtime::sync::Mutex;
 use pyo3_ffi::*;
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr::null_mut;
 
@@ -54,7 +54,7 @@ fn it<'a>(object: Object) -> &'a FdObject {
     unsafe { &*object.cast::<FdObject>() }
 }
 
-fn core<'a>(object: Object) -> &'a Fd {
+pub(crate) fn core<'a>(object: Object) -> &'a Fd {
     match &it(object).core {
         Some(core) => core,
         None => unreachable!("it is given its core at birth"),
@@ -62,14 +62,14 @@ fn core<'a>(object: Object) -> &'a Fd {
 }
 
 /// What a system call said: its result, or the error's number.
-type Answer = Result<usize, c_int>;
+pub(crate) type Answer = Result<usize, c_int>;
 
 fn last_error() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
 /// Makes a call until it is not interrupted. What it gives is the system's word for "would wait", or an answer.
-fn call(mut system_call: impl FnMut() -> isize) -> Attempt<Answer> {
+pub(crate) fn call(mut system_call: impl FnMut() -> isize) -> Attempt<Answer> {
     loop {
         let answer = system_call();
         if answer >= 0 {
@@ -85,7 +85,7 @@ fn call(mut system_call: impl FnMut() -> isize) -> Attempt<Answer> {
 
 /// What goes wrong with an operation, besides what the system says.
 #[derive(Clone, Copy)]
-enum Failure {
+pub(crate) enum Failure {
     Fd(FdError),
     System(c_int),
 }
@@ -96,7 +96,7 @@ impl From<FdError> for Failure {
     }
 }
 
-fn settle(result: Result<Answer, FdError>) -> Result<usize, Failure> {
+pub(crate) fn settle(result: Result<Answer, FdError>) -> Result<usize, Failure> {
     result?.map_err(Failure::System)
 }
 
@@ -110,7 +110,7 @@ fn words(number: c_int) -> String {
 ///
 /// # Safety
 /// Attached; `object` is one of ours.
-unsafe fn fail(object: Object, failure: Failure, what: &str) -> Object {
+pub(crate) unsafe fn fail(object: Object, failure: Failure, what: &str) -> Object {
     if let (true, Failure::Fd(FdError::TimedOut)) = (it(object).plain, failure) {
         // SAFETY: a constant of the interpreter.
         return raise(unsafe { PyExc_TimeoutError }, "timed out");
@@ -178,7 +178,7 @@ unsafe fn note_written(written: usize) {
 }
 
 unsafe extern "C" {
-    fn _PyBytes_Resize(bytes: *mut Object, size: Py_ssize_t) -> c_int;
+    pub(crate) fn _PyBytes_Resize(bytes: *mut Object, size: Py_ssize_t) -> c_int;
 }
 
 thread_local! {
@@ -231,64 +231,6 @@ fn raw_write(number: RawFd, kind: Kind, from: *const u8, size: usize, flags: c_i
                 libc::send(number, from.cast(), size, flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
             }
         }
-    }
-}
-
-/// A size that is not negative; None with an exception set otherwise.
-unsafe fn size_argument(object: Object, what: &str) -> Option<usize> {
-    // SAFETY: attached; `object` is alive.
-    let size = unsafe { PyLong_AsSsize_t(object) };
-    // SAFETY: attached.
-    if size == -1 && unsafe { !PyErr_Occurred().is_null() } {
-        return None;
-    }
-    if size < 0 {
-        value_error(&format!("{what} must not be negative, got {size}"));
-        return None;
-    }
-    Some(size as usize)
-}
-
-/// `flags`, 0 when it is missing; None with an exception set if it is no number.
-unsafe fn flags_argument(object: Object) -> Option<c_int> {
-    if object.is_null() {
-        return Some(0);
-    }
-    // SAFETY: attached; `object` is alive.
-    let flags = unsafe { PyLong_AsLong(object) };
-    // SAFETY: attached.
-    if flags == -1 && unsafe { !PyErr_Occurred().is_null() } { None } else { Some(flags as c_int) }
-}
-
-/// A buffer that an argument exports, given back in the end.
-struct Buffer(Py_buffer);
-
-impl Buffer {
-    /// None with an exception set if it exports none.
-    unsafe fn of(object: Object, flags: c_int) -> Option<Buffer> {
-        let mut view = MaybeUninit::<Py_buffer>::zeroed();
-        // SAFETY: attached; `object` is alive.
-        if unsafe { PyObject_GetBuffer(object, view.as_mut_ptr(), flags) } < 0 {
-            return None;
-        }
-        // SAFETY: filled in just now.
-        Some(Buffer(unsafe { view.assume_init() }))
-    }
-
-    fn len(&self) -> usize {
-        self.0.len as usize
-    }
-
-    fn at(&self, offset: usize) -> *mut u8 {
-        // SAFETY: callers stay within the buffer.
-        unsafe { self.0.buf.cast::<u8>().add(offset) }
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        // SAFETY: attached, as all of this crate's Python-facing code is; it was filled in.
-        unsafe { PyBuffer_Release(&raw mut self.0) };
     }
 }
 
@@ -791,6 +733,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             fast(c"recv_into", recv_into, c"As socket.recv_into, with a timeout."),
             fast(c"send", send, c"As socket.send, with a timeout."),
             fast(c"sendall", sendall, c"Write all of it, with a timeout, and give its length."),
+            fast(c"recvfrom", crate::packet::recvfrom, c"As socket.recvfrom, with a timeout."),
+            fast(c"sendto", crate::packet::sendto, c"As socket.sendto to an address without names, with a timeout."),
             fast(c"accept", accept, c"Accept a connection and give its descriptor, which is non-blocking."),
             fast(c"wait_read", wait_read, c"Wait until reading may be possible."),
             fast(c"wait_write", wait_write, c"Wait until writing may be possible."),

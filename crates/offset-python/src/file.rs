@@ -7,12 +7,14 @@
 //! The attempts need no `O_NONBLOCK`, which would be seen by everybody who shares the open file: Linux is told with each call
 //! (`RWF_NOWAIT`). Where it cannot, the answer is NotImplemented.
 
+use crate::buffer::Buffer;
 use crate::error::*;
+use crate::fd::_PyBytes_Resize;
 use crate::method::*;
+use crate::scope::interrupted;
 use crate::shim::Py_DECREF;
 use pyo3_ffi::*;
 use std::ffi::{c_int, c_void};
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr::null;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -191,15 +193,11 @@ fn using(object: Object, work: impl FnOnce(RawFd) -> Object) -> Object {
     result
 }
 
-unsafe extern "C" {
-    fn _PyBytes_Resize(bytes: *mut Object, size: Py_ssize_t) -> c_int;
-}
-
 unsafe extern "C" fn read_now(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
     let mut out = [NULL; 2];
     // SAFETY: the calling convention. The bytes are ours alone until they are given away.
     unsafe {
-        if !parse("read_now", args, count, keywords, &["size", "offset"], 1, &mut out) {
+        if !parse("read_now", args, count, keywords, &["size", "offset"], 1, &mut out) || interrupted() {
             return NULL;
         }
         let size = PyLong_AsSsize_t(out[0]);
@@ -226,21 +224,16 @@ unsafe extern "C" fn read_now(object: Object, args: *const Object, count: Py_ssi
 }
 
 unsafe extern "C" fn write_now(object: Object, data: Object) -> Object {
-    let mut view = MaybeUninit::<Py_buffer>::zeroed();
-    // SAFETY: the calling convention; the buffer is given back.
-    unsafe {
-        if PyObject_GetBuffer(data, view.as_mut_ptr(), PyBUF_SIMPLE) < 0 {
-            return NULL;
-        }
-        let mut view = view.assume_init();
-        let size = (view.len as usize).min(MOST);
-        let result = using(object, |number| match try_write(number, view.buf.cast(), size) {
-            Answer::Done(count) => int(count as u64),
-            other => nothing(other),
-        });
-        PyBuffer_Release(&raw mut view);
-        result
+    if interrupted() {
+        return NULL;
     }
+    // SAFETY: the calling convention.
+    let Some(buffer) = (unsafe { Buffer::of(data, PyBUF_SIMPLE) }) else { return NULL };
+    let size = buffer.len().min(MOST);
+    using(object, |number| match try_write(number, buffer.at(0), size) {
+        Answer::Done(count) => int(count as u64),
+        other => nothing(other),
+    })
 }
 
 // ---- the type ----

@@ -7,6 +7,7 @@
 mod atomic;
 mod blocking;
 mod bubble;
+mod buffer;
 mod cancel;
 mod chan;
 mod dump;
@@ -23,6 +24,7 @@ mod lock;
 mod method;
 mod object;
 mod outside;
+mod packet;
 mod runtime;
 mod scan;
 mod scope;

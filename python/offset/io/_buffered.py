@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 from operator import index
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from offset.io._copy import CHUNK, read_some, reading, taken
 from offset.io._errors import IncompleteReadError, LineTooLongError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from typing import Any, Self
 
     from typing_extensions import Buffer
@@ -34,8 +36,8 @@ class BufferedReader:
     """Reads lines, records and parts of any reader, as Go's `bufio.Reader`. Iterates over lines; a context manager.
 
     It asks `src` for `size` bytes at a time. A line, or what `read_until` gives, may have `max_line` bytes. It
-    waits as long as `src` does: set a timeout there. What has come before an exception stays in the buffer,
-    so the call can be made again.
+    waits as long as `src` does: its deadline is that of `src`. What has come before an exception stays in the
+    buffer, so the call can be made again.
     """
 
     __slots__ = ("__weakref__", "_data", "_max_line", "_mutex", "_read", "_size", "_src", "_start")
@@ -133,6 +135,18 @@ class BufferedReader:
         with self._mutex:
             self._gather(size)
             return self._data[self._start : self._start + size]
+
+    def set_read_deadline(self, when: float | timedelta | None, /) -> None:
+        """Let reads raise TimeoutError from `when` on, a time of `offset.time.now()`; None for never.
+
+        The deadline is that of the source, which knows how to be woken: of a connection, or a file that waits. Raises
+        OSError if the source has none.
+        """
+        deadline = getattr(self._src, "set_read_deadline", None)
+        if deadline is None:
+            kind = type(self._src).__name__
+            raise OSError(errno.ENOTSUP, f"a {kind} has no deadline; a context's scope ends what waits in a goroutine")
+        deadline(when)
 
     @property
     def buffered(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from offset import _runtime
 from offset._errors import DeadlineExceeded
 from offset.net import _address, _lookup
-from offset.net._listen import UnixFile, bound, left, moment
+from offset.net._listen import UnixFile, bound
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -59,20 +59,13 @@ class PacketConn:
         """
         if n < 0:
             raise ValueError(f"the size of a read must not be negative, got {n}")
-        deadline = moment(timeout)
         try:
-            while True:
-                self._fd.check_read()
-                try:
-                    data, address = self._sock.recvfrom(n)
-                except BlockingIOError:
-                    self._fd.wait_read(left(deadline))
-                else:
-                    return data, _address.text(address)
+            data, address = self._fd.recvfrom(n, 0, timeout)
         except DeadlineExceeded:
             raise
         except OSError as error:
             raise self._named(error, "read") from None
+        return data, _address.text(address)
 
     def write_to(self, data: Buffer, addr: str) -> int:
         """Send a packet to `addr`, and give its length. A host's name in `addr` is looked up.
@@ -80,23 +73,19 @@ class PacketConn:
         Raises OSError, such as that the packet is too long, and once it is closed.
         """
         target = self._target(addr)
-        pause = _FIRST_PAUSE
+        pause = _FIRST_PAUSE if self._sock.family == socket.AF_UNIX else None
         try:
             while True:
-                self._fd.check_write()
                 try:
-                    return self._sock.sendto(data, target)
-                except BlockingIOError:
-                    if self._sock.family != socket.AF_UNIX:
-                        self._fd.wait_write()
-                        continue
-                try:
-                    self._fd.wait_write(pause)
+                    return self._fd.sendto(data, target, 0, pause)
                 except DeadlineExceeded:
                     raise
                 except TimeoutError:
-                    pass
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                    # Raises if it was the deadline whose time was over.
+                    self._fd.check_write()
+                    if pause is None:
+                        raise
+                    pause = min(2 * pause, _LONGEST_PAUSE)
         except DeadlineExceeded:
             raise
         except OSError as error:

@@ -117,6 +117,9 @@ def _splice(dst: File | Conn, src: File | Conn, n: int | None, waits: bool) -> i
     if not hasattr(os, "splice") or (isinstance(dst, File) and dst._append):
         return None
     source, target = _way(src), _way(dst)
+    if isinstance(source, Numbered) and source._left:
+        # What comes first is not the kernel's any more.
+        return None
     if isinstance(src, File) and src._awaits:
         src._await_writer(src._current())
     done = 0

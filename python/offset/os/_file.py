@@ -22,7 +22,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from offset import _runtime
-from offset._errors import note_written, noted_written
+from offset._errors import DeadlineExceeded, note_written, noted_written
 from offset.io._buffered import BufferedReader
 from offset.io._copy import plain, read_all
 from offset.os._ways import READ, WRITE, Numbered, Polled, named
@@ -126,6 +126,8 @@ class File:
                 if self._awaits:
                     self._await_writer(way)
                 return way.read(size)
+            except DeadlineExceeded:
+                raise
             except OSError:
                 if way is self._way:
                     raise
@@ -175,7 +177,7 @@ class File:
                 return done + way.write(whole[done:] if done else whole)
             except OSError as error:
                 done += noted_written(error)
-                if way is self._way:
+                if way is self._way or isinstance(error, DeadlineExceeded):
                     note_written(error, done)
                     raise
             except BaseException as error:
@@ -220,6 +222,8 @@ class File:
         try:
             result: T = _runtime.blocking(self._numbered().use, function, args)
             return result
+        except DeadlineExceeded:
+            raise
         except OSError as error:
             raise named(error, what, self._name, self.closed) from None
 

@@ -22,6 +22,7 @@ import select
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from offset import _runtime
+from offset._errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +83,9 @@ class Numbered:
         self._waiting: dict[_runtime.Fd, int] = {}
         # One whole write at a time.
         self._writing = _runtime.Mutex()
+        # What a thread of the pool has read for somebody who had given up by then. Under the lock, as is a `_Read`.
+        self._left = b""
+        self._lock = _runtime.Mutex()
 
     # Reading and writing.
 
@@ -89,16 +93,49 @@ class Numbered:
         """Read up to `n` bytes, at least one; b"" at the end."""
         while True:
             self._check(READ)
-            if self._attempts[READ]:
+            if self._left:
+                data = self._take_left(n)
+            elif self._attempts[READ]:
                 data = self._attempt(READ, n)
-                if isinstance(data, bytes):
-                    return data
+            else:
+                data = None
+            if isinstance(data, bytes):
+                return data
             if self._may_proceed(READ):
                 try:
-                    return self.pool(READ, os.read, min(n, _MOST))
+                    return self._read_in_pool(min(n, _MOST))
                 except BlockingIOError:
                     # It is non-blocking, as others have made it, and somebody was faster.
                     continue
+
+    def _take_left(self, n: int) -> bytes | None:
+        with self._lock:
+            data, self._left = self._left[:n], self._left[n:]
+            return data or None
+
+    def _read_in_pool(self, n: int) -> bytes:
+        """Read in the pool. What is read for a goroutine that has been cancelled meanwhile is the next one's."""
+        if not self.pollable:
+            return self.pool(READ, os.read, n)
+        read = _Read()
+        try:
+            return self.pool(READ, self._read_for, n, read)
+        except BaseException:
+            with self._lock:
+                read.given_up = True
+                self._left += read.data
+            raise
+
+    def _read_for(self, number: int, n: int, read: _Read) -> bytes:
+        data = os.read(number, n)
+        with self._lock:
+            if not read.given_up:
+                read.data = data
+                return data
+            self._left += data
+        # Those who wait for the poller look there.
+        self.stop()
+        return b""
 
     def read_at(self, n: int, offset: int) -> bytes:
         """Read `n` bytes from `offset` on, fewer at the end only."""
@@ -155,6 +192,8 @@ class Numbered:
         call = self._descriptor.read_now if direction == READ else self._descriptor.write_now
         try:
             result = call(*args)
+        except DeadlineExceeded:
+            raise
         except OSError as error:
             self._fail(direction, error)
         if result is NotImplemented:
@@ -200,10 +239,14 @@ class Numbered:
                     when = self._deadlines[direction]
                     waiter.set_deadline(when)
                 (waiter.wait_read if direction == READ else waiter.wait_write)()
+            except DeadlineExceeded:
+                raise
             except TimeoutError:
                 self._late(direction)
             except OSError as error:
-                self._fail(direction, error)
+                # Otherwise it was woken to look at something.
+                if self._descriptor.closed or not waiter.closed:
+                    self._fail(direction, error)
             finally:
                 del self._waiting[waiter]
                 waiter.close()
@@ -236,7 +279,7 @@ class Numbered:
         return self.pollable
 
     def stop(self) -> None:
-        """Wake all who wait, once the descriptor is closed."""
+        """Wake all who wait, to look whether the descriptor is closed, or something left."""
         for waiter in list(self._waiting):
             waiter.close()
 
@@ -247,7 +290,7 @@ class Numbered:
         try:
             result: T = _runtime.blocking(self.use, function, args)
             return result
-        except BlockingIOError:
+        except (BlockingIOError, DeadlineExceeded):
             raise
         except OSError as error:
             self._fail(direction, error)
@@ -275,6 +318,16 @@ class Numbered:
 
     def _late(self, direction: int) -> NoReturn:
         raise TimeoutError(errno.ETIMEDOUT, f"{_WHAT[direction]} {self._name}: timed out") from None
+
+
+class _Read:
+    """A read in the pool: what came, and whether its goroutine has given it up."""
+
+    __slots__ = ("data", "given_up")
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.given_up = False
 
 
 def named(error: OSError | None, what: str | None, name: str, closed: bool) -> OSError:

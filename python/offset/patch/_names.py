@@ -36,6 +36,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "concurrent.futures.process",
         "concurrent.futures",
     ),
+    "signal": ("signal",),
 }
 """The arguments of `patch_all`, and the modules that each means."""
 

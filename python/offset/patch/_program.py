@@ -59,6 +59,7 @@ def patch_all(
     socketserver: bool = True,
     http: bool = True,
     urllib: bool = True,
+    signal: bool = True,
 ) -> Patch:
     """Put the proxies of `offset.syscall` in the place of the standard library's modules, for the whole program.
 

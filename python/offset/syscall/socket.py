@@ -25,6 +25,9 @@ _MSG_DONTWAIT, _MSG_WAITALL = int(_original.MSG_DONTWAIT), int(_original.MSG_WAI
 # Such a read leaves what it reads where it is, or is of something else.
 _MSG_NO_PLAIN_READ = int(_original.MSG_PEEK | _original.MSG_OOB | getattr(_original, "MSG_ERRQUEUE", 0))
 
+# Those whose addresses `Fd.recvfrom` knows.
+_FAMILIES = frozenset({_AF_INET, _AF_INET6, _AF_UNIX})
+
 _Plain = _original.socket
 
 # A connect that goes on; for Unix sockets EAGAIN says that the queue is full.
@@ -152,7 +155,12 @@ class socket(_Plain):
         return filled
 
     def recvfrom(self, bufsize, flags=0, /):
-        return self._reading(flags, super().recvfrom, bufsize, flags)
+        limit = self._limit
+        if limit == 0.0 or flags & _MSG_DONTWAIT or self.family not in _FAMILIES:
+            return self._reading(flags, super().recvfrom, bufsize, flags)
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recvfrom")
+        return (self._waiter or self._fd()).recvfrom(bufsize, flags, limit)
 
     def recvfrom_into(self, buffer, nbytes=0, flags=0):
         return self._reading(flags, super().recvfrom_into, buffer, nbytes, flags)
