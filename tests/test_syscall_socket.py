@@ -419,6 +419,33 @@ def test_tls_between_goroutines(listener, contexts):
     wait_ended(serving)
 
 
+@pytest.mark.parametrize("limit", [None, PATIENCE])
+@main_goroutine
+def test_the_descriptor_of_a_tls_socket_never_blocks(contexts, limit):
+    """A rescue would hide that it does."""
+    server, client = contexts
+    plain_listener = socket.create_server(("127.0.0.1", 0))
+    plain_listener.settimeout(limit)
+    with server.wrap_socket(plain_listener, server_side=True, do_handshake_on_connect=False) as listening:
+        assert not os.get_blocking(listening.fileno())
+        made = []
+
+        def connect():
+            conn = socket.create_connection(listening.getsockname(), timeout=limit)
+            made.append(client.wrap_socket(conn, server_hostname="localhost"))
+
+        connecting = go(connect)
+        conn, _ = listening.accept()
+        assert not os.get_blocking(conn.fileno())
+        conn.do_handshake()
+        wait_ended(connecting)
+        for each in (conn, *made):
+            with each:
+                assert not os.get_blocking(each.fileno())
+                each.settimeout(limit)
+                assert not os.get_blocking(each.fileno())
+
+
 @main_goroutine
 def test_a_handshake_that_takes_too_long(listener, contexts):
     conn = socket.create_connection(listener.getsockname(), timeout=0.01)
