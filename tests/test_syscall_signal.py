@@ -108,23 +108,40 @@ def test_a_signal_that_another_goroutine_or_thread_sends(handler):
     signal.signal(SIGNAL, handler)
     # To the thread on which it is, where nobody waits for signals.
     wait_ended(go(signal.raise_signal, SIGNAL))
-    wait_until(lambda: len(handler.seen) == 1)
+    assert len(handler.seen) == 1
     in_thread(signal.raise_signal, SIGNAL)
-    wait_until(lambda: len(handler.seen) == 2)
+    assert len(handler.seen) == 2
     wait_ended(go(os.kill, os.getpid(), SIGNAL))
-    wait_until(lambda: len(handler.seen) == 3)
+    assert len(handler.seen) == 3
     in_thread(lambda: signal.pthread_kill(plain_threading.get_ident(), SIGNAL))
-    wait_until(lambda: len(handler.seen) == 4)
+    assert len(handler.seen) == 4
     sleeping = go_parked(nilchan.recv)
     signal.pthread_kill(sleeping.ident, SIGNAL)
-    wait_until(lambda: len(handler.seen) == 5)
+    assert len(handler.seen) == 5
     sleeping.cancel()
+    # By the original, which tells nobody.
+    wait_ended(go(plain.raise_signal, SIGNAL))
+    wait_until(lambda: len(handler.seen) == 6)
     assert {thread for _, _, thread in handler.seen} == {plain_threading.main_thread()}
 
 
 def compute():
     while True:
         pass
+
+
+@main_goroutine
+def test_what_a_handler_raises_is_not_the_senders(raising):
+    seen = []
+
+    def send():
+        signal.raise_signal(signal.SIGALRM)
+        seen.append("sent")
+
+    with pytest.raises(Hangup):
+        go(send).join()
+        raise AssertionError("it was raised elsewhere")
+    wait_until(lambda: seen == ["sent"])
 
 
 WAITS = {

@@ -42,6 +42,9 @@ P = ParamSpec("P")
 
 _SHORTEST_POLL = 0.05
 _LONGEST_POLL = 1.0
+# How long the main thread waits at most before it looks for signals that came on other threads, where they interrupt
+# nothing here.
+_GLANCE = 0.5
 
 # At most one function: the main goroutine of the next run.
 _registered: list[Callable[..., Any]] = []
@@ -334,7 +337,7 @@ class Run:
                 poll = min(poll * 2, _LONGEST_POLL)
             else:
                 # An abandoned goroutine may keep the runtime from becoming quiescent.
-                timeout = _SHORTEST_POLL if _exit.abandoned else None
+                timeout = _SHORTEST_POLL if _exit.abandoned else _GLANCE if self.on_main_thread else None
                 poll = _SHORTEST_POLL
             self.note.wait(timeout)
 

@@ -261,6 +261,9 @@ def result_class() -> Any:
 
         def stopTest(self, test: Any) -> None:
             super().stopTest(test)
+            if not self.running:
+                # 3.12.1 starts no test that is skipped, but stops it.
+                return
             self.running = False
             seconds = round(time.monotonic() - self.began, 2)
             self.tell(test=test.id(), outcome=self.outcome, detail=self.detail, seconds=seconds)

@@ -7,6 +7,7 @@ goroutine, in which it is raised. While it does so the real one counts as the ma
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -52,11 +53,43 @@ def on_main(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T
     return function(*args, **kwargs)
 
 
-def wake_main() -> None:
-    """Have the main thread, if it waits in a run, look for signals that have come on other threads.
+# For how long who has sent a signal waits for the main thread to handle it, which may be busy with something else.
+_PATIENCE = 1.0
 
-    There is nothing that interrupts its wait: the system interrupts only the thread to which it brings a signal.
+
+class _Settling(_run.Call):
+    """A question to the main thread, answered when it has come by: the handlers of the signals before it have run."""
+
+    def __init__(self, run: _run.Run) -> None:
+        super().__init__(lambda: None, (), {})
+        self.run = run
+
+    def serve(self) -> None:
+        """Answer. What a handler raises meanwhile is main's, and no result of this."""
+        try:
+            self.fn()
+        except BaseException as exc:
+            self.run._interrupt(exc)
+        finally:
+            self.answer.send((None, None))
+
+
+def settle() -> None:
+    """Have the main thread, if it waits in a run, handle signals that have come, and wait until it has.
+
+    Nothing else interrupts its wait: the system interrupts only the thread to which it brings a signal. While the main
+    thread is busy with a call it is not waited for.
     """
     run = _failure.active()
-    if run is not None and run.on_main_thread:
+    if run is None or not run.on_main_thread:
+        return
+    if _runtime.current() is None and threading.get_ident() == threading.main_thread().ident:
+        return
+    if run.serving is not None:
         run.note.set()
+        return
+    call = _Settling(run)
+    run.calls.append(call)
+    run.note.set()
+    with contextlib.suppress(TimeoutError):
+        call.answer.recv(_PATIENCE)

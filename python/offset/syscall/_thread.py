@@ -14,7 +14,7 @@ from offset._errors import GoroutineExit as _GoroutineExit
 from offset.syscall import _rebind
 from offset.syscall import threading as _threading
 from offset.syscall._main import on_main as _on_main
-from offset.syscall._main import wake_main as _wake_main
+from offset.syscall._main import settle as _settle
 
 # The goroutines of threads that were started here.
 _threads = set()
@@ -79,7 +79,7 @@ def _report(function, error):
 def interrupt_main(*args):
     """Have the main thread handle a signal as if it had come. See `_thread.interrupt_main`."""
     _on_main(_original.interrupt_main, *args)
-    _wake_main()
+    _settle()
 
 
 def _count():

@@ -1,6 +1,6 @@
 """`os` whose calls that wait park only the goroutine: reads and writes of pipes, terminals and sockets, and waits
-for processes. A signal that the main goroutine sends to its own process is handled at once. Everything else is the
-original's.
+for processes. A signal that somebody sends to the own process has been handled when `kill` returns. Everything else is
+the original's.
 
 A descriptor is waited for before the call, which is the original's and may find it empty again, if somebody else was
 faster; then it blocks as any call does. Plain files are always ready. A child that has a pidfd is waited for by it, any
@@ -13,6 +13,7 @@ import select as _select
 from offset import _runtime
 from offset.syscall import _rebind
 from offset.syscall._main import on_main as _on_main
+from offset.syscall._main import settle as _settle
 
 
 def _wait(number, event, wait):
@@ -160,6 +161,7 @@ def kill(pid, signal, /):
     """Send a signal to a process. See `os.kill`: one to this process has been handled when it returns."""
     if pid == _original.getpid():
         _on_main(_original.kill, pid, signal)
+        _settle()
     else:
         _original.kill(pid, signal)
 

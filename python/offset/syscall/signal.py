@@ -11,7 +11,7 @@ import signal as _original
 from offset import _failure, _run, _runtime
 from offset.syscall import _rebind
 from offset.syscall._main import on_main as _on_main
-from offset.syscall._main import wake_main as _wake_main
+from offset.syscall._main import settle as _settle
 
 
 def _shown(signalnum, handler):
@@ -50,7 +50,7 @@ def set_wakeup_fd(fd, /, **kwargs):
 def raise_signal(signalnum, /):
     """Send a signal to the caller. See `signal.raise_signal`."""
     _on_main(_original.raise_signal, signalnum)
-    _wake_main()
+    _settle()
 
 
 def pthread_kill(thread_id, signalnum, /):
@@ -59,7 +59,7 @@ def pthread_kill(thread_id, signalnum, /):
         _on_main(_os.kill, _os.getpid(), signalnum)
     else:
         _on_main(_original.pthread_kill, thread_id, signalnum)
-        _wake_main()
+        _settle()
 
 
 def pause():
