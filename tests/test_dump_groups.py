@@ -8,7 +8,7 @@ from pathlib import Path
 
 import offset
 from helpers import go_parked, main_goroutine, run_script, wait_ended, wait_parked, wait_until
-from offset import _dump, go, gosched, makechan, runtime, sync
+from offset import _dump, errgroup, go, gosched, makechan, runtime, supervise, sync
 
 
 def end(*goroutines):
@@ -157,6 +157,15 @@ def test_created_at_looks_past_the_package():
     member = group.go(gosched)
     assert member.created_at.startswith(f"{__file__}:")
     wait_ended(goroutine, member)
+
+
+@main_goroutine
+def test_members_and_children_were_created_by_the_program():
+    with errgroup.Group() as group, supervise.Supervisor() as supervisor:
+        member = group.go(gosched)
+        child = supervisor.go(gosched)
+        places = member.goroutine.created_at, child.task.goroutine.created_at
+    assert all(place.startswith(f"{__file__}:") for place in places)
 
 
 @main_goroutine

@@ -17,7 +17,7 @@ import weakref
 import offset
 import pytest
 from helpers import PATIENCE, main_goroutine, run_script, wait_ended, wait_parked, wait_until
-from offset import go, gosched, makechan, nilchan, runtime, select, sync
+from offset import context, go, gosched, makechan, nilchan, runtime, select, sync
 from offset.syscall import threading as proxied
 
 
@@ -203,6 +203,16 @@ def in_its_context():
     return [go(worker)]
 
 
+def in_a_scope_of_its_own():
+    def worker():
+        ctx, cancel = context.with_cancel(context.background())
+        with context.scope(ctx):
+            makechan().recv()
+        cancel()
+
+    return [go(worker)]
+
+
 def weakly_held():
     channel = makechan()
     weak.append(weakref.ref(channel))
@@ -237,6 +247,7 @@ LEAKED = [
     in_a_method,
     while_handling,
     in_its_context,
+    in_a_scope_of_its_own,
     weakly_held,
 ]
 
@@ -416,7 +427,27 @@ def an_exit_function():
     return [go(receives, channel)], lambda: atexit.unregister(at_exit)
 
 
+def a_context():
+    ctx, cancel = context.with_cancel(context.background())
+
+    def worker():
+        with context.scope(ctx):
+            makechan().recv()
+
+    return [go(worker)], cancel
+
+
+def a_deadline():
+    def worker():
+        with context.timeout(PATIENCE):
+            makechan().recv()
+
+    return [go(worker)], None
+
+
 REACHED = [
+    a_context,
+    a_deadline,
     a_local_variable,
     a_global_variable,
     an_end,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from helpers import go_parked, main_goroutine, wait_ended
-from offset import default, go, makechan, nilchan, runtime, select, sync, time
+from offset import context, default, go, makechan, nilchan, runtime, select, sync, time
 
 
 @main_goroutine
@@ -58,6 +58,19 @@ def test_a_goroutine_says_what_it_waits_for_and_how_long():
     channel.send(None)
     wait_ended(goroutine)
     assert goroutine.stats()["status"] == "dead"
+
+
+@main_goroutine
+def test_a_scope_says_whether_it_is_entered():
+    ctx, cancel = context.with_cancel(context.background())
+    scope = context.scope(ctx)
+    assert scope.stats() == {"entered": False, "err": None, "deadline": None}
+    with scope:
+        assert scope.stats()["entered"]
+        cancel()
+        assert isinstance(scope.stats()["err"], context.Canceled)
+    assert not scope.stats()["entered"]
+    assert context.timeout(2).stats() == {"seconds": 2.0}
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,7 @@ class _Cancel(_Derived):
 
     def _release(self) -> None:
         self._leave()
-        self._leave = _nothing
+        self._entered = False
 
     def _end(self, err: BaseException, cause: BaseException | None) -> None:
         """Be over, and let all below be."""
@@ -545,13 +545,18 @@ class scope:
     Raises TypeError for what is no context, and RuntimeError in a plain thread and when it is entered twice.
     """
 
-    __slots__ = ("_ctx", "_leave", "_scope")
+    __slots__ = ("_ctx", "_entered", "_leave", "_scope")
 
     def __init__(self, ctx: Context) -> None:
         _above(ctx, "scope")
         self._ctx = ctx
         self._scope = _runtime.Scope(ctx)
         self._leave: Callable[[], object] = _nothing
+        self._entered = False
+
+    def stats(self) -> dict[str, Any]:
+        """Give whether it is entered, and why its context is over and when it will be."""
+        return {"entered": self._entered, "err": self._ctx.err(), "deadline": self._ctx.deadline()}
 
     def __enter__(self) -> Context:
         self._scope.enter()
@@ -560,6 +565,7 @@ class scope:
         except BaseException:
             self._scope.leave()
             raise
+        self._entered = True
         return self._ctx
 
     def __exit__(
@@ -567,6 +573,7 @@ class scope:
     ) -> None:
         self._scope.leave()
         self._leave()
+        self._leave = _nothing
 
 
 class timeout:
@@ -580,6 +587,10 @@ class timeout:
 
     def __init__(self, seconds: Seconds) -> None:
         self._seconds = _seconds(seconds)
+
+    def stats(self) -> dict[str, Any]:
+        """Give how many seconds it has."""
+        return {"seconds": self._seconds}
 
     def __enter__(self) -> Context:
         around = current()

@@ -107,14 +107,6 @@ pub(crate) fn set_selecting(args: *const Object) {
     }
 }
 
-/// Objects by which others can end the goroutine's wait, whatever it waits for.
-///
-/// # Safety
-/// As for [`held`].
-pub(crate) unsafe fn wakers(_object: Object) -> Vec<Object> {
-    Vec::new()
-}
-
 /// The goroutine that runs here, as a new reference, or None.
 unsafe extern "C" fn current(_: Object, _: Object) -> Object {
     // SAFETY: the payload of a running goroutine is its object, kept by its reference.

@@ -201,6 +201,7 @@ impl Graph {
         unsafe {
             held.push(object);
             held.extend(crate::goroutine::held(object));
+            held.extend(crate::scope::chain(object));
             for object in held {
                 self.reach(object);
             }
@@ -278,7 +279,7 @@ impl Graph {
                 self.waiters.entry(address).or_default().push(index);
             }
             // SAFETY: the object of a parked goroutine is alive.
-            let wakers = unsafe { crate::goroutine::wakers(waiting.object) };
+            let wakers = unsafe { crate::scope::chain(waiting.object) };
             for waker in wakers.into_iter().chain(handles.then_some(waiting.object)) {
                 self.handles.entry(waker as usize).or_default().push(index);
             }

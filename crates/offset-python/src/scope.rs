@@ -182,6 +182,23 @@ pub(crate) unsafe fn deliver_all(object: Object) {
     }
 }
 
+/// The scopes that a goroutine is in, borrowed: its chain holds a reference to each. Whoever reaches one may end the goroutine's wait.
+///
+/// # Safety
+/// The goroutine of `object` is parked and stays so.
+pub(crate) unsafe fn chain(object: Object) -> Vec<Object> {
+    let mut scopes = Vec::new();
+    // SAFETY: by contract.
+    unsafe {
+        let mut scope = (*object.cast::<GoroutineObject>()).scope;
+        while !scope.is_null() {
+            scopes.push(scope);
+            scope = (*it(scope)).outer;
+        }
+    }
+    scopes
+}
+
 /// Whether a context is over, by its own word.
 unsafe fn is_over(context: Object) -> bool {
     // SAFETY: attached; the scope holds its context.
