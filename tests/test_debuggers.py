@@ -87,15 +87,20 @@ def test_stepping_stays_in_the_goroutine():
     commands = ["n", "n", "n", "c", ""]
     status, stdout, stderr = run_script(WITH_TICKER, input="\n".join(commands))
     assert status == 0, stderr
-    assert "-> return value + 1\n" in stdout
-    assert "seen += 1" not in stdout
+    assert "inner()\n" in stdout
+    assert "worker()" in stdout
+    assert "ticker()" not in stdout
 
 
 def test_quitting_the_debugger_ends_the_program():
-    status, stdout, stderr = run_script(WITH_TICKER, input="q\n")
-    assert status == 1
-    assert "bdb.BdbQuit" in stderr
+    # From 3.14 on it asks whether to, and raises SystemExit.
+    status, stdout, stderr = run_script(WITH_TICKER, input="q\ny\n")
     assert "main went on" not in stdout
+    if sys.version_info >= (3, 14):
+        assert (status, stderr) == (0, "")
+    else:
+        assert status == 1
+        assert "bdb.BdbQuit" in stderr
 
 
 def test_a_post_mortem_shows_the_goroutines_frames():

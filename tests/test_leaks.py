@@ -168,7 +168,7 @@ def in_a_generator():
         for value in values(makechan()):
             print(value)
 
-    return [go(list, values(makechan())), go(worker)]
+    return [go(worker)]
 
 
 def in_a_method():

@@ -261,7 +261,7 @@ class _Cancel(_Derived):
 
     def _release(self) -> None:
         self._leave()
-        self._entered = False
+        self._leave = _nothing
 
     def _end(self, err: BaseException, cause: BaseException | None) -> None:
         """Be over, and let all below be."""
@@ -573,7 +573,7 @@ class scope:
     ) -> None:
         self._scope.leave()
         self._leave()
-        self._leave = _nothing
+        self._entered = False
 
 
 class timeout:

@@ -13,7 +13,7 @@
 use crate::host::{adopt_thread, state_goes};
 use crate::method::*;
 use crate::shim;
-use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
+use crate::shim::{Py_DECREF, Py_XDECREF};
 use pyo3_ffi::*;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
@@ -133,7 +133,9 @@ fn answer(question: &[u8]) -> Vec<u8> {
         if !result.is_null() && PyBytes_AsStringAndSize(result, &raw mut data, &raw mut size) == 0 {
             text.extend_from_slice(std::slice::from_raw_parts(data.cast(), size as usize));
         }
-        PyErr_Clear();
+        if !PyErr_Occurred().is_null() {
+            PyErr_WriteUnraisable(hook);
+        }
         Py_XDECREF(result);
         Py_XDECREF(args);
         Py_XDECREF(bytes);
