@@ -46,16 +46,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
 
 
-@pytest.hookimpl(wrapper=True)
+# Not a wrapper of the new kind: the plugin is loaded wherever offset is installed, beside a pytest of before 8, too.
+@pytest.hookimpl(hookwrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     """Run the test function where it is to be run."""
     place = _place(pyfuncitem)
     if place is None:
-        return (yield)
+        yield
+        return
     original = pyfuncitem.obj
     pyfuncitem.obj = functools.wraps(original)(functools.partial(place, original))
     try:
-        return (yield)
+        yield
     finally:
         pyfuncitem.obj = original
 
@@ -67,21 +69,22 @@ def _place(item: pytest.Function) -> Callable[..., None] | None:
     if not wanted and not item.config.getini("offset_goroutines"):
         return functools.partial(_plainly, item) if item.config.getini("offset_leak_check") else None
     if inspect.iscoroutinefunction(item.obj):
-        if wanted:
-            raise pytest.UsageError(f"{item.nodeid} is a coroutine function, which cannot be run as a goroutine")
-        return None
+        return functools.partial(_refuse, "a coroutine function cannot be run as a goroutine") if wanted else None
     if bubble is not None:
         return functools.partial(_in_bubble, item, bubble)
     return functools.partial(_as_goroutine, item)
+
+
+def _refuse(why: str, *_: object, **arguments: object) -> None:
+    raise pytest.UsageError(why)
 
 
 def _in_bubble(item: pytest.Function, marker: pytest.Mark, function: Callable[..., object], **arguments: Any) -> None:
     from offset import testing
 
     known: dict[str, Any] = {**dict(zip(("seed", "schedules"), marker.args, strict=False)), **marker.kwargs}
-    unknown = set(known) - {"seed", "schedules"}
-    if unknown or len(marker.args) > 2:
-        raise pytest.UsageError(f"{item.nodeid}: the marker bubble takes seed and schedules")
+    if set(known) - {"seed", "schedules"} or len(marker.args) > 2:
+        _refuse("the marker bubble takes seed and schedules")
     seed = item.config.getoption("--offset-seed")
     if seed is None:
         seed = known.get("seed")
