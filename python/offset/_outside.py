@@ -10,6 +10,9 @@ that a parked goroutine may hold.
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -92,10 +95,6 @@ _runtime.set_answer(answer)
 
 def ask(pid: int, question: str, timeout: float = 10.0) -> str:
     """Ask the process `pid` and give its answer. Raises AskError if that is not possible, with the reason."""
-    import os
-    import socket
-    import struct
-
     try:
         owner = os.stat(f"/proc/{pid}").st_uid
     except OSError:

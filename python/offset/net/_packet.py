@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
 
+# Addresses that are written out mean the same for ever: by family and text, so many of them.
+_MOST_KNOWN = 4096
+_literals: dict[tuple[int, str], Any] = {}
+
 
 class PacketConn:
     """Sends and receives packets, as Go's `net.PacketConn`; `listen_packet` gives it. A context manager that closes."""
@@ -30,6 +34,7 @@ class PacketConn:
     def __init__(self, sock: socket.socket, network: str) -> None:
         self._sock: Final = sock
         self._network: Final = network
+        self._family: Final = sock.family
         self._fd: Final = _runtime.Fd(sock.fileno())
         self._address: Final = _address.text(sock.getsockname())
         self._file: Final = UnixFile(sock)
@@ -73,7 +78,7 @@ class PacketConn:
         Raises OSError, such as that the packet is too long, and once it is closed.
         """
         target = self._target(addr)
-        pause = _FIRST_PAUSE if self._sock.family == socket.AF_UNIX else None
+        pause = _FIRST_PAUSE if self._family == socket.AF_UNIX else None
         try:
             while True:
                 try:
@@ -92,14 +97,22 @@ class PacketConn:
             raise self._named(error, f"write to {addr} from") from None
 
     def _target(self, addr: str) -> Any:
-        if self._sock.family == socket.AF_UNIX:
+        known = _literals.get((self._family, addr))
+        if known is not None:
+            return known
+        if self._family == socket.AF_UNIX:
             return _address.unix_path(addr)
         host, port = _address.split(addr)
         number = _address.port_number(port, socket.SOCK_DGRAM)
-        family = self._sock.family
-        if family == socket.AF_INET6 and _address.literal(host) == socket.AF_INET:
+        literal = _address.literal(host)
+        if self._family == socket.AF_INET6 and literal == socket.AF_INET:
             host = f"::ffff:{host}"
-        return _lookup.endpoints(host or "localhost", number, family, socket.SOCK_DGRAM)[0].address
+        target = _lookup.endpoints(host or "localhost", number, self._family, socket.SOCK_DGRAM)[0].address
+        if literal and "%" not in host:
+            if len(_literals) >= _MOST_KNOWN:
+                _literals.clear()
+            _literals[self._family, addr] = target
+        return target
 
     def set_deadline(self, when: Seconds | None) -> None:
         """Let operations raise TimeoutError from `when` on, a time of `offset.time.now()`; None for never."""
