@@ -49,11 +49,20 @@ class Names:
         self.dns = original(*MODULES)[0]
         self.at_once = at_once
         self.questions = 0
-        self.packets = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.packets.bind(("127.0.0.1", 0))
+        self.packets, self.streams = self.bind()
         self.port = self.packets.getsockname()[1]
-        self.streams = socket.create_server(("127.0.0.1", self.port))
         self.threads = [threading.Thread(target=self.udp), threading.Thread(target=self.tcp)]
+
+    @staticmethod
+    def bind():
+        """Two sockets with one number of a port, which somebody else may have for the other kind."""
+        while True:
+            packets = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            packets.bind(("127.0.0.1", 0))
+            try:
+                return packets, socket.create_server(packets.getsockname())
+            except OSError:
+                packets.close()
 
     def __enter__(self):
         for thread in self.threads:
