@@ -58,7 +58,7 @@ def test_it_has_what_the_original_has():
     assert {name for name in vars(plain) if not name.startswith("_")} <= set(vars(signal))
     assert signal.Signals is plain.Signals
     assert signal.default_int_handler is plain.default_int_handler
-    for name in ("signal", "getsignal", "set_wakeup_fd", "raise_signal", "pthread_kill", "pause"):
+    for name in ("signal", "getsignal", "set_wakeup_fd", "raise_signal", "pthread_kill", "alarm", "setitimer", "pause"):
         assert getattr(plain, name) is not getattr(signal, name)
         assert inspect.getdoc(getattr(signal, name))
 
@@ -194,6 +194,22 @@ def test_what_is_raised_by_a_signal_of_its_own(raising):
         os.kill(os.getpid(), signal.SIGALRM)
     # It has been raised.
     time.sleep(0.001)
+
+
+@main_goroutine
+def test_no_alarm_comes_after_it_was_taken_back(handler):
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for _ in range(50):
+            signal.setitimer(signal.ITIMER_REAL, 0.0005)
+            if len(handler.seen) % 2:
+                time.sleep(0.001)
+            signal.alarm(0)
+            count = len(handler.seen)
+            time.sleep(0.0005)
+            assert len(handler.seen) == count
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 @main_goroutine

@@ -62,6 +62,16 @@ def pthread_kill(thread_id, signalnum, /):
         _settle()
 
 
+def alarm(seconds, /):
+    """Have SIGALRM come once. See `signal.alarm`: handlers of before have run then, and none runs after `alarm(0)`."""
+    return _on_main(_original.alarm, seconds)
+
+
+def setitimer(which, seconds, interval=0.0, /):
+    """Have a signal come once, or again and again. See `signal.setitimer`, and `alarm`."""
+    return _on_main(_original.setitimer, which, seconds, interval)
+
+
 def pause():
     """Wait until a signal has come. See `signal.pause`."""
     _on_main(_original.pause)
@@ -72,7 +82,16 @@ _rebind.rebind(
     globals(),
     replace={
         _name: globals()[_name]
-        for _name in ("getsignal", "pause", "pthread_kill", "raise_signal", "set_wakeup_fd", "signal")
+        for _name in (
+            "alarm",
+            "getsignal",
+            "pause",
+            "pthread_kill",
+            "raise_signal",
+            "set_wakeup_fd",
+            "setitimer",
+            "signal",
+        )
         if hasattr(_original, _name)
     },
 )
