@@ -20,11 +20,11 @@ Durations are seconds everywhere, as `float` or `datetime.timedelta`. Every bloc
 `timeout=None` and raises `TimeoutError` when the time is over.
 
 Inside: `_runtime` is the extension (the scheduler, and everything that can park a goroutine); `_run` runs a
-main goroutine, `_failure` reports exceptions nobody caught, `_dump` formats stacks, `_exit` ends
-goroutines, `_async` is the way to asyncio. Importing the package starts no thread; the first `go` does.
+main goroutine, `_failure` reports exceptions nobody caught, `_dump` formats stacks, `_outside` answers
+`offset dump`, `_exit` ends goroutines, `_async` is the way to asyncio. Importing the package starts no thread; the first `go` does.
 """
 
-from offset import _exit, _failure
+from offset import _exit, _failure, _outside
 from offset import context as context
 from offset import errgroup as errgroup
 from offset import io as io
@@ -52,6 +52,7 @@ from offset._runtime import (
     gosched,
     nilchan,
     select,
+    set_answer,
     set_package,
     set_started_hook,
     set_uncaught,
@@ -109,10 +110,11 @@ def goexit():
 
 
 set_uncaught(_failure.uncaught)
+set_answer(_outside.answer)
 set_started_hook(_exit.started)
 set_package(__file__.removesuffix("__init__.py"))
 
-del set_package, set_started_hook, set_uncaught
+del set_answer, set_package, set_started_hook, set_uncaught
 
 
 def __getattr__(name: str) -> object:

@@ -87,9 +87,6 @@ def answer(question: bytes) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-_runtime.set_answer(answer)
-
-
 # ---- who asks ----------------------------------------------------------------------------------
 
 
