@@ -607,8 +607,8 @@ def test_main_is_never_found_and_neither_is_who_asks():
     go(lambda: asked.append(found())).join()
     assert asked == [[]]
     channel = makechan()
-    checked = go(lambda: (wait_parked(main), channel.send(found())))
     main = offset.current()
+    checked = go(lambda: (wait_parked(main), channel.send(found())))
     assert channel.recv() == []
     checked.join()
 

@@ -220,12 +220,19 @@ def _line(position: Position, known: dict[Position, str]) -> str:
         code, number = position
         if number <= 0:
             number = code.co_firstlineno
-        source = linecache.getline(code.co_filename, number).strip()
+        source = linecache.getline(code.co_filename, number).strip() or _source_of(code, number)
         text = f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
         if source:
             text += f"    {source}\n"
         known[position] = text
     return text
+
+
+def _source_of(code: CodeType, number: int) -> str:
+    """Give a line of what is in no file, such as a program after `-c`; from 3.14 on Python keeps that by its code."""
+    known = getattr(linecache, "_getlines_from_code", None)
+    lines = known(code) if known is not None and code.co_filename.startswith("<") else []
+    return lines[number - 1].strip() if number <= len(lines) else ""
 
 
 def _visible(trace: TracebackType | None) -> TracebackType | None:

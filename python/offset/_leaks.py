@@ -124,6 +124,9 @@ def depths(code: CodeType) -> bytes:
             owned = -1
             if name in _OWNED:
                 owned = depth - _OWNED[name]
+                if name == "CALL" and sys.version_info < (3, 12):
+                    # The arguments are told to go with PRECALL, and go here.
+                    owned += step.arg or 0
             elif name == "CALL_FUNCTION_EX":
                 owned = depth - 1 - (step.arg or 0) % 2
             if 0 <= owned < _ENTERS - 1:
