@@ -10,7 +10,6 @@ when it has come.
 from __future__ import annotations
 
 import ssl as _original
-from socket import socket as _Plain
 
 from offset import _runtime
 from offset._errors import DeadlineExceeded as _DeadlineExceeded
@@ -20,12 +19,6 @@ from offset.syscall import socket as _sockets
 
 class SSLSocket(_original.SSLSocket, _sockets.socket):
     """A TLS socket whose calls park only the goroutine. See `ssl.SSLSocket`."""
-
-    def settimeout(self, value, /):
-        super().settimeout(value)
-        if self._sslobj is None:
-            # The socket that this one is made of has been detached, which leaves the descriptor as the original would.
-            _Plain.setblocking(self, False)
 
     def _patiently(self, limit, what, operation, *args):
         """Call `operation(*args)`, again each time that what it wants has come, for `limit` seconds at most."""
