@@ -1,15 +1,21 @@
 """The ways in which a goroutine can be parked.
 
 Each maker gives the wait reason that is expected ("" for any), a function that blocks, and one that releases
-whoever is blocked there.
+whoever is blocked there. `MORE_BLOCKS` go through the package's own Python, or end by themselves.
 """
 
 from __future__ import annotations
 
+import threading
+
 import offset
 from helpers import go_parked
-from offset import makechan, select
+from offset import go, makechan, select, sleep
 from offset import sync as gosync
+from offset.context import background, scope, with_cancel
+from offset.syscall import blocking
+from offset.syscall import queue as gqueue
+from offset.syscall import threading as gthreading
 
 
 def block_in_recv():
@@ -115,3 +121,69 @@ BLOCKS = [
     block_in_join,
     block_in_once,
 ]
+
+
+def block_in_sleep():
+    channel = makechan(1)
+
+    def block():
+        while not len(channel):
+            sleep(0.05)
+
+    return "sleep", block, lambda: channel.send(None)
+
+
+def block_in_blocking():
+    over = threading.Event()
+    return "", lambda: blocking(over.wait), over.set
+
+
+def block_in_conn_read():
+    ours, theirs = offset.net.pipe()
+    return "", lambda: ours.read(10), lambda: theirs.write(b"x")
+
+
+def block_in_proxied_lock():
+    lock = gthreading.Lock()
+    lock.acquire()
+    return "", lambda: (lock.acquire(), lock.release()), lock.release
+
+
+def block_in_proxied_queue():
+    box = gqueue.Queue()
+    return "", box.get, lambda: box.put(None)
+
+
+def block_in_io_pipe():
+    reader, writer = offset.io.pipe()
+    return "", lambda: reader.read(10), lambda: go(writer.write, b"x")
+
+
+MORE_BLOCKS = [
+    block_in_sleep,
+    block_in_blocking,
+    block_in_conn_read,
+    block_in_proxied_lock,
+    block_in_proxied_queue,
+    block_in_io_pipe,
+]
+
+
+def under(ctx, block, seen):
+    """A goroutine's function: `block` in a scope; what it raised goes to `seen`."""
+
+    def body():
+        try:
+            with scope(ctx):
+                block()
+                seen.append("done")
+        except BaseException as error:
+            seen.append(error)
+
+    return body
+
+
+def over():
+    ctx, cancel = with_cancel(background())
+    cancel()
+    return ctx
