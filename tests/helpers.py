@@ -221,7 +221,7 @@ def run_script(
     program: str | Path,
     *args: object,
     env: Mapping[str, str | None] | None = None,
-    timeout: float = 60,
+    timeout: float = 130,
     input: str | None = None,
     cwd: str | Path | None = None,
     interpreter_options: Iterable[str] = (),

@@ -72,7 +72,7 @@ def crowd(count):
 
 
 def succeed(program, *options, expected):
-    ended = run_script(PREAMBLE + program, interpreter_options=options, timeout=30)
+    ended = run_script(PREAMBLE + program, interpreter_options=options)
     assert (ended.returncode, ended.stdout.splitlines()) == (0, expected), ended.stdout + ended.stderr
     return ended
 
@@ -432,8 +432,7 @@ def main():
     {"body()" if who == "main" else "go(body).join()"}
 run(main)
 say("parent")
-""",
-        timeout=30,
+"""
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines() == [f"status {status}", "parent"], ended.stderr

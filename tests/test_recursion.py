@@ -79,7 +79,7 @@ def outcomes(kind):
             text=True,
             errors="backslashreplace",
             env=script_environment(),
-            timeout=100,
+            timeout=250,
             check=False,
             start_new_session=True,
         )
@@ -99,6 +99,8 @@ def outcomes(kind):
     return found
 
 
+# The first case of a kind waits for all of them, in a process and one more for each that ends its process.
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", recursion_cases.CASES)
 def test_recursion(name):
     outcome = outcomes(name.partition(":")[0])[name]
