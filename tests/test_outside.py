@@ -89,7 +89,7 @@ def test_the_command_prints_all_stacks_and_the_process_goes_on():
     assert len(re.findall(r"^goroutine \d+ \[chan receive\] worker:$", text, re.MULTILINE)) == 3
     assert re.search(r"^goroutine 1 \[blocking call\] main:$", text, re.MULTILINE)
     assert text.count("in worker\n") == 3
-    assert re.search(r"^created by .* in main in goroutine 1$", text, re.MULTILINE)
+    assert re.search(r"^created by .* in main.* in goroutine 1$", text, re.MULTILINE)
     assert re.search(r"^thread MainThread:$", text, re.MULTILINE)
     assert "in run\n" in text
     assert asked.output[0] == "went on\n"
