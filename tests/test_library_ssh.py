@@ -89,6 +89,8 @@ class Shell:
 
     def execute(self, channel, command):
         """Run a command of a client."""
+        # Only then the client knows that the command was accepted, and makes sense of what comes.
+        channel.recv(1)
         self.running += 1
         try:
             with channel, contextlib.suppress(OSError):
@@ -138,10 +140,17 @@ def shell(paramiko, copied):
     return Shell(paramiko, proxied_socket if paramiko is copied else socket)
 
 
+def begin(client, command):
+    """Begin a command; give its three streams."""
+    streams = client.exec_command(command, timeout=PATIENCE)
+    streams[0].channel.sendall(b"!")
+    return streams
+
+
 def execute(client, command):
     """Run a command; give what it said, and its status."""
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(stream) for stream in client.exec_command(command, timeout=PATIENCE)]
+        streams = [stack.enter_context(stream) for stream in begin(client, command)]
         return streams[1].read(), streams[2].read(), streams[1].channel.recv_exit_status()
 
 
@@ -196,7 +205,7 @@ def test_much_goes_through(shell):
     with shell, shell.client() as client:
 
         def work(_):
-            stdin, stdout, _ = client.exec_command("cat", timeout=PATIENCE)
+            stdin, stdout, _ = begin(client, "cat")
             sending = Call(stdin.channel.sendall, data)
             got = stdout.read(len(data))
             sending.result()
@@ -211,7 +220,7 @@ def test_much_goes_through(shell):
 def test_who_is_out_of_time_can_go_on(shell):
     with shell, shell.client() as client:
         # Who lets go of stdin closes it.
-        stdin, stdout, _ = client.exec_command("wait")
+        stdin, stdout, _ = begin(client, "wait")
         stdin.channel.settimeout(0.05)
         with pytest.raises(TimeoutError):
             stdout.read()
@@ -226,7 +235,7 @@ def test_who_is_cancelled_can_go_on(copied):
     with shell, shell.client() as client:
 
         def work():
-            stdin, stdout, _ = client.exec_command("wait")
+            stdin, stdout, _ = begin(client, "wait")
             with stdin.channel:
                 stdout.read()
 
