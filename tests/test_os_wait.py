@@ -293,7 +293,7 @@ def test_the_number_is_of_a_descriptor_that_blocks():
         got = []
         reading = [go(lambda: got.append(reader.read(1))) for _ in range(3)]
         writing = go(writer.write, bytes(1 << 20))
-        wait_parked(*reading[:0], writing, reason="IO wait")
+        wait_parked(writing, reason="IO wait")
         wait_ended(*reading)
         reading = go(io.read_full, reader, (1 << 20) - 3)
         for end in (reader, writer):
