@@ -18,7 +18,7 @@ from collections import defaultdict
 
 import offset
 import pytest
-from helpers import PATIENCE, main_goroutine
+from helpers import PATIENCE, main_goroutine, wait_until
 from libraries import Call, calls, copies, needs_rescue, results
 from offset import gosched, net
 from offset.sync import WaitGroup
@@ -129,6 +129,8 @@ def test_a_queue_and_its_listener(library):
     listener.start()
     with logger(Patient(records)) as log:
         results(calls(WRITERS, write, log))
+    # The listener does not wait for room when it is told to stop.
+    wait_until(records.empty, "all records are taken")
     listener.stop()
     check(stream.getvalue().splitlines())
 
