@@ -467,3 +467,13 @@ def test_the_end_is_waited_for(pair):
     one, other = pair
     other.close()
     wait_until(lambda: one.recv(1) == b"", "the end")
+
+
+def test_a_descriptor_that_somebody_has_closed(listener):
+    other = socket.socket(fileno=os.dup(listener.fileno()))
+    os.close(other.fileno())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        other.setblocking(False)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        other.setblocking(True)
+    assert other.detach() >= 0

@@ -10,6 +10,7 @@ the descriptor is.
 
 from __future__ import annotations
 
+import contextlib as _contextlib
 import errno as _errno
 import functools as _functools
 import os as _os
@@ -107,7 +108,9 @@ class socket(_Plain):
         return self._limit
 
     def setblocking(self, flag, /):
-        self.settimeout(None if flag else 0.0)
+        # With a system call, which says whether there is a descriptor.
+        super().setblocking(False)
+        self._limit = None if flag else 0.0
 
     def getblocking(self):
         return self._limit != 0.0
@@ -309,8 +312,10 @@ class socket(_Plain):
             self._waiter.close()
             self._waiter = None
         if self._limit is None and not self._passed_on and self.fileno() >= 0:
-            # Whoever gets the descriptor expects it as the original leaves it (`multiprocessing` does).
-            super().setblocking(True)
+            # Whoever gets the descriptor expects it as the original leaves it (`multiprocessing` does). One that
+            # somebody has closed is given away all the same.
+            with _contextlib.suppress(OSError):
+                super().setblocking(True)
         return super().detach()
 
 
