@@ -142,7 +142,8 @@ def test_whatever_the_program_does(busy):
 
 
 def test_outside_of_run():
-    with Asked(PROGRAM + "go(nilchan.recv)\nready()\nend()\n") as process:
+    program = "one = go(nilchan.recv)\nwhile not one.wait_reason:\n    time.sleep(0.001)\nready()\nend()\n"
+    with Asked(PROGRAM + program) as process:
         text = _outside.ask(process.pid, "dump", PATIENCE)
     assert "goroutine 1 [chan receive (nil chan)] NilChan.recv:" in text
     assert "thread MainThread:" in text
@@ -244,7 +245,8 @@ with socket.socket(socket.AF_UNIX) as connection:
     except ConnectionError:
         print(b"")
 """
-    with Asked(PROGRAM + "go(nilchan.recv)\nready()\nend()\n") as process:
+    program = "one = go(nilchan.recv)\nwhile not one.wait_reason:\n    time.sleep(0.001)\nready()\nend()\n"
+    with Asked(PROGRAM + program) as process:
         status, stdout, stderr = run_script(program, process.pid)
     assert status == 0, stderr
     first, second = stdout.splitlines()
