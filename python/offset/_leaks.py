@@ -109,6 +109,7 @@ def depths(code: CodeType) -> bytes:
     known: dict[int, int] = {}
     work = [(0, 0)] if steps else []
     # Each handler begins with what was on the stack, perhaps the instruction, and the exception.
+    # Not public, and so in no stub; nothing that is public gives the table.
     parse = dis._parse_exception_table  # type: ignore[attr-defined]
     work += [(entry.target, entry.depth + entry.lasti + 1) for entry in parse(code)]
     while work:

@@ -43,7 +43,7 @@ class Task(Generic[R]):
 
     def __init__(self) -> None:
         self._over = _runtime.Note()
-        self._value: R | None = None
+        self._value: Any = None
         self._error: BaseException | None = None
         self._goroutine: _runtime.Goroutine | None = None
 
@@ -66,7 +66,8 @@ class Task(Generic[R]):
         error = self.exception(timeout)
         if error is not None:
             raise error
-        return self._value  # type: ignore[return-value]
+        result: R = self._value
+        return result
 
     def exception(self, timeout: Seconds | None = None) -> BaseException | None:
         """Wait until it has ended; give what its function raised, None if it returned. Raises as `result` does."""
@@ -211,7 +212,8 @@ class Group:
         errors = [task._error for task in tasks if task._error is not None]
         if errors or cut:
             raise self._first() or next(iter(errors), None) or context._error_of(self.ctx)
-        return [task._value for task in tasks]  # type: ignore[misc]
+        results: list[R] = [task._value for task in tasks]
+        return results
 
     def set_limit(self, limit: int | None) -> None:
         """Change how many members may run at once. Raises RuntimeError while there are any (Go: Group.SetLimit)."""

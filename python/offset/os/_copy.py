@@ -74,8 +74,9 @@ def _send_file(dst: Conn, src: File, n: int | None) -> int:
     done = 0
     try:
         with _reading(src._current()):
+            # Declared for a BinaryIO, of which it asks no more than a `File` has.
             done = dst.sendfile(src, start, n)  # type: ignore[arg-type]
-    except OSError as error:
+    except BaseException as error:
         done = noted_written(error)
         raise
     finally:

@@ -22,7 +22,7 @@ import select
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from offset import _runtime
-from offset._errors import DeadlineExceeded
+from offset._errors import DeadlineExceeded, note_written, noted_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,8 +155,7 @@ class Numbered:
                 while done < len(data):
                     done += self._write_some(memoryview(data)[done:])
             except BaseException as error:
-                written = done + getattr(error, "characters_written", 0)
-                error.characters_written = written  # type: ignore[attr-defined]
+                note_written(error, done + noted_written(error))
                 raise
         return done
 
@@ -338,9 +337,8 @@ def named(error: OSError | None, what: str | None, name: str, closed: bool) -> O
     if error.errno is None:
         return error
     made = OSError(error.errno, f"{what} {name}: {os.strerror(error.errno)}")
-    written = getattr(error, "characters_written", None)
-    if isinstance(written, int):
-        made.characters_written = written  # type: ignore[attr-defined]
+    if hasattr(error, "characters_written"):
+        note_written(made, noted_written(error))
     return made
 
 
@@ -362,6 +360,6 @@ def _write_at(number: int, data: bytes, offset: int) -> int:
         while done < len(view):
             done += os.pwrite(number, view[done : done + _MOST], offset + done)
     except OSError as error:
-        error.characters_written = done  # type: ignore[attr-defined]
+        note_written(error, done)
         raise
     return done
