@@ -245,8 +245,7 @@ with socket.socket(socket.AF_UNIX) as connection:
     except ConnectionError:
         print(b"")
 """
-    program = "one = go(nilchan.recv)\nwhile not one.wait_reason:\n    time.sleep(0.001)\nready()\nend()\n"
-    with Asked(PROGRAM + program) as process:
+    with Asked(PROGRAM + "go(nilchan.recv)\nready()\nend()\n") as process:
         status, stdout, stderr = run_script(program, process.pid)
     assert status == 0, stderr
     first, second = stdout.splitlines()
