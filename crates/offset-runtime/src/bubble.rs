@@ -16,11 +16,13 @@
 use crate::clock::{self, Instant};
 use crate::goroutine::{Goroutine, Handle, WaitReason};
 use crate::lock::Lock;
+use crate::machine::Machine;
 use crate::park::{CANCELLED, Claim, Code, Parker, Ticket};
+use crate::processor::Processor;
 use crate::scheduler::{Party, Runtime, current, runtime};
 use crate::timer::{Alarm, Timers};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, Ordering};
 
 /// What the clock of each bubble starts with: midnight of 2000-01-01 UTC, as Go has it.
 const START: Instant = 946_684_800 * 1_000_000_000;
@@ -46,6 +48,8 @@ pub(crate) struct Bubble {
     open: AtomicBool,
     active: AtomicIsize,
     members: AtomicIsize,
+    /// Where a member ran last: all of them run there, one after the other, wherever that is.
+    processor: AtomicPtr<Processor>,
     now: AtomicU64,
     /// 0 without a seed; else the state of the generator, which is never 0.
     random: AtomicU64,
@@ -76,6 +80,7 @@ impl Bubble {
             open: AtomicBool::new(false),
             active: AtomicIsize::new(0),
             members: AtomicIsize::new(0),
+            processor: AtomicPtr::new(std::ptr::null_mut()),
             now: AtomicU64::new(0),
             random: AtomicU64::new(0),
             timers: Timers::new(),
@@ -150,16 +155,30 @@ impl Bubble {
         }
     }
 
-    /// Whether all members doze.
+    /// A member is about to run there.
+    pub(crate) fn runs_on(&self, processor: &'static Processor) {
+        self.processor.store(std::ptr::from_ref(processor).cast_mut(), Ordering::Relaxed);
+    }
+
+    /// Whether a machine with this processor is to see to the bubble: two at once would let things happen in no order.
+    fn is_on(&self, processor: &Processor) -> bool {
+        self.open() && std::ptr::eq(self.processor.load(Ordering::Relaxed), processor)
+    }
+
+    /// Whether all members doze, for the machine that ran the last of them.
     #[inline]
-    pub(crate) fn at_rest(&self) -> bool {
+    pub(crate) fn at_rest(&self, processor: &Processor) -> bool {
+        self.is_on(processor) && self.rests()
+    }
+
+    fn rests(&self) -> bool {
         self.open() && self.active.load(Ordering::Relaxed) == 0
     }
 
     /// Whether a timer of the bubble is due without the clock having to move.
     #[inline]
-    pub(crate) fn due(&self) -> bool {
-        self.open() && self.timers.next() <= self.now.load(Ordering::Relaxed)
+    pub(crate) fn due(&self, processor: &Processor) -> bool {
+        self.is_on(processor) && self.timers.next() <= self.now.load(Ordering::Relaxed)
     }
 
     /// Does what is due.
@@ -170,7 +189,7 @@ impl Bubble {
     /// All members doze: lets the next thing happen. On a machine's own stack.
     pub(crate) fn advance(&self) {
         let mut idle = 0;
-        while self.at_rest() {
+        while self.rests() {
             let mut state = self.state.lock();
             if let Some((parker, ticket)) = state.waiter.take() {
                 drop(state);
@@ -278,6 +297,10 @@ pub fn begin(seed: Option<u64>) -> Result<(), BubbleError> {
     bubble.random.store(state, Ordering::Relaxed);
     *bubble.state.lock() =
         State { waiter: None, root: goroutine, leaving: false, failed: false, abandoned: false, deadlocked: None };
+    // SAFETY: it runs, so it has a home, and machines are never freed.
+    if let Some(processor) = unsafe { goroutine.home.load(Ordering::Relaxed).as_ref() }.and_then(Machine::processor) {
+        bubble.runs_on(processor);
+    }
     goroutine.bubbled.set(true);
     bubble.joined();
     Ok(())

@@ -382,18 +382,13 @@ impl Machine {
                 state = processor.lock();
                 continue;
             }
-            if runtime.bubble.due() {
+            if runtime.bubble.due(processor) {
                 drop(state);
                 runtime.bubble.run_timers();
                 state = processor.lock();
+                continue;
             }
-            let picked = if runtime.bubble.seeded() && state.queue.len() > 0 {
-                let at = runtime.bubble.random(state.queue.len());
-                state.queue.pop_at(at).ok_or(None)
-            } else {
-                state.pick()
-            };
-            let goroutine = match picked {
+            let goroutine = match state.pick(&runtime.bubble) {
                 Ok(goroutine) => goroutine,
                 Err(retry) => {
                     drop(state);
@@ -427,6 +422,9 @@ impl Machine {
             looked = false;
             polled = false;
             drop(state);
+            if runtime.bubble.has(it) {
+                runtime.bubble.runs_on(processor);
+            }
             let left = self.execute(runtime, goroutine);
             state = processor.lock();
             if let Some(bed) = self.call.take() {
@@ -449,7 +447,7 @@ impl Machine {
                 // SAFETY: nobody else may touch it before it is marked or queued.
                 Machine::let_go_on(runtime, unsafe { &*goroutine }, switch, &mut state);
             }
-            if runtime.bubble.at_rest() {
+            if runtime.bubble.at_rest(processor) {
                 drop(state);
                 runtime.bubble.advance();
                 state = processor.lock();

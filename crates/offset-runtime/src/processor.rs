@@ -3,6 +3,7 @@
 //! Held by at most one machine at a time. All of [`State`] is under the processor's lock, a leaf: nothing is called while
 //! it is held but queue operations and wake-ups of sleeping machines.
 
+use crate::bubble::Bubble;
 use crate::clock::{self, Instant};
 use crate::goroutine::Goroutine;
 use crate::lock::atomic::Ordering;
@@ -158,7 +159,11 @@ impl State {
     }
 
     /// The goroutine to run next; or when to ask again, if those that are queued must wait.
-    pub(crate) fn pick(&mut self) -> Result<*const Goroutine, Option<Instant>> {
+    pub(crate) fn pick(&mut self, bubble: &Bubble) -> Result<*const Goroutine, Option<Instant>> {
+        if bubble.seeded() && self.queue.len() > 0 {
+            let at = bubble.random(self.queue.len());
+            return self.queue.pop_at(at).ok_or(None);
+        }
         // Once their time has come, those that have not started take their turn: started ones that always have something to do
         // must not keep them waiting for ever.
         if !self.full {
