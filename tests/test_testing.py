@@ -72,10 +72,9 @@ def test_every_bubble_starts_at_the_same_time():
 
 @in_bubble
 def test_waiting_takes_no_time():
-    began = wall.monotonic()
     for _ in range(100):
         sleep(YEAR)
-    assert wall.monotonic() - began < PATIENCE
+    assert time.now() == START + 100 * YEAR
 
 
 @in_bubble
@@ -388,11 +387,9 @@ def test_an_error_ends_the_bubble():
         gosched()
         raise Boom("main")
 
-    began = wall.monotonic()
     with pytest.raises(Boom, match="main"):
         bubble(main)
     assert ended == [START + time.HOUR]
-    assert wall.monotonic() - began < PATIENCE
     assert bubble(lambda: time.now()) == START
 
 
