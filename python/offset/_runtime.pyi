@@ -651,7 +651,7 @@ class Note:
         """Clear the note."""
     def is_set(self) -> bool:
         """Tell whether the note is set."""
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: _Seconds | None = None) -> bool:
         """Wait until the note is set. Gives False when the time is over."""
 
 class Fd:

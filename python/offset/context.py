@@ -22,18 +22,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from offset import _runtime
+from offset._duration import seconds as duration
 from offset._errors import Canceled, DeadlineExceeded
 from offset.sync import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
     from types import TracebackType
     from typing import TypeAlias
 
+    from offset._duration import Seconds
     from offset._runtime import NilChan, RecvChan
 
-    Seconds = float | timedelta
     Done: TypeAlias = RecvChan[Any] | NilChan | None
     Cancel = Callable[[], None]
     CancelCause = Callable[[BaseException | None], None]
@@ -447,7 +447,7 @@ def with_timeout(parent: Context, seconds: Seconds) -> tuple[Context, Cancel]:
 
 def with_timeout_cause(parent: Context, seconds: Seconds, cause: BaseException | None) -> tuple[Context, Cancel]:
     """As `with_timeout`, with what `cause` gives when the time is over (Go: context.WithTimeoutCause)."""
-    return with_deadline_cause(parent, _runtime.now() + _seconds(seconds), cause)
+    return with_deadline_cause(parent, _runtime.now() + duration(seconds), cause)
 
 
 def with_value(parent: Context, key: Any, value: Any) -> Context:
@@ -586,7 +586,7 @@ class timeout:
     __slots__ = ("_cancel", "_scope", "_seconds")
 
     def __init__(self, seconds: Seconds) -> None:
-        self._seconds = _seconds(seconds)
+        self._seconds = duration(seconds)
 
     def stats(self) -> dict[str, Any]:
         """Give how many seconds it has."""
@@ -633,11 +633,3 @@ def _error_of(ctx: Context) -> BaseException:
 
 
 _runtime.set_error_of(_error_of)
-
-
-def _seconds(given: Seconds) -> float:
-    if hasattr(given, "total_seconds"):
-        return given.total_seconds()
-    if isinstance(given, str | bytes):
-        raise TypeError(f"a duration is a number of seconds or a timedelta, not {type(given).__name__}")
-    return float(given)

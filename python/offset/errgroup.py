@@ -22,10 +22,10 @@ from offset._errors import GoroutineExit, PanicError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import timedelta
     from types import TracebackType
 
-    Seconds = float | timedelta
+    from offset._duration import Seconds
+
 
 __all__ = ["Group", "Task"]
 
@@ -71,7 +71,7 @@ class Task(Generic[R]):
 
     def exception(self, timeout: Seconds | None = None) -> BaseException | None:
         """Wait until it has ended; give what its function raised, None if it returned. Raises as `result` does."""
-        if not self._over.wait(None if timeout is None else _seconds(timeout)):
+        if not self._over.wait(timeout):
             raise TimeoutError("the task has not ended in time")
         return self._error
 
@@ -454,7 +454,3 @@ def _together(errors: list[BaseException]) -> BaseException:
             error.__cause__ = others[0] if len(others) == 1 else BaseExceptionGroup(_TITLE, others)
             return error
     return BaseExceptionGroup(_TITLE, errors)
-
-
-def _seconds(timeout: Seconds) -> float:
-    return timeout if isinstance(timeout, int | float) else timeout.total_seconds()

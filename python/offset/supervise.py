@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import offset
 from offset import _runtime, errgroup
+from offset._duration import seconds as duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
     from types import TracebackType
     from typing import Literal
 
+    from offset._duration import Seconds
     from offset.context import Context
 
-    Seconds = float | timedelta
     Restart = Literal["failure", "always", "never"]
 
 __all__ = ["Backoff", "Child", "RestartError", "Supervisor"]
@@ -230,7 +230,7 @@ def _report(child: Child, error: BaseException, delay: float) -> None:
 
 
 def _seconds(given: Seconds, what: str) -> float:
-    seconds = given if isinstance(given, int | float) else given.total_seconds()
+    seconds = duration(given)
     if not seconds >= 0:
         raise ValueError(f"{what} is a number of seconds, 0 or more, got {seconds}")
     return seconds

@@ -6,10 +6,12 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from offset import _dump, _runtime
+from offset._duration import seconds as duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import timedelta
+
+    from offset._duration import Seconds
 
 # How long goroutines that are about to end get for that.
 PATIENCE = 1.0
@@ -20,12 +22,12 @@ class LeakError(AssertionError):
 
 
 @contextlib.contextmanager
-def leak_check(patience: float | timedelta = PATIENCE) -> Iterator[None]:
+def leak_check(patience: Seconds = PATIENCE) -> Iterator[None]:
     """Raise LeakError at the end of a `with` block if goroutines that were started inside are left.
 
     They get `patience` seconds to end. If the block raises, that is raised.
     """
-    seconds = patience if isinstance(patience, int | float) else patience.total_seconds()
+    seconds = duration(patience)
     before = {goroutine.id for goroutine in _runtime.goroutines()}
     yield
     left = remaining(before, seconds)
