@@ -18,16 +18,10 @@ pytestmark = pytest.mark.usefixtures("no_sockets_left")
 AT_ONCE = 12
 
 
-class MariaDB:
-    """How the tests speak to MariaDB."""
+class Database:
+    """How the tests speak to one: the library, or a copy of it, and the server."""
 
-    library = "pymysql"
-    take = "SELECT GET_LOCK('gate', 30)"
-    give = "SELECT RELEASE_LOCK('gate')"
-    waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'User lock'"
-    table = "CREATE TABLE accounts (id INT PRIMARY KEY, amount INT) ENGINE=InnoDB"
-    for_update = "SELECT amount FROM accounts WHERE id = 1 FOR UPDATE"
-    ask = "SELECT %s"
+    database = ""
 
     def __init__(self, library, server):
         self.module, self.server = library, server
@@ -39,9 +33,22 @@ class MariaDB:
             port=self.server.port,
             user=self.server.user,
             password=self.server.password,
-            database="test",
+            database=self.database,
             **options,
         )
+
+
+class MariaDB(Database):
+    """How the tests speak to MariaDB."""
+
+    library = "pymysql"
+    database = "test"
+    take = "SELECT GET_LOCK('gate', 30)"
+    give = "SELECT RELEASE_LOCK('gate')"
+    waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'User lock'"
+    table = "CREATE TABLE accounts (id INT PRIMARY KEY, amount INT) ENGINE=InnoDB"
+    for_update = "SELECT amount FROM accounts WHERE id = 1 FOR UPDATE"
+    ask = "SELECT %s"
 
     def timeouts(self):
         """The options of a connection that does not wait."""
@@ -52,30 +59,17 @@ class MariaDB:
         return self.module.err.OperationalError
 
 
-class PostgreSQL:
+class PostgreSQL(Database):
     """How the tests speak to PostgreSQL."""
 
     library = "pg8000.dbapi"
+    database = "postgres"
     take = "SELECT pg_advisory_lock(1)"
     give = "SELECT pg_advisory_unlock(1)"
     waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'"
     table = "CREATE TABLE accounts (id INT PRIMARY KEY, amount INT)"
     for_update = "SELECT amount FROM accounts WHERE id = 1 FOR UPDATE"
     ask = "SELECT CAST(%s AS INT)"
-
-    def __init__(self, library, server):
-        self.module, self.server = library, server
-
-    def connect(self, **options):
-        """A connection."""
-        return self.module.connect(
-            host=self.server.host,
-            port=self.server.port,
-            user=self.server.user,
-            password=self.server.password,
-            database="postgres",
-            **options,
-        )
 
     def timeouts(self):
         """The options of a connection that does not wait."""
