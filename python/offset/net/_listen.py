@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 from offset import _runtime
 from offset._errors import DeadlineExceeded
@@ -24,13 +24,42 @@ if TYPE_CHECKING:
 
     Seconds = float | timedelta
 
+C = TypeVar("C")
+
 # Too many open files, or no memory: an accept that fails so is tried again, after so long, and then twice as long.
 _SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 1.0
 
 
-class Listener:
+class Accepting(Generic[C]):
+    """What gives connections by `accept`: iteration until it is closed, and a context manager that closes."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def closed(self) -> bool: ...
+        def accept(self, timeout: Seconds | None = None) -> C: ...
+        def close(self) -> None: ...
+
+    def __iter__(self) -> Iterator[C]:
+        while True:
+            try:
+                conn = self.accept()
+            except OSError:
+                if self.closed:
+                    return
+                raise
+            yield conn
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Listener(Accepting[Conn]):
     """Accepts connections, as Go's `net.Listener`; `listen` gives it. Iteration accepts until it is closed.
 
     A context manager that closes.
@@ -117,22 +146,6 @@ class Listener:
     def stats(self) -> dict[str, object]:
         """Tell about it: its address, how many connections it has accepted, whether it is closed."""
         return {"network": self._network, "addr": self._address, "accepted": self._accepted, "closed": self.closed}
-
-    def __iter__(self) -> Iterator[Conn]:
-        while True:
-            try:
-                conn = self.accept()
-            except OSError:
-                if self.closed:
-                    return
-                raise
-            yield conn
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<offset.net.Listener {self._network} {self._address}{' closed' if self.closed else ''}>"

@@ -6,22 +6,18 @@ Invariant: an end that was put into `_backlog` is given out by `accept` or close
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from offset import _runtime
 from offset._errors import WouldBlock
-from offset.net import pipe
+from offset.net import PipeConn, pipe
+from offset.net._listen import Accepting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import timedelta
-
-    from offset.net import PipeConn
-
-    Seconds = float | timedelta
+    from offset._duration import Seconds
 
 
-class Listener:
+class Listener(Accepting[PipeConn]):
     """Connections in memory: `dial()` here is `accept()` there. A context manager that closes; `listen` gives it."""
 
     def __init__(self, name: str, backlog: int) -> None:
@@ -92,22 +88,6 @@ class Listener:
             "waiting": len(self._backlog),
             "closed": self.closed,
         }
-
-    def __iter__(self) -> Iterator[PipeConn]:
-        while True:
-            try:
-                conn = self.accept()
-            except OSError:
-                if self.closed:
-                    return
-                raise
-            yield conn
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<offset.testing.Listener {self._name}{' closed' if self.closed else ''}>"
