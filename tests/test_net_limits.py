@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import offset
 import pytest
+from descriptors import TESTS
 from helpers import main_goroutine, run_script, wait_ended, wait_until
 from net_peers import CERTIFICATES
 from offset import go
@@ -15,18 +16,12 @@ from offset.syscall import socket
 
 
 def test_a_dial_without_descriptors_says_so_and_works_later():
-    ended = run_script("""
-        import errno, os, resource
+    ended = run_script(
+        """
+        import errno, os
+        from descriptors import take_all
         from offset import net, run, runtime
         from offset.syscall import socket
-
-        def spend():
-            spare = []
-            try:
-                while True:
-                    spare.append(os.dup(0))
-            except OSError:
-                return spare
 
         def main():
             with net.listen("tcp", "127.0.0.1:0") as listener:
@@ -37,8 +32,7 @@ def test_a_dial_without_descriptors_says_so_and_works_later():
                 for _ in range(2):
                     listener.accept().close()
                 before = runtime.stats()["descriptors"]
-                resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
-                spare = spend()
+                spare = take_all(100)
                 for make in (
                     lambda: net.dial("tcp", listener.addr),
                     lambda: net.dial("udp", listener.addr),
@@ -69,26 +63,24 @@ def test_a_dial_without_descriptors_says_so_and_works_later():
             print("later")
 
         run(main)
-    """)
+    """,
+        env=TESTS,
+    )
     assert (ended.returncode, ended.stdout) == (0, "later\n"), ended.stderr
 
 
 def test_a_proxied_accept_without_descriptors_raises_as_the_original_does():
-    ended = run_script("""
-        import errno, os, resource
-        from offset import go, run
+    ended = run_script(
+        """
+        import errno, os
+        from descriptors import take_all
+        from offset import run
         from offset.syscall import socket
 
         def main():
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 client = socket.create_connection(listener.getsockname())
-                resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
-                spare = []
-                try:
-                    while True:
-                        spare.append(os.dup(0))
-                except OSError:
-                    pass
+                spare = take_all(100)
                 try:
                     listener.accept()
                 except OSError as error:
@@ -101,7 +93,9 @@ def test_a_proxied_accept_without_descriptors_raises_as_the_original_does():
             print("accepted")
 
         run(main)
-    """)
+    """,
+        env=TESTS,
+    )
     assert (ended.returncode, ended.stdout) == (0, "accepted\n"), ended.stderr
 
 

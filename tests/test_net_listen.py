@@ -8,6 +8,7 @@ import re
 
 import helpers
 import pytest
+from descriptors import TESTS
 from helpers import SHORT, main_goroutine
 from net_peers import Call, pair, read_all
 from offset import net
@@ -173,22 +174,17 @@ def test_a_path_that_is_no_place_for_a_socket_is_named(tmp_path):
 
 
 def test_accept_survives_a_want_of_descriptors():
-    ended = helpers.run_script("""
-        import os, resource, socket
+    ended = helpers.run_script(
+        """
+        import os, socket
+        from descriptors import take_all
         from offset import go, net, run, runtime, sleep
 
         def main():
             with net.listen("tcp", "127.0.0.1:0") as listener:
                 host, port = listener.addr.split(":")
                 clients = [socket.create_connection((host, int(port))) for _ in range(3)]
-                # All that are left are taken.
-                resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
-                spare = []
-                while True:
-                    try:
-                        spare.append(os.dup(0))
-                    except OSError:
-                        break
+                spare = take_all(200)
                 accepted = []
                 server = go(lambda: [accepted.append(listener.accept()) for _ in range(3)])
                 while server.wait_reason is None:
@@ -211,28 +207,26 @@ def test_accept_survives_a_want_of_descriptors():
                 print("accepted")
 
         run(main, on_panic="report")
-    """)
+    """,
+        env=TESTS,
+    )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "accepted\n"
     assert "timed out" in ended.stderr
 
 
 def test_a_close_wakes_who_waits_for_descriptors():
-    ended = helpers.run_script("""
-        import os, resource, socket
+    ended = helpers.run_script(
+        """
+        import socket
+        from descriptors import take_all
         from offset import go, net, run
 
         def main():
             listener = net.listen("tcp", "127.0.0.1:0")
             host, port = listener.addr.split(":")
             client = socket.create_connection((host, int(port)))
-            resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
-            spare = []
-            while True:
-                try:
-                    spare.append(os.dup(0))
-                except OSError:
-                    break
+            spare = take_all(100)
             server = go(list, listener)
             while server.wait_reason != "chan receive":
                 pass
@@ -241,5 +235,7 @@ def test_a_close_wakes_who_waits_for_descriptors():
             print("closed")
 
         run(main)
-    """)
+    """,
+        env=TESTS,
+    )
     assert (ended.returncode, ended.stdout) == (0, "closed\n"), ended.stderr

@@ -1,4 +1,4 @@
-//! Forks: no timer rings while the process forks; the child starts with an empty runtime.
+//! Forks: no timer rings and no stack is looked at while the process forks; the child starts with an empty runtime.
 //!
 //! In the child, before CPython's own clean-up frees the thread states that stayed behind, our chunks are cut out of them:
 //! they are no memory that CPython may free.
@@ -11,17 +11,22 @@ static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 unsafe extern "C" fn prepare() {
     fork::prepare();
+    crate::scan::before_fork();
 }
 
 unsafe extern "C" fn parent() {
     // SAFETY: after `prepare`, on the same thread.
-    unsafe { fork::parent() };
+    unsafe {
+        crate::scan::after_fork();
+        fork::parent();
+    }
 }
 
 unsafe extern "C" fn child() {
     let here = scheduler::current().map_or(0, |goroutine| goroutine.context());
     // SAFETY: after `prepare`, on the only thread of the new process, where the other goroutines' states will never run again.
     unsafe {
+        crate::scan::after_fork();
         fork::child(|goroutine| {
             let context = goroutine.context();
             if context != 0 && context != here {

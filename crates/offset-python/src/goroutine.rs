@@ -643,6 +643,7 @@ pub(crate) unsafe fn run_started_hook() -> bool {
         return true;
     }
     // Another thread may be here too: nobody goes on before this is done.
+    #[expect(clippy::disallowed_types, reason = "the first caller is attached throughout, so nobody forks")]
     static SET_UP: std::sync::Once = std::sync::Once::new();
     SET_UP.call_once(crate::set_up);
     if crate::STARTED.swap(true, Ordering::AcqRel) {

@@ -11,7 +11,7 @@ use offset_runtime::host::Host;
 use pyo3_ffi::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
 
 /// The host.
 pub(crate) struct Python;
@@ -82,11 +82,16 @@ fn with_base<R>(work: impl FnOnce() -> R) -> R {
 /// Whether a module is loaded that remembers thread states by their address, and what belonged to them: `_decimal` does.
 /// tests/test_locals.py fails if such a state is used again.
 unsafe fn remembers_contexts() -> bool {
-    static NAME: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    static NAME: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
     // SAFETY: attached; the name is kept for ever, the dictionary is borrowed.
     unsafe {
-        let name = *NAME.get_or_init(|| PyUnicode_InternFromString(c"_decimal".as_ptr()) as usize);
-        PyDict_Contains(PyImport_GetModuleDict(), name as *mut PyObject) == 1
+        let mut name = NAME.load(Ordering::Acquire);
+        if name.is_null() {
+            // Another thread has the same one.
+            name = PyUnicode_InternFromString(c"_decimal".as_ptr());
+            NAME.store(name, Ordering::Release);
+        }
+        PyDict_Contains(PyImport_GetModuleDict(), name) == 1
     }
 }
 

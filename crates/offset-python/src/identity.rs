@@ -3,6 +3,8 @@
 //! The mechanism is `shim/identity.c`; this is the decision. It is taken once, before the first goroutine starts, and never
 //! undone: an RLock that was taken under an identity must be released under the same.
 
+#![expect(clippy::disallowed_types, reason = "the first caller is attached throughout, so nobody forks")]
+
 use crate::shim;
 use std::sync::OnceLock;
 

@@ -13,11 +13,11 @@
 //! that are.
 //!
 //! Invariants: the table holds the code of foreign objects, sorted, disjoint, as of the loader's counts beside it. It is never
-//! written, or allocated for, while the loader's lock is held. The table's lock is only tried, never waited for: a forked child
-//! may find it locked by a thread that it does not have, and then moves nothing.
+//! written, or allocated for, while the loader's lock is held. The table's lock is only tried, but by who forks: the child shall find
+//! neither it nor the loader's, which is asked under it, with a thread that it does not have.
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{frames_may_move, may_move};
+pub(crate) use linux::{after_fork, before_fork, frames_may_move, may_move};
 
 /// Whether no word of `[stack_pointer, stack_base)` points into foreign code. Nothing is known of the objects of other systems.
 #[cfg(not(target_os = "linux"))]
@@ -31,11 +31,20 @@ pub(crate) fn frames_may_move(_stack_base: usize) -> bool {
     false
 }
 
+/// Nobody looks at the table from here until `after_fork`.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn before_fork() {}
+
+/// The end of that, in the parent and in the child.
+#[cfg(not(target_os = "linux"))]
+pub(crate) unsafe fn after_fork() {}
+
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::cell::UnsafeCell;
     use std::ffi::{CStr, c_int, c_void};
     use std::ops::Range;
-    use std::sync::{Mutex, TryLockError};
+    use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
     /// How often the loader has added and removed objects: the table is good as long as they stay.
     #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,6 +59,30 @@ mod linux {
     }
 
     static TABLE: Mutex<Table> = Mutex::new(Table { counts: Counts { adds: 0, removals: 0 }, foreign: Vec::new() });
+
+    /// The table while the process forks. Whoever has it writes here.
+    struct Kept(UnsafeCell<Option<MutexGuard<'static, Table>>>);
+
+    // SAFETY: see the field.
+    unsafe impl Sync for Kept {}
+
+    static KEPT: Kept = Kept(UnsafeCell::new(None));
+
+    /// Nobody looks at the table from here until `after_fork`.
+    pub(crate) fn before_fork() {
+        let table = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the lock is held.
+        unsafe { *KEPT.0.get() = Some(table) };
+    }
+
+    /// The end of that, in the parent and in the child.
+    ///
+    /// # Safety
+    /// On the thread that called `before_fork`.
+    pub(crate) unsafe fn after_fork() {
+        // SAFETY: by contract the lock is held, until the guard is dropped, which happens after it was taken.
+        drop(unsafe { (*KEPT.0.get()).take() });
+    }
 
     /// Whether no word of `[stack_pointer, stack_base)` points into foreign code. Call it without Python's locks or the GIL, or with
     /// them: it takes none that Python could wait for.

@@ -15,6 +15,7 @@ mod shim {
 
 use std::ffi::{CStr, c_void};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A scan that finds the table busy says no: only one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -120,4 +121,44 @@ fn frames_that_do_not_lead_to_the_base_stay() {
     let _alone = ALONE.lock();
     // No frame of this thread's stack begins at address 0: the walk ends without having seen the base.
     assert!(!scan::frames_may_move(0));
+}
+
+#[test]
+fn the_child_of_a_fork_finds_the_table_free() {
+    let _alone = ALONE.lock();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    scan::may_move(0, 0);
+                }
+            });
+        }
+        for _ in 0..200 {
+            // The others have to ask the loader again.
+            // SAFETY: a string; nothing of the library is used.
+            unsafe { libc::dlclose(libc::dlopen(c"libz.so.1".as_ptr(), libc::RTLD_NOW)) };
+            scan::before_fork();
+            // SAFETY: the child calls nothing that allocates, and leaves without cleaning up.
+            let child = unsafe { libc::fork() };
+            // SAFETY: on the thread that called the other.
+            unsafe { scan::after_fork() };
+            if child == 0 {
+                // SAFETY: no pointers.
+                unsafe {
+                    libc::alarm(20);
+                    libc::_exit(if scan::may_move(0, 0) { 0 } else { 1 });
+                }
+            }
+            let mut status = 0;
+            // SAFETY: the child is this thread's to wait for.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            if status != 0 {
+                over.store(true, Ordering::Relaxed);
+            }
+            assert_eq!(status, 0);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }

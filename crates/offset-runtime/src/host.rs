@@ -3,6 +3,8 @@
 //! The core calls it only where a goroutine starts, parks, resumes and ends, and where an OS thread waits. A test of the
 //! core, or a Rust program, uses [`Plain`], which runs boxed closures and attaches to nothing.
 
+#![expect(clippy::disallowed_types, reason = "what is set is there already: no thread is caught in its making")]
+
 use crate::goroutine::Goroutine;
 use std::sync::OnceLock;
 

@@ -10,6 +10,8 @@
 //! Locks, in this order: `turn`, held in the kernel and while edges are handed out; `DELIVERING`, which a fork takes; `table`; a side
 //! of a descriptor (see `fd`); a processor. None is held over anything that waits.
 
+#![expect(clippy::disallowed_types, reason = "a forked child has another poller")]
+
 use crate::clock::{self, Instant};
 use crate::fd::Shared;
 use crate::lock::{Lock, global};

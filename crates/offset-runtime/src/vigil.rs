@@ -5,8 +5,8 @@
 
 use crate::clock::{Instant, now};
 use crate::lock::yield_now;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// How long one takes at most: about as long as it takes to wake a thread on a processor that sleeps.
 const TIME: Instant = 20_000;
@@ -63,8 +63,14 @@ impl Vigil {
 }
 
 fn several_threads_can_run() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| std::thread::available_parallelism().is_ok_and(|count| count.get() > 1))
+    // No `OnceLock`: to count them takes a while, and a child that is forked meanwhile would wait for the end of that for ever.
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let mut count = COUNT.load(Ordering::Relaxed);
+    if count == 0 {
+        count = std::thread::available_parallelism().map_or(1, NonZero::get);
+        COUNT.store(count, Ordering::Relaxed);
+    }
+    count > 1
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! is `Plain`: goroutines are closures. Tests of one executable run side by side in one runtime. What they share is under the
 //! runtime's own lock: the thread sanitizer sees through that, and not through one of a library that it did not build.
 
+#![expect(clippy::disallowed_types, reason = "tests do not fork")]
+
 mod blocking;
 mod chan;
 mod fd;
