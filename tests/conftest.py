@@ -8,7 +8,8 @@ Invariants that the leak check holds each test to, after a garbage collection:
 * no object of offset's types (channels, cases, handles, timers, locks, ...) is left.
 
 The session warms the runtime up first, so that what it creates once and keeps (its monitor, its
-poller, its threads) is not taken for a leak. A test that leaves something on purpose says so with
+poller, its threads) is not taken for a leak. Between files everything that is there is frozen: collections and counts
+go through what is newer, or the check of a small test would soon take ten times as long as the test. A test that leaves something on purpose says so with
 `@pytest.mark.leaves(...)`, naming what: "goroutines", "threads", "descriptors", "objects".
 
 Random choices come from the `seed` or `rng` fixture. A failure prints the seed, and
@@ -153,13 +154,17 @@ def warm_runtime() -> None:
 
     offset.run(main)
     offset.syscall.blocking(int)
-    # What is there now stays; the collections and counts of the leak check need not go through it.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled(warm_runtime: None) -> None:
+    """What earlier files have imported and kept stays: the leak check of each test would go through it twice."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
-def leak_check(request: pytest.FixtureRequest, warm_runtime: None) -> Iterator[None]:
+def leak_check(request: pytest.FixtureRequest, settled: None) -> Iterator[None]:
     """Fail a test that passed but left something behind; see the head of this file."""
     allowed: set[str] = set()
     for marker in request.node.iter_markers("leaves"):
