@@ -8,9 +8,10 @@ Invariants that the leak check holds each test to, after a garbage collection:
 * no object of offset's types (channels, cases, handles, timers, locks, ...) is left.
 
 The session warms the runtime up first, so that what it creates once and keeps (its monitor, its
-poller, its threads) is not taken for a leak. Between files everything that is there is frozen: collections and counts
-go through what is newer, or the check of a small test would soon take ten times as long as the test. A test that leaves something on purpose says so with
-`@pytest.mark.leaves(...)`, naming what: "goroutines", "threads", "descriptors", "objects".
+poller, its threads) is not taken for a leak. Between files all that is there is frozen: collections
+and counts go through what is newer, or the check of a small test would soon take ten times as long as
+the test. A test that leaves something on purpose says so with `@pytest.mark.leaves(...)`, naming
+what: "goroutines", "threads", "descriptors", "objects".
 
 Random choices come from the `seed` or `rng` fixture. A failure prints the seed, and
 OFFSET_TEST_SEED replays it.
