@@ -54,6 +54,8 @@ def uncaught(goroutine: Goroutine, exc: BaseException) -> None:
     reporting.add(goroutine.id)
     _runtime.bubble_fail()
     try:
+        # The last seconds before it, ahead of what the report itself does.
+        _record()
         if run is None or run.reports(goroutine, exc):
             report(goroutine, exc)
     except BaseException as error:
@@ -62,6 +64,15 @@ def uncaught(goroutine: Goroutine, exc: BaseException) -> None:
         if run is not None:
             run.record(goroutine, exc)
         reporting.discard(goroutine.id)
+
+
+def _record() -> None:
+    from offset.runtime import trace
+
+    try:
+        trace.failed()
+    except Exception as error:
+        _dump.write(f"offset: the flight recorder could not be written: {error!r}\n")
 
 
 def report(goroutine: Goroutine, exc: BaseException) -> None:

@@ -194,10 +194,11 @@ void offset_release(void)
     }
 }
 
-void offset_enter(PyThreadState *context)
+int offset_enter(PyThreadState *context)
 {
     PyThreadState *before = held;
-    if (before != NULL && !drop_requested(before) && !has_news(context)) {
+    int kept = before != NULL && !drop_requested(before) && !has_news(context);
+    if (kept) {
         held = NULL;
         if (before != context) {
             change(before, context);
@@ -208,6 +209,7 @@ void offset_enter(PyThreadState *context)
         offset_attach(context);
     }
     offset_number(context);
+    return !kept;
 }
 
 #else
@@ -231,11 +233,12 @@ void offset_release(void)
 {
 }
 
-void offset_enter(PyThreadState *context)
+int offset_enter(PyThreadState *context)
 {
     offset_bind(context);
     offset_attach(context);
     offset_number(context);
+    return 0;
 }
 
 #endif

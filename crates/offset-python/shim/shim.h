@@ -52,7 +52,7 @@ void offset_unbind_thread(void);
 void offset_leave(PyThreadState *context);
 
 /* On `context`'s own stack, with nothing attached but what offset_leave has left: attaches it. */
-void offset_enter(PyThreadState *context);
+int offset_enter(PyThreadState *context);
 
 /* Gives up what offset_leave has left, if it has. To be called before this OS thread sleeps, or attaches anything by offset_attach. */
 void offset_release(void);

@@ -18,6 +18,8 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 struct Call {
+    /// The number of the goroutine that waits.
+    goroutine: u64,
     function: Object,
     args: Object,
     kwargs: Object,
@@ -68,8 +70,10 @@ fn work(call: &Call) {
         // Its caller parks just now.
         shim::offset_attach_soon(state);
         PyContext_Enter(call.context);
+        let traced = crate::trace::call_begins(call.goroutine, call.function);
         let result = shim::offset_object_call(call.function, call.args, call.kwargs);
         let outcome = if result.is_null() { Outcome::Raised(take_raised()) } else { Outcome::Returned(result) };
+        crate::trace::call_ends(traced);
         PyContext_Exit(call.context);
         for part in [call.function, call.args, call.kwargs, call.context] {
             Py_XDECREF(part);
@@ -116,6 +120,7 @@ unsafe extern "C" fn blocking(_: Object, args: *const Object, count: Py_ssize_t,
             return NULL;
         }
         let call = Arc::new(Call {
+            goroutine: goroutine.id(),
             function: Py_NewRef(function),
             args: tuple,
             kwargs: dict,

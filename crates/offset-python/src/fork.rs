@@ -36,6 +36,7 @@ unsafe extern "C" fn child() {
     }
     crate::host::forget_states();
     crate::outside::close();
+    crate::trace::start_over();
     crate::STARTED.store(false, Ordering::Release);
 }
 

@@ -234,6 +234,7 @@ pub(crate) fn main(goroutine: &Goroutine) {
         // Makes the bytes that `write_name` needs.
         let mut size = 0;
         PyUnicode_AsUTF8AndSize(name, &raw mut size);
+        crate::trace::starts(goroutine, name, (*object).creator_code, (*object).creator_at);
         Py_XDECREF(name);
         let (function, args, kwargs, context) = exclusive(object.cast(), || {
             let it = &mut *object;
@@ -261,6 +262,7 @@ pub(crate) fn main(goroutine: &Goroutine) {
         };
         crate::scope::leave_all(object.cast());
         exclusive(object.cast(), || (*object).held = [NULL; 4]);
+        crate::trace::ends(goroutine, || get_name(object.cast(), null_mut()));
         crate::sync::member_is_over(function);
         Py_DECREF(function);
         Py_XDECREF(args);
@@ -340,7 +342,20 @@ unsafe fn report_uncaught(object: Object) {
     }
 }
 
-unsafe fn function_name(function: Object) -> Object {
+/// A goroutine's name, a new reference, and where it was made.
+///
+/// # Safety
+/// Attached; `object` is a goroutine's.
+pub(crate) unsafe fn name_and_place(object: Object) -> (Object, Option<(*mut PyCodeObject, std::ffi::c_int)>) {
+    // SAFETY: by contract.
+    unsafe {
+        let it = object.cast::<GoroutineObject>();
+        let place = (!(*it).creator_code.is_null()).then(|| ((*it).creator_code, (*it).creator_at));
+        (get_name(object, null_mut()), place)
+    }
+}
+
+pub(crate) unsafe fn function_name(function: Object) -> Object {
     // SAFETY: attached, the function is alive.
     unsafe {
         let name = shim::offset_function_name(function);

@@ -79,6 +79,18 @@ fn with_base<R>(work: impl FnOnce() -> R) -> R {
     }
 }
 
+/// Attaches a goroutine's context.
+///
+/// # Safety
+/// As for `offset_enter`.
+#[inline]
+unsafe fn enter(goroutine: &Goroutine, context: *mut PyThreadState) {
+    // SAFETY: by contract.
+    if unsafe { shim::offset_enter(context) } != 0 && offset_runtime::trace::recording() {
+        offset_runtime::trace::attached_late(goroutine);
+    }
+}
+
 /// Whether a module is loaded that remembers thread states by their address, and what belonged to them: `_decimal` does.
 /// tests/test_locals.py fails if such a state is used again.
 unsafe fn remembers_contexts() -> bool {
@@ -175,7 +187,7 @@ unsafe impl Host for Python {
         // object goes before `finish`, as its end may run Python; from then on the goroutine has none.
         unsafe {
             shim::offset_context_reset(context);
-            shim::offset_enter(context);
+            enter(goroutine, context);
             shim::offset_refcounts_first(context);
             offset_runtime::scheduler::attached(goroutine);
             crate::goroutine::main(goroutine);
@@ -196,9 +208,21 @@ unsafe impl Host for Python {
         let context = goroutine.context() as *mut PyThreadState;
         // SAFETY: left by `park`.
         unsafe {
-            shim::offset_enter(context);
+            enter(goroutine, context);
             shim::offset_refcounts_first(context);
         }
+    }
+
+    fn stack(&self) -> u32 {
+        crate::trace::stack()
+    }
+
+    fn stack_of(&self, goroutine: u64, still: &dyn Fn() -> bool) -> u32 {
+        crate::trace::stack_of(goroutine, still)
+    }
+
+    fn profile(&self, profile: offset_runtime::trace::Profile, count: f64, nanos: u64) {
+        crate::trace::profile(profile, count, nanos);
     }
 
     fn may_move(&self, pointer: usize, base: usize) -> bool {

@@ -33,6 +33,7 @@ mod shim;
 mod signal;
 mod sync;
 mod timer;
+mod trace;
 
 use method::Object;
 use pyo3_ffi::*;
@@ -118,6 +119,7 @@ pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
         leaks::functions(),
         outside::functions(),
         signal::functions(),
+        trace::functions(),
     ]
     .concat();
     // SAFETY: all zeroes end the table.

@@ -169,12 +169,12 @@ unsafe extern "C-unwind" {
     /// Attached as `context`, whose goroutine parks.
     pub(crate) fn offset_leave(context: *mut PyThreadState);
 
-    /// Attaches `context`, in place of what [`offset_leave`] has left.
+    /// Attaches `context`, in place of what [`offset_leave`] has left. Not 0 if the interpreter had to be waited for.
     ///
     /// # Safety
     /// On the context's own stack; nothing else is attached on this thread, and the context is attached nowhere else by anybody who
     /// needs it.
-    pub(crate) fn offset_enter(context: *mut PyThreadState);
+    pub(crate) fn offset_enter(context: *mut PyThreadState) -> c_int;
 
     /// Gives up what [`offset_leave`] has left, if it has.
     ///

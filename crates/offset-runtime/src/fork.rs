@@ -22,6 +22,7 @@ pub fn prepare() {
     std::mem::forget(crate::netpoll::DELIVERING.lock());
     crate::stack::before_fork();
     crate::scheduler::runtime().registry.before_fork();
+    crate::trace::before_fork();
 }
 
 /// To be called in the parent right after a fork.
@@ -45,6 +46,7 @@ pub unsafe fn parent() {
 unsafe fn unlock() {
     // SAFETY: `prepare` took the locks on this thread and forgot their guards.
     unsafe {
+        crate::trace::after_fork();
         crate::scheduler::runtime().registry.after_fork();
         crate::stack::after_fork();
         crate::netpoll::DELIVERING.force_unlock();
@@ -65,6 +67,7 @@ pub unsafe fn child(bury: impl FnMut(&Handle)) {
     crate::scheduler::goroutines().iter().for_each(bury);
     GENERATION.fetch_add(1, Ordering::Relaxed);
     crate::scheduler::start_over();
+    crate::trace::start_over();
     // Last: signals come in again.
     // SAFETY: by contract.
     unsafe { crate::signal::start_over() };

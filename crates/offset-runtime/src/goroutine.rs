@@ -6,6 +6,7 @@
 //! * `coroutine`, `vessel` fields - the machine that resumes it or has just got it back;
 //! * `yielder`, `parked_at` - the goroutine itself; a machine that wants to move it reads `parked_at` while it is runnable, and sets it
 //!   to 0 to ask it a question (see `Machine::let_it_look`);
+//! * `notes` - see `trace`;
 //! * `slot` - under the registry's lock;
 //! * `wait` - written by the goroutine before it parks, read by who looks on;
 //! * the rest is atomic.
@@ -62,7 +63,9 @@ pub enum WaitReason {
 }
 
 impl WaitReason {
-    const ALL: [(WaitReason, &'static str); 19] = [
+    /// How many there are.
+    pub(crate) const COUNT: usize = 19;
+    const ALL: [(WaitReason, &'static str); Self::COUNT] = [
         (WaitReason::None, ""),
         (WaitReason::ChanSend, "chan send"),
         (WaitReason::ChanReceive, "chan receive"),
@@ -87,6 +90,11 @@ impl WaitReason {
     /// Go's words for it; empty for `None`.
     pub fn as_str(self) -> &'static str {
         Self::ALL[self as usize].1
+    }
+
+    /// The one of this number; `None` for a number that none has.
+    pub(crate) fn of(number: usize) -> WaitReason {
+        Self::ALL.get(number).map_or(WaitReason::None, |entry| entry.0)
     }
 }
 
@@ -128,6 +136,7 @@ pub struct Goroutine {
     /// Where it ran last and its frames are; null until it starts. Machines are never freed while goroutines call them home.
     pub(crate) home: AtomicPtr<Machine>,
     pub(crate) joiners: Lock<Joiners>,
+    pub(crate) notes: crate::trace::Notes,
 }
 
 /// What a goroutine's present wait is about, for those who look on. Written before it parks, and no part of how the wait ends:
@@ -183,6 +192,7 @@ impl Goroutine {
             context: AtomicUsize::new(0),
             home: AtomicPtr::new(null_mut()),
             joiners: Lock::new(Joiners { ended: false, queue: WaitQueue::new() }),
+            notes: crate::trace::Notes::new(),
         }));
         // SAFETY: nobody else knows it yet.
         unsafe { (*goroutine).parker.owner = Owner::Goroutine(goroutine) };
@@ -244,7 +254,16 @@ impl Goroutine {
         if self.status() != Status::Waiting {
             return WaitReason::None;
         }
-        WaitReason::ALL[self.reason.load(Ordering::Relaxed) as usize].0
+        self.last_reason()
+    }
+
+    /// Why it was last parked, whatever it does now.
+    pub(crate) fn last_reason(&self) -> WaitReason {
+        WaitReason::of(self.reason_number().into())
+    }
+
+    pub(crate) fn reason_number(&self) -> u8 {
+        self.reason.load(Ordering::Relaxed)
     }
 
     /// Notes why it is about to park, and at what. `at` lies on its stack.

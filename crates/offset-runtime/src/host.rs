@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 ///
 /// # Safety
 /// An implementor promises that `run` returns only when the goroutine's work is done, that no method but `run`,
-/// `thread_attach`, `check_signals` and `park`/`unpark` waits for long, and that nothing unwinds out of any of them.
+/// `thread_attach`, `stack_of`, `check_signals` and `park`/`unpark` waits for long, and that nothing unwinds out of any of them.
 pub unsafe trait Host: Sync {
     /// On a machine's own stack, when its OS thread starts.
     fn machine_start(&self) {}
@@ -70,6 +70,20 @@ pub unsafe trait Host: Sync {
 
     /// On the stack of an OS thread that waits: takes the host again.
     fn thread_attach(&self, detached: usize);
+
+    /// On the goroutine's stack, attached: a number by which the host knows the frames that it is in; 0 for none.
+    fn stack(&self) -> u32 {
+        0
+    }
+
+    /// On an OS thread of the runtime's, without the host: the same of another goroutine, by its number, as long as `still` says that it is where
+    /// it was; 0 otherwise. Waits for the host.
+    fn stack_of(&self, _goroutine: u64, _still: &dyn Fn() -> bool) -> u32 {
+        0
+    }
+
+    /// On any stack, attached: `count` waits of together `nanos` nanoseconds, to be kept under the frames that the caller is in.
+    fn profile(&self, _profile: crate::trace::Profile, _count: f64, _nanos: u64) {}
 
     /// Whether the calling OS thread is the one that runs signal handlers.
     fn handles_signals(&self) -> bool {

@@ -45,6 +45,7 @@ mod switch;
 pub mod sync;
 mod thread;
 mod timer;
+pub mod trace;
 mod vigil;
 mod wait_queue;
 

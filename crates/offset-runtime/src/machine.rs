@@ -23,6 +23,7 @@ use crate::processor::{Processor, State};
 use crate::scheduler::{Runtime, runtime};
 use crate::stack::Stack;
 use crate::switch::{Coroutine, CoroutineResult, Switch};
+use crate::trace;
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ptr::{null, null_mut};
@@ -82,6 +83,7 @@ pub(crate) struct Machine {
     pub(crate) used: AtomicU64,
     pub(crate) used_at: AtomicU64,
     pub(crate) computing: AtomicBool,
+    pub(crate) marks: trace::Marks,
 }
 
 // SAFETY: the fields are shared by the rules at the top of this file.
@@ -93,10 +95,16 @@ unsafe impl Sync for Machine {}
 struct Thread {
     machine: Cell<*const Machine>,
     current: Cell<*const Goroutine>,
+    /// For events (see `trace`); a machine's only.
+    buffer: UnsafeCell<trace::Buffer>,
 }
 
 local! {
-    static THREAD: Thread = Thread { machine: Cell::new(null()), current: Cell::new(null()) };
+    static THREAD: Thread = Thread {
+        machine: Cell::new(null()),
+        current: Cell::new(null()),
+        buffer: UnsafeCell::new(trace::Buffer::new()),
+    };
 }
 
 /// The goroutine that runs on this OS thread; null when none does. Never inlined: a goroutine may find itself on another
@@ -179,7 +187,23 @@ impl Machine {
             used: AtomicU64::new(0),
             used_at: AtomicU64::new(0),
             computing: AtomicBool::new(false),
+            marks: trace::Marks::new(),
         }
+    }
+
+    /// Its number, while it has a thread.
+    pub(crate) fn number(&self) -> u32 {
+        self.id.load(Ordering::Relaxed)
+    }
+
+    /// Hands out the buffer for events, and the machine's number.
+    ///
+    /// # Safety
+    /// On the machine's own thread; `work` gives no stack back and does not come here again.
+    #[inline]
+    pub(crate) unsafe fn with_buffer<R>(&self, work: impl FnOnce(&mut trace::Buffer, u32) -> R) -> R {
+        // SAFETY: the thread's own variables, which nobody else looks at.
+        unsafe { work(&mut *(*self.thread.load(Ordering::Relaxed)).buffer.get(), self.number()) }
     }
 
     /// The processor that it holds or held last.
@@ -260,12 +284,15 @@ impl Machine {
         }
         self.empty_pool(0);
         host().machine_stop();
+        // SAFETY: on its own thread.
+        unsafe { self.with_buffer(|buffer, _| buffer.end()) };
         runtime.machine_ended(self);
     }
 
     /// Waits for a processor; None when the thread is to end.
     fn acquire(&'static self, runtime: &'static Runtime) -> Option<&'static Processor> {
         host().unbind();
+        trace::rests(self);
         self.open();
         if let Some(processor) = self.ask(runtime) {
             let mut mailbox = self.mailbox.lock();
@@ -337,6 +364,8 @@ impl Machine {
         // Timers are looked at once before each goroutine: one that is always due must not keep goroutines from running.
         let mut looked = false;
         let mut polled = false;
+        // The last goroutine gave the stack back just now.
+        let mut straight = false;
         loop {
             if !std::ptr::eq(state.holder, self) {
                 return;
@@ -348,6 +377,7 @@ impl Machine {
             }
             if state.claimed() && state.claim_is_due() {
                 // The next one may run the goroutine that this thread has kept the host from.
+                straight = false;
                 drop(state);
                 host().release();
                 state = processor.lock();
@@ -369,6 +399,7 @@ impl Machine {
                 let now = clock::now();
                 if now >= due {
                     looked = true;
+                    straight = false;
                     drop(state);
                     runtime.timers.run(now);
                     state = processor.lock();
@@ -377,6 +408,7 @@ impl Machine {
             }
             if state.tick.is_multiple_of(netpoll::ROUNDS) && runtime.netpoll.in_use() && !polled {
                 polled = true;
+                straight = false;
                 drop(state);
                 runtime.netpoll.glance();
                 state = processor.lock();
@@ -391,6 +423,7 @@ impl Machine {
             let goroutine = match state.pick(&runtime.bubble) {
                 Ok(goroutine) => goroutine,
                 Err(retry) => {
+                    straight = false;
                     drop(state);
                     if retry.is_none()
                         && let Some(goroutine) = runtime.steal(processor)
@@ -425,7 +458,8 @@ impl Machine {
             if runtime.bubble.has(it) {
                 runtime.bubble.runs_on(processor);
             }
-            let left = self.execute(runtime, goroutine);
+            let left = self.execute(runtime, goroutine, straight);
+            straight = true;
             state = processor.lock();
             if let Some(bed) = self.call.take() {
                 let next = state.queue.len() > 0;
@@ -472,6 +506,7 @@ impl Machine {
         retry: Option<Instant>,
     ) -> Guard<'static, State> {
         host().release();
+        trace::rests(self);
         let mut state = processor.lock();
         if state.queue.len() > 0 && retry.is_none() || !std::ptr::eq(state.holder, self) {
             return state;
@@ -616,6 +651,9 @@ impl Machine {
         self.home_count.fetch_add(1, Ordering::Relaxed);
         goroutine.home.store(std::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
         runtime.count_move();
+        if trace::recording() {
+            trace::moved(goroutine, home, self);
+        }
         None
     }
 
@@ -646,6 +684,10 @@ impl Machine {
             }
             Switch::Answer(_) => crate::dump::fatal("a goroutine answered without being asked"),
         }
+        let mode = trace::mode();
+        if switch == Switch::Park && mode & trace::EVENTS != 0 {
+            trace::ready(goroutine, mode);
+        }
         goroutine.set_status(Status::Runnable);
         if goroutine.front.load(Ordering::Relaxed) {
             goroutine.front.store(false, Ordering::Relaxed);
@@ -656,7 +698,7 @@ impl Machine {
     }
 
     /// Runs `goroutine` until it gives its stack back; why it did so, if it has not ended.
-    fn execute(&'static self, runtime: &Runtime, goroutine: *const Goroutine) -> Option<Switch> {
+    fn execute(&'static self, runtime: &Runtime, goroutine: *const Goroutine, straight: bool) -> Option<Switch> {
         // SAFETY: it was taken from a queue, so it is alive, and nobody else resumes it.
         let it = unsafe { &*goroutine };
         // SAFETY: the coroutine is ours until it is parked.
@@ -678,6 +720,10 @@ impl Machine {
         }
         let Some(coroutine) = coroutine else { unreachable!("made just now") };
         it.set_status(Status::Running);
+        let mode = trace::mode();
+        if trace::any(mode) {
+            trace::runs(self, it, mode, straight);
+        }
         host().resume(it.identity());
         // SAFETY: the variables of this very thread, which its machine's loop does not outlive.
         let thread = unsafe { &*self.thread.load(Ordering::Relaxed) };
@@ -685,9 +731,18 @@ impl Machine {
         let result = coroutine.resume(());
         thread.current.set(null());
         host().suspended();
+        let mode = trace::mode();
         match result {
-            CoroutineResult::Yield(switch) => Some(switch),
+            CoroutineResult::Yield(switch) => {
+                if mode & trace::EVENTS != 0 {
+                    trace::left(self, it, mode, switch == Switch::Park);
+                }
+                Some(switch)
+            }
             CoroutineResult::Return(()) => {
+                if mode & trace::EVENTS != 0 {
+                    trace::ended(self, it, mode);
+                }
                 self.finish(runtime, it);
                 None
             }

@@ -15,6 +15,7 @@ use crate::clock::{self, Instant};
 use crate::lock::spawn;
 use crate::machine::Machine;
 use crate::scheduler::{Runtime, runtime};
+use crate::trace;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -132,6 +133,7 @@ fn watch(runtime: &'static Runtime) {
         let asleep = clock::now();
         std::thread::sleep(LOOK);
         late = (late - late / 8).max((clock::now() - asleep).saturating_sub(LOOK.as_nanos() as Instant));
+        trace::tick();
         quiet = if look(runtime, &mut seen, 4 * late) { 0 } else { quiet + 1 };
         if runtime.netpoll.neglected(clock::now()) {
             runtime.netpoll.glance();
@@ -173,14 +175,20 @@ fn look(runtime: &'static Runtime, seen: &mut [Seen], slack: Instant) -> bool {
             runs: &|| machine.thread_runs(),
         };
         drop(state);
-        let Some(verdict) = seen.judge(&sight, computing >= CAP, slack) else { continue };
+        let verdict = seen.judge(&sight, computing >= CAP, slack);
+        if now - seen.since >= PATIENCE {
+            trace::frozen(machine);
+        }
+        let Some(verdict) = verdict else { continue };
         if let Some(fresh_after) = verdict.fresh_after {
             processor.lock().fresh_after = fresh_after;
         }
         machine.used.store(sight.used, Ordering::Relaxed);
         machine.used_at.store(now, Ordering::Relaxed);
         machine.computing.store(verdict.computes, Ordering::Relaxed);
-        runtime.hand_off(processor, tick);
+        if runtime.hand_off(processor, tick) && trace::recording() {
+            trace::handed_off(machine, processor, verdict.computes);
+        }
     }
     any
 }

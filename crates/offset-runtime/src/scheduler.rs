@@ -17,6 +17,7 @@ use crate::switch::{Switch, Yielder, here};
 use crate::sync::Note;
 use crate::thread::Loan;
 use crate::timer::{Node, Timers};
+use crate::trace;
 use crate::vigil::Vigil;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -193,6 +194,10 @@ pub fn start(handle: &Handle) {
         runtime.bubble.joined();
     }
     wake_up(runtime);
+    let mode = trace::mode();
+    if mode & trace::EVENTS != 0 {
+        trace::created(handle, mode);
+    }
     ready(&**handle);
 }
 
@@ -221,6 +226,10 @@ pub(crate) fn ready(goroutine: *const Goroutine) {
     // SAFETY: parked and claimed, or new: it stays where it is until it is queued here.
     let goroutine = unsafe { &*goroutine };
     let runtime = runtime();
+    let mode = trace::mode();
+    if mode & trace::EVENTS != 0 {
+        trace::ready(goroutine, mode);
+    }
     goroutine.set_status(Status::Runnable);
     if runtime.bubble.has(goroutine) {
         runtime.bubble.wakes(goroutine);
@@ -264,6 +273,14 @@ pub fn attached(goroutine: &Goroutine) {
 }
 
 fn leave(goroutine: &Goroutine, switch: Switch) {
+    let parks = switch == Switch::Park;
+    let mode = trace::mode();
+    if trace::any(mode) {
+        goroutine.notes.leaves(mode);
+        if goroutine.notes.matters(mode) {
+            trace::leaving(goroutine, mode, parks);
+        }
+    }
     host().park(goroutine);
     // SAFETY: set when the goroutine started, valid as long as its stack.
     let yielder = unsafe { &*goroutine.yielder.get() };
@@ -274,6 +291,10 @@ fn leave(goroutine: &Goroutine, switch: Switch) {
     }
     host().unpark(goroutine);
     attached(goroutine);
+    let mode = trace::mode();
+    if trace::any(mode) && parks && goroutine.notes.waited(mode) {
+        trace::back(goroutine, mode);
+    }
 }
 
 /// The goroutine was woken only to say whether its frames may move (see `Machine::let_it_look`), perhaps by a thread that is

@@ -48,7 +48,11 @@ impl Mutex {
         state.locked = claim.is_some();
         drop(state);
         if let Some(claim) = claim {
+            let since = crate::trace::waiters_since(&claim);
             claim.wake();
+            if since != 0 {
+                crate::trace::handed_on(since);
+            }
         }
         Ok(())
     }

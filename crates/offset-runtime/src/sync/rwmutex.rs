@@ -29,12 +29,18 @@ impl State {
         claim
     }
 
-    fn admit_readers(&mut self) {
+    /// Since when the first of them has waited, if that is measured; otherwise 0.
+    fn admit_readers(&mut self) -> u64 {
+        let mut since = 0;
         while !self.writing {
             let Some(claim) = self.readers.serve(|_| {}, |_| {}) else { break };
             self.reading += 1;
+            if since == 0 {
+                since = crate::trace::waiters_since(&claim);
+            }
             claim.wake();
         }
+        since
     }
 }
 
@@ -82,11 +88,15 @@ impl RwMutex {
             return Err(Misuse::NotLocked);
         }
         state.writing = false;
-        state.admit_readers();
+        let mut since = state.admit_readers();
         let claim = state.admit_writer();
         drop(state);
         if let Some(claim) = claim {
+            since = crate::trace::waiters_since(&claim);
             claim.wake();
+        }
+        if since != 0 {
+            crate::trace::handed_on(since);
         }
         Ok(())
     }
@@ -124,7 +134,11 @@ impl RwMutex {
         let claim = state.admit_writer();
         drop(state);
         if let Some(claim) = claim {
+            let since = crate::trace::waiters_since(&claim);
             claim.wake();
+            if since != 0 {
+                crate::trace::handed_on(since);
+            }
         }
         Ok(())
     }
