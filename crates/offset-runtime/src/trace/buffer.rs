@@ -136,8 +136,7 @@ impl Buffer {
         }
         self.end();
         self.last = ticks();
-        let chunk = Arc::new(Chunk::new(track, generation_of(mode), self.last));
-        super::RECORDER.lock().add(&chunk);
+        let chunk = super::RECORDER.lock().take(track, generation_of(mode), self.last);
         self.chunk = Arc::into_raw(chunk);
         (self.fast, self.skip, self.group) = (0, 0, 1);
         false
@@ -302,11 +301,47 @@ pub(crate) struct Recorder {
     /// Chunks of the trace.
     traced: usize,
     since_pruned: usize,
+    /// Chunks that nobody uses; their memory has been touched.
+    spare: Vec<Arc<Chunk>>,
 }
+
+/// Fewer spare chunks than that, and the sampler's thread makes as many more: a machine need not wait for the kernel's pages.
+const SPARE: usize = 32;
 
 impl Recorder {
     pub(crate) const fn new() -> Recorder {
-        Recorder { chunks: Vec::new(), trace: None, flight: None, traced: 0, since_pruned: 0 }
+        Recorder { chunks: Vec::new(), trace: None, flight: None, traced: 0, since_pruned: 0, spare: Vec::new() }
+    }
+
+    /// A chunk for a writer.
+    fn take(&mut self, track: u32, generation: u64, base: u64) -> Arc<Chunk> {
+        let spare = self.spare.pop().and_then(|mut chunk| {
+            let it = Arc::get_mut(&mut chunk)?;
+            (it.track, it.generation, it.base) = (track, generation, base);
+            it.sealed.store(0, Ordering::Relaxed);
+            it.len.store(0, Ordering::Relaxed);
+            Some(chunk)
+        });
+        if self.spare.len() < SPARE {
+            super::sampler::more_chunks();
+        }
+        let chunk = spare.unwrap_or_else(|| Arc::new(Chunk::new(track, generation, base)));
+        self.add(&chunk);
+        chunk
+    }
+
+    /// Whether more spare chunks are wanted: as many as may still be recorded, if that is less.
+    pub(crate) fn wants_spare(&self) -> bool {
+        let left = match (&self.trace, &self.flight) {
+            (Some(trace), None) => trace.limit.saturating_sub(self.traced),
+            (_, Some(flight)) => flight.limit.saturating_sub(self.chunks.len()).max(1),
+            (None, None) => 0,
+        };
+        self.spare.len() < (2 * SPARE).min(left)
+    }
+
+    pub(crate) fn add_spare(&mut self, chunk: Arc<Chunk>) {
+        self.spare.push(chunk);
     }
 
     fn add(&mut self, chunk: &Arc<Chunk>) {
@@ -330,7 +365,7 @@ impl Recorder {
     pub(crate) fn prune(&mut self) {
         self.since_pruned = 0;
         let now = ticks();
-        let Recorder { chunks, trace, flight, .. } = self;
+        let Recorder { chunks, trace, flight, spare: unused, .. } = self;
         let mut spare = flight.as_ref().map_or(0, |flight| chunks.len().saturating_sub(flight.limit));
         chunks.retain(|chunk| {
             if trace.as_ref().is_some_and(|trace| trace.wants(chunk)) {
@@ -344,8 +379,14 @@ impl Recorder {
             let old = flight.window.is_some_and(|window| sealed < now.saturating_sub(window));
             let over = spare > 0;
             spare -= usize::from(over);
+            if (old || over) && unused.len() < 2 * SPARE {
+                unused.push(chunk.clone());
+            }
             !old && !over
         });
+        if trace.is_none() && flight.is_none() {
+            unused.clear();
+        }
     }
 
     /// What `session` has recorded.

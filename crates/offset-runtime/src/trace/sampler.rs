@@ -20,10 +20,12 @@ struct Sampler {
     queue: Vec<Freeze>,
     /// There is a thread.
     runs: bool,
+    /// Writers want spare chunks.
+    chunks: bool,
 }
 
 global! {
-    static SAMPLER: Lock<Sampler> = Lock::new(Sampler { queue: Vec::new(), runs: false });
+    static SAMPLER: Lock<Sampler> = Lock::new(Sampler { queue: Vec::new(), runs: false, chunks: false });
 }
 global! {
     static WORK: Condvar = Condvar::new();
@@ -39,6 +41,23 @@ pub(super) fn stop() {
     let mut sampler = SAMPLER.lock();
     sampler.queue.clear();
     WORK.notify_one();
+}
+
+/// The recorder, which is locked, has few spare chunks.
+pub(super) fn more_chunks() {
+    let mut sampler = SAMPLER.lock();
+    if sampler.runs && !sampler.chunks {
+        sampler.chunks = true;
+        WORK.notify_one();
+    }
+}
+
+/// Makes spare chunks: writes to all of their memory, without a lock.
+fn make_chunks() {
+    while super::RECORDER.lock().wants_spare() {
+        let chunk = std::sync::Arc::new(super::buffer::Chunk::new(0, 0, 0));
+        super::RECORDER.lock().add_spare(chunk);
+    }
 }
 
 /// The monitor finds that the goroutine on `machine` makes no progress.
@@ -61,6 +80,10 @@ fn work() {
         if let Some(freeze) = sampler.queue.pop() {
             drop(sampler);
             look(&freeze);
+            sampler = SAMPLER.lock();
+        } else if std::mem::take(&mut sampler.chunks) {
+            drop(sampler);
+            make_chunks();
             sampler = SAMPLER.lock();
         } else if recording() {
             WORK.wait(&mut sampler);
@@ -112,7 +135,7 @@ pub(super) unsafe fn after_fork() {
 pub(super) fn start_over() {
     let mut sampler = SAMPLER.lock();
     sampler.queue.clear();
-    sampler.runs = false;
+    (sampler.runs, sampler.chunks) = (false, false);
     drop(sampler);
     // SAFETY: the child has one thread, so nobody uses what is overwritten.
     unsafe { std::ptr::write((&raw const WORK).cast_mut(), Condvar::new()) };
