@@ -8,6 +8,7 @@ goroutines and in plain threads alike.
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Set
 from datetime import timedelta
+from types import CodeType
 from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Buffer
@@ -621,6 +622,28 @@ def lock_os_thread() -> None:
 def unlock_os_thread() -> None:
     """Undo one `lock_os_thread`."""
 
+def set_block_profile_rate(rate: int, /) -> int:
+    """Count one wait in `rate` nanoseconds of waiting; 1 for all, 0 for none; gives the previous rate.
+
+    As Go's `runtime.SetBlockProfileRate`. Waits on channels, in select, for locks, wait groups and joins count; sleep,
+    descriptors and blocking calls do not. Raises ValueError below 0.
+    """
+
+def set_mutex_profile_fraction(rate: int, /) -> int:
+    """Count one in `rate` waits for a Mutex or RWMutex; 1 for all, 0 for none; gives the previous rate.
+
+    As Go's `runtime.SetMutexProfileFraction`. Raises ValueError below 0.
+    """
+
+def profile_records(mutex: bool, /) -> list[tuple[int, int, list[tuple[CodeType, int]]]]: ...
+def trace_start(flight: bool, limit: int, seconds: float | None = None) -> bool: ...
+def trace_stop(flight: bool, descriptor: int, /) -> bool | None: ...
+def trace_write(flight: bool, descriptor: int, /) -> bool | None: ...
+def trace_active(flight: bool, /) -> bool: ...
+def trace_recording() -> bool: ...
+def trace_region(begins: bool, name: str, /) -> None: ...
+def trace_log(category: str, message: str, /) -> None: ...
+def trace_gc(phase: str, info: dict[str, int], /) -> None: ...
 def set_max_threads(n: int, /) -> int:
     """Limit the threads of the blocking pool to `n`, more calls queue; gives the previous limit."""
 

@@ -106,13 +106,13 @@ unsafe extern "C" fn blocking(_: Object, args: *const Object, count: Py_ssize_t,
             Py_XDECREF(dict);
             return type_error("blocking() needs a function to call");
         }
-        if scheduler::current().is_none() {
+        let Some(goroutine) = scheduler::current() else {
             // A plain thread may block as it is.
             let result = shim::offset_object_call(function, tuple, dict);
             Py_XDECREF(tuple);
             Py_XDECREF(dict);
             return result;
-        }
+        };
         let context = if interrupted() { NULL } else { PyContext_CopyCurrent() };
         if context.is_null() {
             Py_XDECREF(tuple);

@@ -11,8 +11,8 @@ use crate::shim;
 use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
 use offset_runtime::goroutine::Goroutine;
 use offset_runtime::lock::Lock;
-use offset_runtime::trace::{self, Kind, Profile, Recording};
 use offset_runtime::scheduler;
+use offset_runtime::trace::{self, Kind, Profile, Recording};
 use pyo3_ffi::*;
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
@@ -23,6 +23,9 @@ use std::time::Duration;
 /// Frames of a stack in a trace, from the innermost, and in a profile.
 const TRACED: usize = 24;
 const PROFILED: usize = 64;
+
+/// The file whose frames carry a main goroutine's function, and say nothing about the program.
+const OWN: &str = "/offset/_run.py:";
 
 /// A code object and the offset of an instruction in it.
 type Place = (usize, std::ffi::c_int);
@@ -272,6 +275,7 @@ unsafe fn described() -> Vec<Vec<String>> {
             stack
                 .iter()
                 .map(|place| known.entry(*place).or_insert_with(|| unsafe { describe(place) }).clone())
+                .filter(|frame: &String| !frame.contains(OWN))
                 .collect()
         })
         .collect()
@@ -473,12 +477,8 @@ unsafe extern "C" fn profile_records(_: Object, mutex: Object) -> Object {
     // SAFETY: the calling convention. Records are never dropped, so their code is alive.
     unsafe {
         let which = if PyObject_IsTrue(mutex) == 1 { Profile::Mutex } else { Profile::Block };
-        let records: Vec<(Stack, (f64, u64))> = PROFILES[which as usize]
-            .lock()
-            .iter()
-            .flatten()
-            .map(|(stack, record)| (stack.clone(), *record))
-            .collect();
+        let records: Vec<(Stack, (f64, u64))> =
+            PROFILES[which as usize].lock().iter().flatten().map(|(stack, record)| (stack.clone(), *record)).collect();
         let list = PyList_New(0);
         for (stack, (count, nanos)) in records {
             let places = PyList_New(0);

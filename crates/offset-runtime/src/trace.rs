@@ -47,7 +47,7 @@ pub(crate) use self::sampler::frozen;
 
 use self::buffer::{CHUNK_BYTES, KIND_BITS, Recorder, Session, next_generation};
 use self::clock::Anchor;
-use crate::goroutine::{Goroutine, WaitReason};
+use crate::goroutine::{Goroutine, Status, WaitReason};
 use crate::host::host;
 use crate::lock::{Lock, global};
 use crate::machine::{self, Machine};
@@ -373,6 +373,19 @@ pub fn name(goroutine: u64, place: u32, text: &str) {
 /// What a goroutine was doing when the recording began.
 pub fn state(goroutine: &Goroutine) {
     let mode = mode();
+    // SAFETY: machines are never freed.
+    if let Some(machine) = unsafe { goroutine.home.load(Ordering::Relaxed).as_ref() } {
+        // It was resumed before anybody noted that; once its machine resumes another one it notes by itself.
+        let slice = machine.marks.slice.load(Ordering::Relaxed);
+        if goroutine.status() == Status::Running && machine.marks.slice.load(Ordering::Relaxed) == slice {
+            machine.marks.runs.store(goroutine.id(), Ordering::Relaxed);
+            // Not the slice that the last recording has asked about.
+            machine.marks.slice.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    if crate::scheduler::current().is_some_and(|current| std::ptr::eq(current, goroutine)) {
+        goroutine.notes.ran_under.set(mode);
+    }
     let number = goroutine.status() as u64 | u64::from(goroutine.reason_number()) << 8;
     write(|buffer, track| buffer.number(track, mode, STATE, goroutine.id(), number));
 }

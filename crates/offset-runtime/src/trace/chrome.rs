@@ -195,7 +195,16 @@ impl Writer<'_> {
     }
 
     /// A slice of a goroutine's thread.
-    fn phase(&mut self, id: u64, category: &str, name: &str, from: u64, to: u64, waker: Option<u64>, stack: u32) -> io::Result<()> {
+    fn phase(
+        &mut self,
+        id: u64,
+        category: &str,
+        name: &str,
+        from: u64,
+        to: u64,
+        waker: Option<u64>,
+        stack: u32,
+    ) -> io::Result<()> {
         if to < self.cutoff || from == to {
             return Ok(());
         }
@@ -246,7 +255,8 @@ impl Writer<'_> {
         let name = self.name(id);
         let subject = self.subject(id, now);
         let from = from.unwrap_or(if subject.state == State::Running { subject.since } else { now });
-        let (froze, computes, late) = (subject.froze.take(), subject.computes.take(), std::mem::take(&mut subject.late));
+        let (froze, computes, late) =
+            (subject.froze.take(), subject.computes.take(), std::mem::take(&mut subject.late));
         if now < self.cutoff {
             return Ok(());
         }

@@ -37,8 +37,7 @@ mod counter {
         LOOKED.get_or_init(|| {
             // SAFETY: every x86-64 has the instruction. Compilers differ on whether it is unsafe.
             #[allow(unused_unsafe)]
-            let steady =
-                unsafe { __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & 1 << 8 != 0 };
+            let steady = unsafe { __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & 1 << 8 != 0 };
             STEADY.store(steady, Ordering::Relaxed);
         });
     }

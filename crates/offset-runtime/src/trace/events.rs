@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn what_was_not_stamped_came_evenly() {
         let none = UNSTAMPED;
-        let words = [word(RUN, false, 0, 1), word(READY, false, none, 2), word(READY, false, none, 3), word(RUN, false, 75, 4)];
+        let words =
+            [word(RUN, false, 0, 1), word(READY, false, none, 2), word(READY, false, none, 3), word(RUN, false, 75, 4)];
         assert_eq!(times(&words), [(1, 1_000), (2, 1_100), (3, 1_200), (4, 1_300)]);
     }
 
@@ -178,7 +179,11 @@ mod tests {
 
     #[test]
     fn one_word_for_two_events() {
-        let words = [word(RUN, false, 0, 1), word(SWITCH + 2, false, UNSTAMPED, 5), word(SWITCH + YIELDED, false, UNSTAMPED, 6)];
+        let words = [
+            word(RUN, false, 0, 1),
+            word(SWITCH + 2, false, UNSTAMPED, 5),
+            word(SWITCH + YIELDED, false, UNSTAMPED, 6),
+        ];
         let mut events = Vec::new();
         read(1, 0, &words, &mut 0, &mut events);
         let kinds: Vec<_> = events.iter().map(|event| (event.kind, event.id)).collect();
@@ -187,7 +192,13 @@ mod tests {
 
     #[test]
     fn large_numbers_and_texts() {
-        let words = [word(WIDE, false, UNSTAMPED, 3), word(NAME, false, 1, 7), 5 | 10 << 32, u64::from_le_bytes(*b"goroutin"), 0x2165];
+        let words = [
+            word(WIDE, false, UNSTAMPED, 3),
+            word(NAME, false, 1, 7),
+            5 | 10 << 32,
+            u64::from_le_bytes(*b"goroutin"),
+            0x2165,
+        ];
         let mut events = Vec::new();
         read(1, 0, &words, &mut 0, &mut events);
         assert_eq!(events[0].id, 3 << 32 | 7);
