@@ -69,7 +69,9 @@ def decode(data: bytes) -> dict[Stack, tuple[int, int]]:
         ("delay", "nanoseconds"),
     ]
     functions = {entry[1]: entry for entry in (dict(fields(value)) for field, value in top if field == 5)}
-    locations = {entry[1]: dict(fields(entry[4])) for entry in (dict(fields(value)) for field, value in top if field == 4)}
+    locations = {
+        entry[1]: dict(fields(entry[4])) for entry in (dict(fields(value)) for field, value in top if field == 4)
+    }
     assert set(functions) == set(range(1, len(functions) + 1))
     result = {}
     for field, value in top:

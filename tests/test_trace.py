@@ -236,7 +236,9 @@ def test_a_hundred_thousand_switches(tmp_path: Path) -> None:
 # ---- freezes ---------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(helpers.FREE_THREADED, reason="started goroutines do not move without the GIL: nobody could end the call")
+@pytest.mark.skipif(
+    helpers.FREE_THREADED, reason="started goroutines do not move without the GIL: nobody could end the call"
+)
 def test_a_call_that_blocks_is_named_with_its_stack(tmp_path: Path) -> None:
     document = recorded(lambda: frozen(blocks), tmp_path / "trace.json")
     check_format(document)
@@ -249,7 +251,9 @@ def test_a_call_that_blocks_is_named_with_its_stack(tmp_path: Path) -> None:
     assert "main [blocked]" in text and "in blocks" in text and "offset.syscall" in text
 
 
-@pytest.mark.skipif(helpers.FREE_THREADED, reason="started goroutines do not move without the GIL: nobody could end the loop")
+@pytest.mark.skipif(
+    helpers.FREE_THREADED, reason="started goroutines do not move without the GIL: nobody could end the loop"
+)
 def test_a_loop_that_computes_is_named_with_its_stack(tmp_path: Path) -> None:
     def computes(stop: list[bool]) -> None:
         while not stop:

@@ -508,6 +508,9 @@ unsafe extern "C" fn set_name(object: Object, name: Object, _: Closure) -> std::
         }
         let it = object.cast::<GoroutineObject>();
         let before = exclusive(object, || std::mem::replace(&mut (*it).name, Py_NewRef(name)));
+        if offset_runtime::trace::recording() {
+            offset_runtime::trace::name(core(object).id(), 0, &text(name));
+        }
         Py_XDECREF(before);
         0
     }

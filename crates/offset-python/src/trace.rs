@@ -30,6 +30,8 @@ const OWN: &str = "/offset/_run.py:";
 /// A code object and the offset of an instruction in it.
 type Place = (usize, std::ffi::c_int);
 type Stack = Box<[Place]>;
+/// By stack: how many waits, how many nanoseconds.
+type Records = HashMap<Stack, (f64, u64)>;
 
 #[derive(Default)]
 struct Stacks {
@@ -39,8 +41,8 @@ struct Stacks {
 }
 
 static STACKS: Lock<Option<Stacks>> = Lock::new(None);
-/// By stack: how many waits, how many nanoseconds. For as long as the process lives, as Go's.
-static PROFILES: [Lock<Option<HashMap<Stack, (f64, u64)>>>; 2] = [Lock::new(None), Lock::new(None)];
+/// Of each profile, for as long as the process lives, as Go's.
+static PROFILES: [Lock<Option<Records>>; 2] = [Lock::new(None), Lock::new(None)];
 /// A flight recorder is at work: chunks with names may be gone before what they name.
 static FLIGHT: AtomicBool = AtomicBool::new(false);
 
@@ -269,12 +271,16 @@ unsafe fn describe(&(code, at): &Place) -> String {
 unsafe fn described() -> Vec<Vec<String>> {
     let list = STACKS.lock().as_ref().map(|stacks| stacks.list.clone()).unwrap_or_default();
     let mut known = HashMap::new();
-    // SAFETY: attached. Stacks are let go by `clear` alone, which a stop of the last recording calls; a frame's code is alive until then.
     list.iter()
         .map(|stack| {
             stack
                 .iter()
-                .map(|place| known.entry(*place).or_insert_with(|| unsafe { describe(place) }).clone())
+                .map(|place| {
+                    // SAFETY: attached. Stacks are let go by `clear` alone, which the stop of the last recording calls; their code
+                    // is alive until then.
+                    let text = known.entry(*place).or_insert_with(|| unsafe { describe(place) });
+                    text.clone()
+                })
                 .filter(|frame: &String| !frame.contains(OWN))
                 .collect()
         })

@@ -441,7 +441,7 @@ pub enum Kind {
 pub fn start(kind: Kind, limit: usize, window: Option<Duration>) -> bool {
     clock::choose();
     let began = Anchor::here();
-    let window = window.map(|window| ticks_in(window));
+    let window = window.map(ticks_in);
     let mut recorder = RECORDER.lock();
     let place = if kind == Kind::Trace { &recorder.trace } else { &recorder.flight };
     if place.is_some() {

@@ -182,5 +182,9 @@ def _time(microseconds: float) -> str:
     """A duration to three digits."""
     for unit, size in (("s", 1e6), ("ms", 1e3), ("us", 1.0)):
         if microseconds >= size:
-            return f"{microseconds / size:.3g} {unit}" if microseconds < 1000 * size else f"{microseconds / size:,.0f} {unit}"
+            return (
+                f"{microseconds / size:.3g} {unit}"
+                if microseconds < 1000 * size
+                else f"{microseconds / size:,.0f} {unit}"
+            )
     return "0 us" if microseconds == 0 else f"{microseconds:.2g} us"

@@ -199,7 +199,9 @@ class FlightRecorder:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if exc is not None and self.on_error is not None and self.enabled:
                 self.write_to(self.on_error)

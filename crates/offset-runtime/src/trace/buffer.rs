@@ -221,7 +221,8 @@ impl Buffer {
     pub(crate) fn runs(&mut self, track: u32, mode: u64, id: u64, straight: bool) {
         if self.pending != 0 && straight && self.seen == mode && id >> 32 == 0 {
             let end = std::mem::take(&mut self.pending) & ((1 << KIND_BITS) - 1);
-            self.push(super::SWITCH + super::end_code(end) | UNSTAMPED << DELTA_SHIFT | id << ID_SHIFT);
+            let kind = super::SWITCH + super::end_code(end);
+            self.push(kind | UNSTAMPED << DELTA_SHIFT | id << ID_SHIFT);
             self.publish();
         } else {
             self.event(track, mode, super::RUN, id, !straight);

@@ -200,8 +200,7 @@ impl Writer<'_> {
         id: u64,
         category: &str,
         name: &str,
-        from: u64,
-        to: u64,
+        (from, to): (u64, u64),
         waker: Option<u64>,
         stack: u32,
     ) -> io::Result<()> {
@@ -222,7 +221,7 @@ impl Writer<'_> {
     /// Writes the wait that went before the present slice, now that it is known where it was.
     fn settle(&mut self, id: u64, stack: u32) -> io::Result<()> {
         let Some(wait) = self.subjects.get_mut(&id).and_then(|subject| subject.wait.take()) else { return Ok(()) };
-        self.phase(id, "wait", wait.reason.as_str(), wait.from, wait.to, wait.waker, stack)
+        self.phase(id, "wait", wait.reason.as_str(), (wait.from, wait.to), wait.waker, stack)
     }
 
     /// The goroutine's state ends at `now`, and another one begins.
@@ -233,10 +232,10 @@ impl Writer<'_> {
         let now = now.max(since);
         match state {
             State::Unknown | State::Dead => Ok(()),
-            State::Runnable => self.phase(id, "runnable", "runnable", since, now, before, 0),
+            State::Runnable => self.phase(id, "runnable", "runnable", (since, now), before, 0),
             State::Running => {
                 self.settle(id, 0)?;
-                self.phase(id, "running", "running", since, now, None, 0)
+                self.phase(id, "running", "running", (since, now), None, 0)
             }
             State::Waiting(reason) => {
                 self.settle(id, 0)?;
