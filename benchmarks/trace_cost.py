@@ -1,7 +1,7 @@
 """What a trace and a flight recorder cost in the scenarios of offset: `python trace_cost.py [SCENARIO,...] [TIMES]`.
 
-Each runs without, with a flight recorder and with a trace, in turn; the fastest of TIMES runs counts, by the clock on the wall
-and by processor time. The trace is not written: that is not part of the cost of recording.
+Each runs without, with a flight recorder and with a trace, in turn; the fastest of TIMES runs counts, by the
+clock on the wall and by processor time. The trace is not written: that is not part of the cost of recording.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """offset.runtime.trace: what is recorded, what the files say, and the summary of them.
 
-Times are never compared with a bound from above. What a trace must show is made certain first: a goroutine that is seen to be
-frozen is let go only after the machine was handed on.
+Times are never compared with a bound from above. What a trace must show is made certain first: a goroutine that
+is seen to be frozen is let go only after the machine was handed on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import gc
 import gzip
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def number(document: dict[str, Any], name: str) -> int:
 
 
 def frozen(work: Any) -> None:
-    """Call `work`, which blocks or computes until it is told to stop, and tell it once another machine has taken over."""
+    """Call `work`, which blocks or computes until it is told to stop: once another machine has taken over."""
     before = runtime.stats()["handoffs"]
     stop: list[bool] = []
 
@@ -72,6 +73,11 @@ def frozen(work: Any) -> None:
     goroutine = go(look)
     work(stop)
     helpers.wait_ended(goroutine)
+
+
+moves_only = pytest.mark.skipif(
+    helpers.FREE_THREADED, reason="started goroutines do not move without the GIL: nobody could tell it to stop"
+)
 
 
 def blocks(stop: list[bool]) -> None:
@@ -115,7 +121,7 @@ def check_nesting(document: dict[str, Any]) -> None:
             threads.setdefault((event["pid"], event["tid"]), []).append(event)
     for slices in threads.values():
         slices.sort(key=lambda event: (event["ts"], event["dur"]))
-        for before, after in zip(slices, slices[1:], strict=False):
+        for before, after in itertools.pairwise(slices):
             assert before["ts"] + before["dur"] <= after["ts"] + 1.0, (before, after)
 
 
@@ -149,7 +155,7 @@ def test_a_program_of_everything_gives_a_well_formed_trace(tmp_path: Path) -> No
     assert len([event for event in events(document, "region") if event["ph"] == "b"]) == 50
     messages = {event["name"] for event in events(document, "log")}
     assert len(messages) == 50 and any("\N{SNOWMAN}" in message and '"' in message for message in messages)
-    assert [event["name"] for event in events(document, "call")][0] == "sum"
+    assert next(event["name"] for event in events(document, "call")) == "sum"
 
 
 def test_a_wait_says_on_what_and_who_ended_it(tmp_path: Path) -> None:
@@ -236,9 +242,7 @@ def test_a_hundred_thousand_switches(tmp_path: Path) -> None:
 # ---- freezes ---------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    helpers.FREE_THREADED, reason="started goroutines do not move without the GIL: nobody could end the call"
-)
+@moves_only
 def test_a_call_that_blocks_is_named_with_its_stack(tmp_path: Path) -> None:
     document = recorded(lambda: frozen(blocks), tmp_path / "trace.json")
     check_format(document)
@@ -251,9 +255,7 @@ def test_a_call_that_blocks_is_named_with_its_stack(tmp_path: Path) -> None:
     assert "main [blocked]" in text and "in blocks" in text and "offset.syscall" in text
 
 
-@pytest.mark.skipif(
-    helpers.FREE_THREADED, reason="started goroutines do not move without the GIL: nobody could end the loop"
-)
+@moves_only
 def test_a_loop_that_computes_is_named_with_its_stack(tmp_path: Path) -> None:
     def computes(stop: list[bool]) -> None:
         while not stop:
@@ -300,7 +302,7 @@ def test_start_and_stop_in_a_plain_thread(tmp_path: Path) -> None:
         offset.run(gosched)
     document = json.loads((tmp_path / "trace.json").read_text())
     check_format(document)
-    assert [run["args"]["end"] for run in events(document, "run")][0] == "yield"
+    assert next(run["args"]["end"] for run in events(document, "run")) == "yield"
 
 
 @main_goroutine
@@ -359,9 +361,9 @@ def test_regions_and_logs_without_a_recording_do_nothing() -> None:
 
 @main_goroutine
 def test_a_region_ends_with_an_exception(tmp_path: Path) -> None:
-    with trace.start(tmp_path / "trace.json"), contextlib.suppress(KeyError), trace.region("outer"):
-        with trace.region("inner"):
-            raise KeyError
+    recording = trace.start(tmp_path / "trace.json")
+    with recording, contextlib.suppress(KeyError), trace.region("outer"), trace.region("inner"):
+        raise KeyError
     document = json.loads((tmp_path / "trace.json").read_text())
     check_format(document)
     assert [(e["ph"], e["name"]) for e in events(document, "region")] == [
@@ -508,7 +510,9 @@ def test_a_trace_that_nobody_stopped_is_written_at_exit(tmp_path: Path) -> None:
 
 def _program(text: str, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", textwrap.dedent(text), *arguments]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=helpers.PATIENCE * 2)
+    return subprocess.run(
+        command, check=False, cwd=directory, capture_output=True, text=True, timeout=helpers.PATIENCE * 2
+    )
 
 
 # ---- the summary -----------------------------------------------------------------------------
@@ -522,7 +526,7 @@ def summary(path: Path, *arguments: str) -> str:
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "offset", "trace", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=helpers.PATIENCE * 2)
+    return subprocess.run(line, check=False, capture_output=True, text=True, timeout=helpers.PATIENCE * 2)
 
 
 def test_the_summary_names_who_waited_most(tmp_path: Path) -> None:

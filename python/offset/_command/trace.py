@@ -97,7 +97,7 @@ class Trace:
         return self.names.get(number, f"goroutine {number}" if number else "a plain thread")
 
     def total(self, category: str) -> float:
-        return sum(event["dur"] for event in self.by_category[category])
+        return float(sum(event["dur"] for event in self.by_category[category]))
 
     def grouped(self, category: str, key: Callable[[Event], Any]) -> dict[Any, Group]:
         groups: dict[Any, Group] = defaultdict(Group)

@@ -146,8 +146,8 @@ class FlightRecorder:
             serve()
 
     `limit` bounds the memory in bytes: where so much happens that it does not hold the time, the oldest events go.
-    With `on_error` an exception that leaves a goroutine, or the `with` block, has the recording written there; a later one
-    writes over it. One recorder can be at work at a time, beside a trace. Raises ValueError if `seconds` or
+    With `on_error` an exception that leaves a goroutine, or the `with` block, has the recording written there; a later
+    one writes over it. One recorder can be at work at a time, beside a trace. Raises ValueError if `seconds` or
     `limit` is not positive.
     """
 
@@ -235,15 +235,16 @@ def _watch() -> None:
 
 
 def _write_to(file: File, write: Callable[[int], bool | None]) -> bool:
-    """Call `write` with a descriptor, in the pool for blocking calls, and see to it that what it writes gets to `file`."""
+    """Call `write` with a descriptor, in the pool for blocking calls, and bring what it writes to `file`."""
     compressed = not hasattr(file, "write") and os.fspath(file).endswith(".gz")
     if hasattr(file, "write") or compressed:
         with tempfile.TemporaryFile() as plain:
             truncated = blocking(write, plain.fileno())
             plain.seek(0)
             with contextlib.ExitStack() as stack:
-                sink = stack.enter_context(gzip.open(file, "wb", compresslevel=6)) if compressed else file
-                blocking(shutil.copyfileobj, plain, sink, 1 << 20)
+                sink: Any = stack.enter_context(gzip.open(file, "wb", compresslevel=6)) if compressed else file
+                copy: Callable[..., None] = shutil.copyfileobj
+                blocking(copy, plain, sink, 1 << 20)
     else:
         with open(file, "wb") as out:
             truncated = blocking(write, out.fileno())
