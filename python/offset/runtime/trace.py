@@ -104,26 +104,31 @@ def is_enabled() -> bool:
 # ---- what programs say -----------------------------------------------------------------------
 
 
-class region:
-    """A stretch of work with a name: `with trace.region("parse"):` (Go: trace.WithRegion).
+class _Region:
+    """What `region` gives."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> Self:
+        _runtime.trace_region(True, self._name)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _runtime.trace_region(False, self._name)
+
+
+def region(name: str) -> _Region:
+    """Give a stretch of work a name: `with trace.region("parse"):` (Go: trace.WithRegion).
 
     Shown on the goroutine's own track. Regions nest; each is to end in the goroutine in which it began. Costs next
     to nothing while nothing is recorded. Raises TypeError if the name is no string.
     """
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"a region's name is a string, not {type(name).__name__}")
-        self.name = name
-
-    def __enter__(self) -> Self:
-        _runtime.trace_region(True, self.name)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        _runtime.trace_region(False, self.name)
+    if not isinstance(name, str):
+        raise TypeError(f"a region's name is a string, not {type(name).__name__}")
+    return _Region(name)
 
 
 def log(category: str, message: str) -> None:
