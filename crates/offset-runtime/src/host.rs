@@ -76,8 +76,8 @@ pub unsafe trait Host: Sync {
         0
     }
 
-    /// On an OS thread of the runtime's, without the host: the same of another goroutine, by its number, as long as `still` says that it is where
-    /// it was; 0 otherwise. Waits for the host.
+    /// On an OS thread of the runtime's, without the host: the same of another goroutine, by its number, as long as `still` says that it
+    /// is where it was; 0 otherwise. Waits for the host.
     fn stack_of(&self, _goroutine: u64, _still: &dyn Fn() -> bool) -> u32 {
         0
     }

@@ -12,12 +12,14 @@
 //! the rest is atomic.
 //! Machines are never freed: their structs are used again by later threads.
 
+mod idle;
+
 use crate::blocking::Bed;
 use crate::clock::{self, Instant};
 use crate::goroutine::{Goroutine, Handle, Status};
 use crate::host::host;
 use crate::lock::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::lock::{Cell, Condvar, Guard, Lock, local};
+use crate::lock::{Cell, Condvar, Lock, local};
 use crate::netpoll;
 use crate::processor::{Processor, State};
 use crate::scheduler::{Runtime, runtime};
@@ -31,8 +33,6 @@ use std::time::Duration;
 
 /// How long a machine without a processor waits before its thread ends.
 const IDLE_LIFE: Duration = Duration::from_secs(5);
-/// After that long without work a machine tidies its pool.
-const TIDY_AFTER: Instant = 1_000_000_000;
 /// Stacks and contexts that a machine keeps for the next goroutines while it has work; a part is let go when there are more.
 /// Giving memory back means an interrupt on every core, so a burst of goroutines should not do it again and again.
 const POOL: usize = 65_536;
@@ -496,139 +496,6 @@ impl Machine {
                 return;
             }
         }
-    }
-
-    /// Sleeps, holding the processor, until there is something to do.
-    fn idle(
-        &'static self,
-        runtime: &'static Runtime,
-        processor: &'static Processor,
-        retry: Option<Instant>,
-    ) -> Guard<'static, State> {
-        host().release();
-        trace::rests(self);
-        let mut state = processor.lock();
-        if state.queue.len() > 0 && retry.is_none() || !std::ptr::eq(state.holder, self) {
-            return state;
-        }
-        state.idle = true;
-        drop(state);
-        // Who queued one elsewhere a moment ago found this processor not idle yet, and woke nobody.
-        if retry.is_none() && runtime.any_fresh(processor) {
-            state = processor.lock();
-            if std::ptr::eq(state.holder, self) {
-                state.idle = false;
-            }
-            return state;
-        }
-        runtime.notice_quiet();
-        state = processor.lock();
-        let slept_at = clock::now();
-        let mut untidy = true;
-        let mut polled = false;
-        let mut watched = false;
-        let mut listened = false;
-        // Another machine may have taken the processor meanwhile, and sleep with it by now.
-        while state.idle && std::ptr::eq(state.holder, self) && !runtime.stopping() && !state.claimed() {
-            let due = runtime.timers.next().min(retry.unwrap_or(Instant::MAX));
-            let tidy_at = if untidy { slept_at + TIDY_AFTER } else { Instant::MAX };
-            let until = due.min(tidy_at);
-            let now = if until == Instant::MAX { 0 } else { clock::now() };
-            if now >= due {
-                break;
-            }
-            if now >= tidy_at {
-                drop(state);
-                untidy = self.tidy();
-                state = processor.lock();
-                continue;
-            }
-            if !watched && runtime.blocking.busy() {
-                // The call may be a short one.
-                watched = true;
-                state.watching = true;
-                drop(state);
-                runtime.vigil.keep(|| {
-                    let state = processor.lock();
-                    !state.idle || !std::ptr::eq(state.holder, self)
-                });
-                state = processor.lock();
-                if std::ptr::eq(state.holder, self) {
-                    state.watching = false;
-                }
-                continue;
-            }
-            if runtime.netpoll.in_use()
-                && let Some(mut visit) = runtime.netpoll.enter()
-            {
-                if !listened && runtime.netpoll.waiting.load(Ordering::Relaxed) > 0 {
-                    // What is waited for may be on its way. Without anything it does not get to the kernel a second time.
-                    listened = true;
-                    state.watching = true;
-                    drop(state);
-                    let roused = || {
-                        let state = processor.lock();
-                        !state.idle || !std::ptr::eq(state.holder, self)
-                    };
-                    runtime.netpoll.vigil.keep(|| {
-                        visit.wait(Some(0));
-                        visit.any() || roused()
-                    });
-                    state = processor.lock();
-                    if std::ptr::eq(state.holder, self) {
-                        state.watching = false;
-                        state.idle &= !visit.any();
-                    }
-                    if visit.any() {
-                        drop(state);
-                        visit.deliver();
-                        polled = true;
-                        state = processor.lock();
-                    }
-                    continue;
-                }
-                state = self.sleep_in_poller(processor, state, visit, until);
-                polled = true;
-                continue;
-            }
-            if until == Instant::MAX {
-                self.sleep.wait(&mut state);
-            } else {
-                self.sleep.wait_for(&mut state, Duration::from_nanos(until - now));
-            }
-        }
-        if std::ptr::eq(state.holder, self) {
-            state.idle = false;
-        }
-        if polled && runtime.processors.len() > 1 {
-            // Another one that sleeps takes the poller over.
-            drop(state);
-            runtime.find_help(processor);
-            state = processor.lock();
-        }
-        state
-    }
-
-    /// Sleeps in the poller until something happens there, somebody rouses the processor, or `until`.
-    fn sleep_in_poller(
-        &'static self,
-        processor: &'static Processor,
-        mut state: Guard<'static, State>,
-        mut visit: netpoll::Visit<'_>,
-        until: Instant,
-    ) -> Guard<'static, State> {
-        state.polling = true;
-        drop(state);
-        visit.wait((until != Instant::MAX).then_some(until));
-        state = processor.lock();
-        if std::ptr::eq(state.holder, self) {
-            // Whom it wakes now need not wake it.
-            state.polling = false;
-            state.idle &= !visit.any();
-        }
-        drop(state);
-        visit.deliver();
-        processor.lock()
     }
 
     /// The machine where `goroutine`, just taken from the queue, must run; None if that is here.

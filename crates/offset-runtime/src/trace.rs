@@ -12,7 +12,8 @@
 //!   under [`OTHERS`], a leaf lock, for which a few dozen instructions at most are waited.
 //!
 //! An event is written before what it tells of can be seen by another thread: `ready` before the goroutine is queued, `parked` before it
-//! is marked (or, while events come fast, with the machine's next one). So sorted by time the events of one goroutine are in order, but for what two cores' clocks differ by.
+//! is marked (or, while events come fast, with the machine's next one). So sorted by time the events of one goroutine are in order, but
+//! for what two cores' clocks differ by.
 //!
 //! **What it is made of** (`buffer`): words in chunks that are published word by word, so a recording ends, or is looked at while it goes
 //! on, without anybody's help. Names and texts lie in the chunks; stacks of the host are numbers that the host gave. Everything else,
@@ -78,8 +79,8 @@ const BUDGET: u32 = 64;
 /// A text is cut after so many bytes.
 pub(crate) const LONGEST: usize = 4_096;
 
-// The kinds of events. Numbers from PARK on are PARK plus the reason; those from SWITCH on say how the goroutine that ran gave the stack back
-// (see `end_code`), and which one runs next.
+// The kinds of events. Numbers from PARK on are PARK plus the reason; those from SWITCH on say how the goroutine that ran gave the
+// stack back (see `end_code`), and which one runs next.
 const TIME: u64 = 1;
 const WIDE: u64 = 2;
 const RUN: u64 = 3;
@@ -460,19 +461,15 @@ pub fn start(kind: Kind, limit: usize, window: Option<Duration>) -> bool {
     true
 }
 
-/// How many ticks of the event clock there are in a time.
+/// How many ticks of the event clock there are in a time: measured, in a fifth of a millisecond.
 #[cfg(not(loom))]
 fn ticks_in(time: Duration) -> u64 {
-    static RATE: std::sync::OnceLock<f64> = std::sync::OnceLock::new();
-    let rate = RATE.get_or_init(|| {
-        let before = Anchor::here();
-        while crate::clock::now() - before.nanos < 200_000 {
-            std::hint::spin_loop();
-        }
-        let after = Anchor::here();
-        (after.ticks - before.ticks) as f64 / (after.nanos - before.nanos) as f64
-    });
-    (time.as_nanos() as f64 * rate) as u64
+    let before = Anchor::here();
+    while crate::clock::now() - before.nanos < 200_000 {
+        std::hint::spin_loop();
+    }
+    let after = Anchor::here();
+    (time.as_nanos() as f64 * (after.ticks - before.ticks) as f64 / (after.nanos - before.nanos) as f64) as u64
 }
 
 /// Whether a recording of this kind goes on.

@@ -26,20 +26,16 @@ impl Anchor {
 #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
 mod counter {
     use std::arch::x86_64::{__cpuid, _rdtsc};
-    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     static STEADY: AtomicBool = AtomicBool::new(false);
 
     /// Looks whether the counter runs at one speed, and on all cores alike.
     pub(crate) fn choose() {
-        static LOOKED: OnceLock<()> = OnceLock::new();
-        LOOKED.get_or_init(|| {
-            // SAFETY: every x86-64 has the instruction. Compilers differ on whether it is unsafe.
-            #[allow(unused_unsafe)]
-            let steady = unsafe { __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & 1 << 8 != 0 };
-            STEADY.store(steady, Ordering::Relaxed);
-        });
+        // SAFETY: every x86-64 has the instruction. Compilers differ on whether it is unsafe.
+        #[allow(unused_unsafe)]
+        let steady = unsafe { __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & 1 << 8 != 0 };
+        STEADY.store(steady, Ordering::Relaxed);
     }
 
     #[inline]

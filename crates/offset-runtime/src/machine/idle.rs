@@ -1,0 +1,154 @@
+//! A machine that has nothing to run: how it sleeps, and what it does before.
+//!
+//! It keeps its processor, whose state says that it is idle, or why it will notice by itself; whoever queues something there, or wants
+//! the processor, ends that under the processor's lock. It stays awake for a little while first if a call or the poller is likely to have
+//! something soon, and tidies its pool once.
+
+use super::Machine;
+use crate::clock::{self, Instant};
+use crate::host::host;
+use crate::lock::Guard;
+use crate::lock::atomic::Ordering;
+use crate::netpoll;
+use crate::processor::{Processor, State};
+use crate::scheduler::Runtime;
+use crate::trace;
+use std::time::Duration;
+
+/// After that long without work a machine tidies its pool.
+const TIDY_AFTER: Instant = 1_000_000_000;
+
+impl Machine {
+    /// Sleeps, holding the processor, until there is something to do.
+    pub(super) fn idle(
+        &'static self,
+        runtime: &'static Runtime,
+        processor: &'static Processor,
+        retry: Option<Instant>,
+    ) -> Guard<'static, State> {
+        host().release();
+        trace::rests(self);
+        let mut state = processor.lock();
+        if state.queue.len() > 0 && retry.is_none() || !std::ptr::eq(state.holder, self) {
+            return state;
+        }
+        state.idle = true;
+        drop(state);
+        // Who queued one elsewhere a moment ago found this processor not idle yet, and woke nobody.
+        if retry.is_none() && runtime.any_fresh(processor) {
+            state = processor.lock();
+            if std::ptr::eq(state.holder, self) {
+                state.idle = false;
+            }
+            return state;
+        }
+        runtime.notice_quiet();
+        state = processor.lock();
+        let slept_at = clock::now();
+        let mut untidy = true;
+        let mut polled = false;
+        let mut watched = false;
+        let mut listened = false;
+        // Another machine may have taken the processor meanwhile, and sleep with it by now.
+        while state.idle && std::ptr::eq(state.holder, self) && !runtime.stopping() && !state.claimed() {
+            let due = runtime.timers.next().min(retry.unwrap_or(Instant::MAX));
+            let tidy_at = if untidy { slept_at + TIDY_AFTER } else { Instant::MAX };
+            let until = due.min(tidy_at);
+            let now = if until == Instant::MAX { 0 } else { clock::now() };
+            if now >= due {
+                break;
+            }
+            if now >= tidy_at {
+                drop(state);
+                untidy = self.tidy();
+                state = processor.lock();
+                continue;
+            }
+            if !watched && runtime.blocking.busy() {
+                // The call may be a short one.
+                watched = true;
+                state.watching = true;
+                drop(state);
+                runtime.vigil.keep(|| {
+                    let state = processor.lock();
+                    !state.idle || !std::ptr::eq(state.holder, self)
+                });
+                state = processor.lock();
+                if std::ptr::eq(state.holder, self) {
+                    state.watching = false;
+                }
+                continue;
+            }
+            if runtime.netpoll.in_use()
+                && let Some(mut visit) = runtime.netpoll.enter()
+            {
+                if !listened && runtime.netpoll.waiting.load(Ordering::Relaxed) > 0 {
+                    // What is waited for may be on its way. Without anything it does not get to the kernel a second time.
+                    listened = true;
+                    state.watching = true;
+                    drop(state);
+                    let roused = || {
+                        let state = processor.lock();
+                        !state.idle || !std::ptr::eq(state.holder, self)
+                    };
+                    runtime.netpoll.vigil.keep(|| {
+                        visit.wait(Some(0));
+                        visit.any() || roused()
+                    });
+                    state = processor.lock();
+                    if std::ptr::eq(state.holder, self) {
+                        state.watching = false;
+                        state.idle &= !visit.any();
+                    }
+                    if visit.any() {
+                        drop(state);
+                        visit.deliver();
+                        polled = true;
+                        state = processor.lock();
+                    }
+                    continue;
+                }
+                state = self.sleep_in_poller(processor, state, visit, until);
+                polled = true;
+                continue;
+            }
+            if until == Instant::MAX {
+                self.sleep.wait(&mut state);
+            } else {
+                self.sleep.wait_for(&mut state, Duration::from_nanos(until - now));
+            }
+        }
+        if std::ptr::eq(state.holder, self) {
+            state.idle = false;
+        }
+        if polled && runtime.processors.len() > 1 {
+            // Another one that sleeps takes the poller over.
+            drop(state);
+            runtime.find_help(processor);
+            state = processor.lock();
+        }
+        state
+    }
+
+    /// Sleeps in the poller until something happens there, somebody rouses the processor, or `until`.
+    fn sleep_in_poller(
+        &'static self,
+        processor: &'static Processor,
+        mut state: Guard<'static, State>,
+        mut visit: netpoll::Visit<'_>,
+        until: Instant,
+    ) -> Guard<'static, State> {
+        state.polling = true;
+        drop(state);
+        visit.wait((until != Instant::MAX).then_some(until));
+        state = processor.lock();
+        if std::ptr::eq(state.holder, self) {
+            // Whom it wakes now need not wake it.
+            state.polling = false;
+            state.idle &= !visit.any();
+        }
+        drop(state);
+        visit.deliver();
+        processor.lock()
+    }
+}
