@@ -234,7 +234,8 @@ def test_a_hundred_thousand_switches(tmp_path: Path) -> None:
     document = recorded(main, tmp_path / "trace.json")
     check_nesting(document)
     pong = number(document, "pong")
-    assert len(events(document, "run", goroutine=pong)) >= turns
+    # With several processors a value may be there before it is waited for.
+    assert len(events(document, "run", goroutine=pong)) >= (1 if helpers.FREE_THREADED else turns)
     reasons = {event["name"] for event in events(document, "wait", goroutine=pong)}
     assert reasons <= {"chan receive", "chan send"}
 

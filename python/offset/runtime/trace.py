@@ -9,7 +9,7 @@ A name that ends in ".gz" is compressed. `docs/trace.md` says what is in it.
 Invariants:
 
 * A recording belongs to the process that started it: a forked child has none, and writes nothing.
-* `gc.callbacks` holds ours while there is a recording of either kind, and then only.
+* `gc.callbacks` holds ours while there is a recording of either kind, `atexit` while there is a trace; then only.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ import tempfile
 import warnings
 from typing import TYPE_CHECKING, BinaryIO
 
-from offset import _runtime
+from offset import _duration, _runtime
 from offset._runtime import blocking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Any, Self
+
+    from offset._duration import Seconds
 
     File = str | os.PathLike[str] | BinaryIO
 
@@ -76,6 +78,7 @@ def start(file: File, *, limit: int = TRACE_LIMIT) -> _Started:
     if not _runtime.trace_start(False, limit):
         raise RuntimeError("a trace goes on already; call trace.stop() first")
     _target[:] = [file]
+    atexit.register(stop)
     _watch()
     return _Started()
 
@@ -84,6 +87,7 @@ def stop() -> None:
     """End the trace and write it (Go: trace.Stop). Does nothing if there is none. Raises OSError if that fails."""
     target = _target.copy()
     _target.clear()
+    atexit.unregister(stop)
     if not target:
         return
     try:
@@ -145,7 +149,7 @@ def log(category: str, message: str) -> None:
 
 
 class FlightRecorder:
-    """Keeps the last `seconds` of events in memory, to be written when something went wrong (Go: trace.FlightRecorder).
+    """Keeps the events of the last `seconds`, to be written if something goes wrong (Go: trace.FlightRecorder).
 
         with trace.FlightRecorder(seconds=10, on_error="flight.json"):
             serve()
@@ -158,11 +162,11 @@ class FlightRecorder:
 
     __slots__ = ("_process", "limit", "on_error", "seconds")
 
-    def __init__(self, seconds: float = 10.0, *, limit: int = FLIGHT_LIMIT, on_error: File | None = None) -> None:
+    def __init__(self, seconds: Seconds = 10.0, *, limit: int = FLIGHT_LIMIT, on_error: File | None = None) -> None:
         _check_limit(limit)
-        if not seconds > 0:
+        self.seconds = _duration.seconds(seconds)
+        if not self.seconds > 0:
             raise ValueError(f"a flight recorder keeps a positive number of seconds, not {seconds!r}")
-        self.seconds = seconds
         self.limit = limit
         self.on_error = on_error
         self._process = 0
@@ -259,8 +263,8 @@ def _write_to(file: File, write: Callable[[int], bool | None]) -> bool:
 def _forked() -> None:
     _target.clear()
     _recorders.clear()
+    atexit.unregister(stop)
     _watch()
 
 
-atexit.register(stop)
 os.register_at_fork(after_in_child=_forked)
