@@ -5,7 +5,7 @@
 //! drops the outcome, attached.
 
 use crate::error::*;
-use crate::host::{adopt_thread, state_goes};
+use crate::host::{adopt_thread_with, state_goes};
 use crate::method::*;
 use crate::scope::interrupted;
 use crate::shim;
@@ -61,10 +61,9 @@ fn chunk() -> *mut c_void {
 
 /// Does the call, on a pool thread with a thread state of its own.
 fn work(call: &Call) {
-    let state = adopt_thread();
     let chunk = chunk();
     // SAFETY: the state is new and this thread's, as is the chunk until it is cut below.
-    unsafe { shim::offset_context_place(state, chunk, CHUNK - PAGE) };
+    let state = adopt_thread_with(|state| unsafe { shim::offset_context_place(state, chunk, CHUNK - PAGE) });
     // SAFETY: the state is new and this thread's; the call's references are ours to use and to drop.
     unsafe {
         // Its caller parks just now.

@@ -32,6 +32,7 @@ pub(crate) fn state_goes() {
 /// In a forked child all states but the caller's go.
 pub(crate) fn forget_states() {
     STATES.store(0, Ordering::SeqCst);
+    ADOPTING.store(0, Ordering::SeqCst);
 }
 
 /// How many thread states the interpreter has that are not ours.
@@ -55,12 +56,49 @@ thread_local! {
     static BASE: Cell<*mut PyThreadState> = const { Cell::new(null_mut()) };
 }
 
-/// Makes a thread state for this OS thread, which has none.
-pub(crate) fn adopt_thread() -> *mut PyThreadState {
-    // SAFETY: the main interpreter lives until the process ends; the call needs no attached state.
+/// How many threads make a state for themselves at the moment, and whether that is still allowed.
+static ADOPTING: AtomicUsize = AtomicUsize::new(0);
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+/// Makes a thread state for this OS thread, which has none, and has it prepared before anybody may take it away. Once the
+/// interpreter exits this does not return.
+pub(crate) fn adopt_thread_with(prepare: impl FnOnce(*mut PyThreadState)) -> *mut PyThreadState {
+    // Pairs with `adopt_no_more`: one of the two sees the other.
+    if ADOPTING.fetch_add(1, Ordering::SeqCst) & CLOSED != 0 {
+        ADOPTING.fetch_sub(1, Ordering::SeqCst);
+        loop {
+            std::thread::park();
+        }
+    }
+    // SAFETY: the main interpreter lives until the last of these calls has ended; the call needs no attached state.
     let state = unsafe { PyThreadState_New(PyInterpreterState_Main()) };
     STATES.fetch_add(1, Ordering::SeqCst);
+    prepare(state);
+    ADOPTING.fetch_sub(1, Ordering::SeqCst);
     state
+}
+
+/// The same, with nothing to prepare.
+pub(crate) fn adopt_thread() -> *mut PyThreadState {
+    adopt_thread_with(|_| {})
+}
+
+/// The interpreter is about to exit: from now on nobody makes a thread state. It would be one too many for an interpreter that has
+/// counted them (tests/test_exit.py), or that is gone.
+///
+/// # Safety
+/// Attached.
+pub(crate) unsafe fn adopt_no_more() {
+    ADOPTING.fetch_or(CLOSED, Ordering::SeqCst);
+    // Under tracemalloc they need the GIL.
+    // SAFETY: attached.
+    unsafe {
+        let state = shim::offset_detach();
+        while ADOPTING.load(Ordering::SeqCst) != CLOSED {
+            std::thread::yield_now();
+        }
+        shim::offset_attach(state);
+    }
 }
 
 /// Runs `work` with this machine's own thread state attached.

@@ -100,6 +100,8 @@ unsafe extern "C" fn stats(_: Object, _: Object) -> Object {
 unsafe extern "C" fn shutdown(_: Object, _: Object) -> Object {
     if scheduler::started() {
         scheduler::shutdown();
+        // SAFETY: attached.
+        unsafe { crate::host::adopt_no_more() };
     }
     none()
 }
