@@ -21,6 +21,7 @@ PROGRAMS = {
     "sieve.py": "a goroutine for every prime: the sieve",
     "wordcount.py": "a pipeline: the words of the standard library",
     "rescue.py": "the rescue: 50 blocked goroutines beside an endless loop",
+    "freeze.py": "the trace: which call holds the others up",
     "crawler.py": "a crawler with urllib: 10 pages at once",
     "workers.py": "a worker pool: limited in rate, cancelled by closing a channel",
     "chat.py": "a chat server on plain sockets",
@@ -29,7 +30,7 @@ PROGRAMS = {
 }
 
 # They need goroutines to be moved away from an OS thread that is blocked, which builds without the GIL cannot do.
-NEED_MOVES = {"rescue.py", "chat.py", "spider.py"}
+NEED_MOVES = {"rescue.py", "freeze.py", "chat.py", "spider.py"}
 WITHOUT_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 # Seconds after which a program is taken to hang.

@@ -107,6 +107,16 @@ def test_rescue_wakes_every_sleeper_while_the_ticker_ticks() -> None:
     assert all(re.fullmatch(r"tick at [\d.]+ s", tick) for tick in ticks)
 
 
+@NO_MOVES
+def test_freeze_names_the_call_that_holds_the_others_up() -> None:
+    lines = output("freeze.py")
+    aside = next(number for number, line in enumerate(lines) if line.startswith("fetch_aside: "))
+    assert re.fullmatch(r"fetch: [\d.]+ s\. Calls that froze a machine for more than 10 ms \(top 10\):", lines[0])
+    frozen = "\n".join(lines[:aside])
+    assert re.search(r"fetch \[(blocked|no progress)", frozen)
+    assert re.search(r"freeze\.py:\d+ in fetch\n?", frozen)
+
+
 @pytest.mark.parametrize("pages", [1, 40])
 def test_crawler_visits_every_page_once(pages: int) -> None:
     *lines, verdict = output("crawler.py", pages)
