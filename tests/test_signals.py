@@ -593,6 +593,34 @@ def test_calls_on_main_come_one_after_the_other():
     assert sorted(order) == list(range(100))
 
 
+def test_what_a_handler_raises_after_it_ended_the_wait_itself_is_kept_whole():
+    ended = run_script(
+        """
+        import os, signal, sys, threading
+        from offset import makechan
+        values = makechan()
+        raised = [ValueError("kept", 1), SystemExit(7)]
+        def handle(number, frame):
+            values.send("sent")
+            raise raised[0]
+        signal.signal(signal.SIGUSR1, handle)
+        def interrupt():
+            while values.stats()["receivers"] == 0:
+                pass
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        for _ in range(len(raised)):
+            threading.Thread(target=interrupt).start()
+            try:
+                values.recv()
+                while True:
+                    pass
+            except ValueError as error:
+                print(error is raised.pop(0), error.args)
+        """
+    )
+    assert (ended.returncode, ended.stdout) == (7, "True ('kept', 1)\n"), ended.stderr
+
+
 @main_goroutine
 def test_signal_handlers_can_be_set_through_call_on_main():
     previous = runtime.call_on_main(signal.signal, signal.SIGUSR2, signal.SIG_IGN)

@@ -302,13 +302,19 @@ unsafe impl Host for Python {
     fn defer_exception(&self) {
         // SAFETY: attached, with an exception set.
         unsafe {
-            let raised = PyErr_Occurred();
-            if !raised.is_null() {
-                let class = Py_NewRef(raised);
-                PyErr_Clear();
-                shim::offset_raise_async(PyThread_get_thread_ident(), class);
-                Py_DECREF(class);
+            let raised = crate::error::take_raised();
+            if raised.is_null() {
+                return;
             }
+            // An instance travels in a class whose instance it is, as in `cancel::throw`. No lock is held here.
+            let mut class = PyObject_CallOneArg(crate::error::CARRIER.load(Ordering::Relaxed), raised);
+            if class.is_null() {
+                PyErr_Clear();
+                class = Py_NewRef(Py_TYPE(raised).cast());
+            }
+            shim::offset_raise_async(PyThread_get_thread_ident(), class);
+            Py_DECREF(class);
+            Py_DECREF(raised);
         }
     }
 }
