@@ -509,9 +509,9 @@ def test_what_is_no_limit_is_refused(limit):
 def test_what_cannot_be_called_is_refused():
     group = Group()
     for start in (group.go, group.try_go):
-        with pytest.raises(TypeError, match="needs functions to call, not int"):
+        with pytest.raises(TypeError, match="needs a function to call, not int"):
             start(3)
-    with pytest.raises(TypeError, match="needs functions to call, not int"):
+    with pytest.raises(TypeError, match="needs a function to call, not int"):
         group.map(3, [])
     assert group.stats()["running"] == 0
     group.wait()

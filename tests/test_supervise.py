@@ -316,6 +316,6 @@ def test_mistakes():
     group = supervisor()
     with pytest.raises(ValueError, match="restart is one of failure, always, never, not 'sometimes'"):
         group.go(int, restart="sometimes")
-    with pytest.raises(TypeError, match="needs functions to call, not int"):
+    with pytest.raises(TypeError, match="needs a function to call, not int"):
         group.go(3)
     group.wait()

@@ -98,13 +98,18 @@ def failure(goroutine: Goroutine, exc: BaseException) -> str:
     return f"Exception in {header(goroutine)}:\n{exception(exc)}{creator(goroutine)}"
 
 
-def stacks(goroutines: Iterable[Goroutine], times: bool = False) -> str:
-    """Format the stacks of `goroutines`, one after the other with an empty line between."""
+def stacks(goroutines: Iterable[Goroutine], times: bool = False, waits: dict[int, list[str]] | None = None) -> str:
+    """Format the stacks of `goroutines`, one after the other with an empty line between. `waits` as for `grouped`."""
     collected = [
-        (header(goroutine, times), body, creator(goroutine)) for goroutine, body in _collected(list(goroutines))
+        (header(goroutine, times), body, _waiting(goroutine.id, waits) + creator(goroutine))
+        for goroutine, body in _collected(list(goroutines))
     ]
     known: dict[Position, str] = {}
     return "\n".join(f"{head}:\n{_text(body, known)}{tail}" for head, body, tail in collected)
+
+
+def _waiting(number: int, waits: dict[int, list[str]] | None) -> str:
+    return "".join(f"  waits for {line}\n" for line in waits.get(number, ())) if waits else ""
 
 
 def grouped(goroutines: Iterable[Goroutine], waits: dict[int, list[str]] | None = None) -> str:

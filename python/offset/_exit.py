@@ -103,6 +103,18 @@ def name_left_over(left_over: list[Goroutine], grace: float) -> None:
         _dump.write(opening + _dump.stacks(left_over))
 
 
+def _name_unbegun() -> None:
+    """Say on stderr that goroutines have not even begun, in a program that has never waited for any in a run."""
+    unbegun = [] if _failure.ran else [goroutine for goroutine in alive() if not goroutine.started]
+    if unbegun:
+        first = unbegun[0]
+        what = "a goroutine" if len(unbegun) == 1 else f"{len(unbegun)} goroutines"
+        _dump.write(
+            f"offset: the program has ended, and {what} had not begun ({first.name}, created by {first.created_at}); "
+            "start the program with run(main), in which main waits for them, or wait with join()\n"
+        )
+
+
 def started() -> None:
     """Prepare the exit; the runtime calls it before the first `go` of a process starts threads."""
     # A forked child inherits the registration of the function that did it.
@@ -132,6 +144,7 @@ def finish() -> None:
     if not _runtime.started():
         return
     try:
+        _name_unbegun()
         for prepare in ahead:
             prepare()
         note = _runtime.Note()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _active: dict[str, Run] = {}
 reporting: set[int] = set()
+# Not empty once there has been a run.
+ran: set[bool] = set()
 
 
 def active() -> Run | None:
@@ -31,6 +33,7 @@ def active() -> Run | None:
 
 def claim(run: Run) -> bool:
     """Make `run` the run in progress, unless there is one; tell whether that happened."""
+    ran.add(True)
     return _active.setdefault("run", run) is run
 
 

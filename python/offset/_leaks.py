@@ -81,7 +81,7 @@ def leaks(*, end: bool = False, handles: bool = False) -> Leaks:
     collection.
     """
     run = _failure.active()
-    depths = dict(_depths_of_waiting())
+    depths = dict(depths_of_waiting())
     found = _runtime.find_leaks(gc.get_objects(), depths, run.main_id if run is not None else 0, handles)
     waits = {goroutine.id: [repr(place) for place in places] for goroutine, places in found}
     result = Leaks([goroutine for goroutine, _ in found], waits)
@@ -91,7 +91,8 @@ def leaks(*, end: bool = False, handles: bool = False) -> Leaks:
     return result
 
 
-def _depths_of_waiting() -> Iterator[tuple[CodeType, bytes]]:
+def depths_of_waiting() -> Iterator[tuple[CodeType, bytes]]:
+    """Give the depths of the code that waiting goroutines are in, where they are not in the frames."""
     if sys.version_info >= (3, 14):
         return
     waiting = {goroutine.ident for goroutine in _runtime.goroutines() if goroutine.wait_reason}

@@ -25,7 +25,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from offset import _dump, _exit, _failure, _runtime
+from offset import _deadlock, _dump, _exit, _failure, _runtime
 from offset._errors import DeadlockError, GoroutineExit
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
-F = TypeVar("F")
+F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -45,6 +45,9 @@ _LONGEST_POLL = 1.0
 # How long the main thread waits at most before it looks for signals that came on other threads, where they interrupt
 # nothing here.
 _GLANCE = 0.5
+
+# Where `run` is called without a main function.
+_NO_MAIN: Any = object()
 
 # At most one function: the main goroutine of the next run.
 _registered: list[Callable[..., Any]] = []
@@ -60,8 +63,7 @@ def maintask(fn: F, /) -> F:
     It is called without arguments, and once: a later `run()` has no main goroutine unless another one is
     registered. Raises TypeError if `fn` is not callable.
     """
-    if not callable(fn):
-        raise TypeError(f"maintask needs something callable, not {type(fn).__name__}")
+    _runtime.check_callable("maintask", fn)
     _registered[:] = [fn]
     return fn
 
@@ -79,8 +81,6 @@ def run(
 
 @overload
 def run(
-    main: None = None,
-    /,
     *,
     on_panic: str = "raise",
     grace: float | datetime.timedelta = _exit.GRACE,
@@ -88,7 +88,7 @@ def run(
 
 
 def run(
-    main: Callable[..., Any] | None = None,
+    main: Any = _NO_MAIN,
     /,
     *args: Any,
     on_panic: str = "raise",
@@ -118,15 +118,16 @@ def run(
     seconds = grace.total_seconds() if isinstance(grace, datetime.timedelta) else float(grace)
     if not seconds >= 0:
         raise ValueError(f"grace must not be negative: {grace!r}")
-    if main is not None and not callable(main):
-        raise TypeError(f"run needs something callable, not {type(main).__name__}")
-    if main is None and (args or kwargs):
+    if main is not _NO_MAIN:
+        # What `run(main())` gives, None as a rule, is no "no main".
+        _runtime.check_callable("run", main)
+    elif kwargs:
         raise TypeError("run got arguments for a main function, but no main function")
     program = Run(on_panic, seconds)
     if not _failure.claim(program):
         raise RuntimeError("run() is in progress already, on another thread")
     registered = _registered.pop() if _registered else None
-    return program.execute(main if main is not None else registered, args, kwargs)
+    return program.execute(registered if main is _NO_MAIN else main, args, kwargs)
 
 
 def call_on_main(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -330,7 +331,7 @@ class Run:
                 return
             if _runtime.quiescent():
                 if self._deadlocked():
-                    self.errors.append(DeadlockError(deadlock_text()))
+                    self.errors.append(DeadlockError(_deadlock.text()))
                     return
                 # A plain thread may end, a signal handler may be taken back: nothing would tell.
                 timeout: float | None = poll
@@ -437,11 +438,6 @@ class Run:
             if self.main is not None:
                 self.main.throw(self.thrown)
         self.note.set()
-
-
-def deadlock_text() -> str:
-    """Describe a deadlock: what every goroutine waits for, its stack, and where it was created."""
-    return "all goroutines are asleep - deadlock!\n\n" + _dump.stacks(_exit.alive()).rstrip("\n")
 
 
 def has_signal_handlers() -> bool:

@@ -477,6 +477,10 @@ class WaitGroup:
         """Give counters of the group."""
 
 @final
+class Member:
+    """The function of a goroutine that a WaitGroup counts."""
+
+@final
 class Cond:
     """A condition to wait for, as Go's `sync.Cond`.
 
@@ -801,6 +805,17 @@ def find_leaks(
     objects: list[Any], depths: dict[types.CodeType, bytes], spared: int, handles: bool, /
 ) -> list[tuple[Goroutine, list[Any]]]:
     """Give the goroutines that wait for what nobody else can reach, each with what it waits for."""
+
+def find_waits(objects: list[Any], depths: dict[types.CodeType, bytes], /) -> list[tuple[Goroutine, list[Any]]]:
+    """Give the goroutines that only others can wake, each with the channels, locks and goroutines that it waits for."""
+
+def taker(lock: object, /) -> int | None:
+    """Give the id of the goroutine that has taken a Mutex or RWMutex, 0 for a thread; None if nobody has."""
+
+def check_callable(name: str, fn: object) -> None:
+    """Raise TypeError if what is called `name` cannot start `fn` by calling it: it is not callable, or a coroutine or
+    generator function.
+    """
 
 def set_package(directory: str, /) -> None:
     """Name the directory of the package, with a slash: `Goroutine.created_at` looks past its files, but for _run.py."""

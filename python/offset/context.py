@@ -15,10 +15,16 @@ once, by compare-and-swap, and whoever sets it tells the entries of `_below`, ea
 only. An entry that comes too late sees the outcome and takes itself out again. Nothing here calls itself for those
 above or below, so a chain may be as long as it likes. Entries are the contexts below, the functions of `after_func`,
 and scopes.
+
+Nothing of that holds the function that ends a context. So if it goes unused while something above, or a timer,
+still has the context, nobody can let go of it before its time: that is what a ResourceWarning tells (Go: `go
+vet`, lostcancel).
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from offset import _runtime
@@ -268,6 +274,10 @@ class _Cancel(_Derived):
         if self._outcome.load() is None:
             _tell(self, _Outcome(err, cause))
 
+    def _kept(self) -> bool:
+        """Whether it takes a place somewhere until it is over."""
+        return self._leave is not _nothing and self._outcome.load() is None
+
 
 class _Deadline(_Cancel):
     __slots__ = ("_timer", "_when")
@@ -294,8 +304,41 @@ class _Deadline(_Cancel):
         if self._timer is not None:
             self._timer.stop()
 
+    def _kept(self) -> bool:
+        return self._timer is not None and self._outcome.load() is None
+
     def _said(self) -> str:
         return f"with_deadline({self._when:.3f})"
+
+
+class _Canceller:
+    """The function that ends a context."""
+
+    __slots__ = ("__weakref__", "_context")
+
+    def __init__(self, context: _Cancel) -> None:
+        self._context = context
+
+    def __call__(self) -> None:
+        self._context._end(_canceled(), None)
+
+    def __del__(self) -> None:
+        if self._context._kept() and not sys.is_finalizing():
+            warnings.warn(
+                f"{self._context!r} is not over, and its cancel function is lost, uncalled: call it in a `finally` "
+                "block when the work is done, or use `with context.timeout(seconds)`; until then it takes its place",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+
+class _CauseCanceller(_Canceller):
+    __slots__ = ()
+
+    def __call__(self, cause: BaseException | None = None) -> None:
+        _cause(cause, "cancel")
+        self._context._end(_canceled(), cause)
 
 
 def _canceled() -> Canceled:
@@ -395,12 +438,13 @@ def with_cancel(parent: Context) -> tuple[Context, Cancel]:
     """Give a context below `parent` and a function that ends it with Canceled (Go: context.WithCancel).
 
     Call the function as soon as the work is done, whatever became of it: until then `parent` keeps the context.
-    Calls after the first do nothing. Raises TypeError if `parent` is no context.
+    Calls after the first do nothing. If it is lost uncalled while the context takes a place above, there is a
+    ResourceWarning, which `python -X dev` shows. Raises TypeError if `parent` is no context.
     """
     _above(parent, "with_cancel")
     context = _Cancel(parent)
     context._join()
-    return context, lambda: context._end(_canceled(), None)
+    return context, _Canceller(context)
 
 
 def with_cancel_cause(parent: Context) -> tuple[Context, CancelCause]:
@@ -408,12 +452,7 @@ def with_cancel_cause(parent: Context) -> tuple[Context, CancelCause]:
     _above(parent, "with_cancel_cause")
     context = _Cancel(parent)
     context._join()
-
-    def cancel(cause: BaseException | None = None) -> None:
-        _cause(cause, "cancel")
-        context._end(_canceled(), cause)
-
-    return context, cancel
+    return context, _CauseCanceller(context)
 
 
 def with_deadline(parent: Context, t: float) -> tuple[Context, Cancel]:
@@ -437,7 +476,7 @@ def with_deadline_cause(parent: Context, t: float, cause: BaseException | None) 
     context = _Deadline(parent, when)
     context._join()
     context._start(cause)
-    return context, lambda: context._end(_canceled(), None)
+    return context, _Canceller(context)
 
 
 def with_timeout(parent: Context, seconds: Seconds) -> tuple[Context, Cancel]:

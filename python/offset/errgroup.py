@@ -137,7 +137,7 @@ class Group:
 
         Raises TypeError if `fn` cannot be called, and RuntimeError once the group is over.
         """
-        _callable(fn)
+        _runtime.check_callable("Group.go", fn)
         places = self._places
         for place in places:
             place.acquire()
@@ -145,7 +145,7 @@ class Group:
 
     def try_go(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R] | None:
         """As `go`, but None if there is no place at the moment."""
-        _callable(fn)
+        _runtime.check_callable("Group.try_go", fn)
         places = self._places
         if not all(place.try_acquire() for place in places):
             return None
@@ -166,7 +166,7 @@ class Group:
         run at once, besides the group's own limit. `progress(done, total)` is called after each; `total` is None if
         `items` has no length. Raises the first error, after all of these members have ended.
         """
-        _callable(fn)
+        _runtime.check_callable("Group.map", fn)
         places = _places(limit)
         total = len(items) if isinstance(items, Sized) else None
         lock = _runtime.StateMutex()
@@ -266,6 +266,14 @@ class Group:
             self._body.__exit__(kind, error, traceback)
             self._body = None
         return self._end(error)
+
+    def __del__(self) -> None:
+        # A group that was not made has none.
+        for error in getattr(self, "_errors", ()):
+            _dump.write(
+                "An error of an errgroup.Group that nobody waited for; call its wait(), or use it as a `with` block:\n"
+                + _dump.exception(error)
+            )
 
     def __repr__(self) -> str:
         return f"<errgroup.Group of {self._running} running{', over' if self._closed else ''}>"
@@ -419,11 +427,6 @@ def _places(limit: int | None) -> tuple[_runtime.Semaphore, ...]:
     if isinstance(limit, bool) or not hasattr(limit, "__index__"):
         raise TypeError(f"a limit is a number or None, not {type(limit).__name__}")
     return () if limit < 0 else (_runtime.Semaphore(limit),)
-
-
-def _callable(fn: object) -> None:
-    if not callable(fn):
-        raise TypeError(f"a group needs functions to call, not {type(fn).__name__}")
 
 
 def _name(fn: object) -> str:

@@ -147,8 +147,7 @@ class Supervisor:
         """
         if restart not in _POLICIES:
             raise ValueError(f"restart is one of {', '.join(_POLICIES)}, not {restart!r}")
-        if not callable(fn):
-            raise TypeError(f"a supervisor needs functions to call, not {type(fn).__name__}")
+        _runtime.check_callable("Supervisor.go", fn)
         child = Child(fn, args, kwargs, restart, errgroup._name(fn))
         child.task = self._group.go(self._run, child)
         child.task.goroutine.name = child.name

@@ -131,6 +131,12 @@ PyObject *offset_function_name(PyObject *callable)
     return PyFunction_Check(function) ? Py_NewRef(((PyFunctionObject *)function)->func_qualname) : NULL;
 }
 
+int offset_function_flags(PyObject *callable)
+{
+    PyObject *function = PyMethod_Check(callable) ? PyMethod_GET_FUNCTION(callable) : callable;
+    return PyFunction_Check(function) ? ((PyCodeObject *)PyFunction_GET_CODE(function))->co_flags : 0;
+}
+
 /* Channels can hold channels without end: what is nested too deep is put off, by CPython's own means. From 3.14 on these macros do
  * nothing, as the interpreter does it for every type. */
 void offset_chan_dealloc(PyObject *chan)

@@ -127,6 +127,9 @@ void offset_apply_tracing(void);
 /* Attached: the qualified name of a Python function or method, a new reference; NULL, without an exception, of anything else. */
 PyObject *offset_function_name(PyObject *callable);
 
+/* Attached: the flags of the code of a Python function or method (CO_COROUTINE, ...), 0 of anything else. */
+int offset_function_flags(PyObject *callable);
+
 /* The dealloc of channels, and what it calls, which is written in Rust: gives up what the channel holds and frees it. */
 void offset_chan_dealloc(PyObject *chan);
 void offset_chan_release(PyObject *chan);

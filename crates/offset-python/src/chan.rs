@@ -179,7 +179,7 @@ fn send_on(object: Object, value: Value, wait: Wait) -> Object {
     // The caller's frame keeps the object, and with it the core, for as long as the call lasts.
     match core.send(value, wait) {
         Ok(()) => none(),
-        Err(SendError::Closed(_)) => channel_closed(&format!("send on closed {}", describe(object))),
+        Err(SendError::Closed(_)) => sent_on_closed(&describe(object)),
         Err(SendError::TimedOut(_)) if wait == Wait::No => would_block("nobody receives at the moment"),
         Err(SendError::TimedOut(_)) => timed_out(&format!("send on {}", describe(object))),
         Err(SendError::Cancelled(_)) => cancelled(),
@@ -216,7 +216,10 @@ fn recv_on(object: Object, wait: Wait) -> Result<Object, RecvError> {
 
 fn recv_error(object: Object, error: RecvError) -> Object {
     match error {
-        RecvError::Closed => channel_closed(&format!("receive on closed {}", describe(object))),
+        RecvError::Closed => channel_closed(&format!(
+            "receive on closed {}; `for value in ch` ends with it, and recv_ok() says whether there was a value",
+            describe(object)
+        )),
         RecvError::TimedOut => timed_out(&format!("receive on {}", describe(object))),
         RecvError::Cancelled => cancelled(),
     }
@@ -279,7 +282,7 @@ unsafe extern "C" fn try_send(object: Object, value: Object) -> Object {
         let Some(core) = core(object) else { return boolean(false) };
         match core.send(Value::new(value), Wait::No) {
             Ok(()) => boolean(true),
-            Err(SendError::Closed(_)) => channel_closed(&format!("send on closed {}", describe(object))),
+            Err(SendError::Closed(_)) => sent_on_closed(&describe(object)),
             Err(_) => boolean(false),
         }
     }

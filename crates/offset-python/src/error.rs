@@ -81,6 +81,11 @@ pub(crate) fn channel_closed(message: &str) -> Object {
     raise(CHANNEL_CLOSED.load(Ordering::Relaxed), message)
 }
 
+/// Raises what a send on a closed channel does.
+pub(crate) fn sent_on_closed(channel: &str) -> Object {
+    channel_closed(&format!("send on closed {channel}; close it after the last send, and only where values are sent"))
+}
+
 pub(crate) fn would_block(message: &str) -> Object {
     raise(WOULD_BLOCK.load(Ordering::Relaxed), message)
 }

@@ -125,11 +125,10 @@ unsafe extern "C" fn current(_: Object, _: Object) -> Object {
 pub(crate) unsafe fn prepare(function: Object, args: Object, kwargs: Object) -> Object {
     // SAFETY: by contract.
     unsafe {
-        if PyCallable_Check(function) == 0 {
+        if !crate::callable::can_be_called("go", function) {
             Py_XDECREF(args);
             Py_XDECREF(kwargs);
-            let kind = std::ffi::CStr::from_ptr((*Py_TYPE(function)).tp_name).to_string_lossy();
-            return type_error(&format!("go needs a function to call, not {kind}"));
+            return null_mut();
         }
         if !run_started_hook() {
             Py_XDECREF(args);

@@ -1,4 +1,5 @@
-//! Which goroutines wait for what nobody else can reach any more, and so will wait for ever.
+//! Which goroutines wait for what nobody else can reach any more, and so will wait for ever; and, in a deadlock, what each of them
+//! waits for.
 //!
 //! What holds what is told by the collector's means. Of each object that the collector knows, and of the locks and channels that
 //! these hold, the references found inside are compared with its count: what has more is held from outside, by a thread, a goroutine
@@ -428,6 +429,26 @@ impl Graph {
         }
         self.drain();
     }
+
+    /// Those of the waiting goroutines that are `wanted`, by id, each with what it waits for, as far as that was found.
+    unsafe fn named(&self, wanted: impl Fn(&Waiting) -> bool) -> Vec<(Object, Vec<Object>)> {
+        let mut found = Vec::new();
+        for waiting in self.waiting.iter().filter(|waiting| wanted(waiting)) {
+            let mut held: Vec<Object> = Vec::new();
+            for address in &waiting.places {
+                let nodes = self.holders.get(address).map_or(&[][..], Vec::as_slice);
+                let named = nodes.iter().find(|&&node| !crate::sync::is_member(self.nodes[node].object));
+                if let Some(&node) = named.or(nodes.first()) {
+                    // SAFETY: by the contract of `leaked`: what is a node is alive.
+                    held.push(unsafe { Py_NewRef(self.nodes[node].object) });
+                }
+            }
+            // SAFETY: parked, so alive, and so is its object.
+            found.push(unsafe { ((*waiting.goroutine).id(), Py_NewRef(waiting.object), held) });
+        }
+        found.sort_by_key(|&(id, ..)| id);
+        found.into_iter().map(|(_, object, held)| (object, held)).collect()
+    }
 }
 
 /// The goroutines that are leaked, each with the channels and locks that it waits for. `objects` are what the collector knows.
@@ -448,20 +469,32 @@ unsafe fn leaked(objects: Object, depths: Depths, spared: u64, handles: bool) ->
         #[cfg(not(Py_3_14))]
         graph.enlist_bound();
         graph.mark();
-        let mut found = Vec::new();
-        for waiting in graph.waiting.iter().filter(|waiting| !waiting.live) {
-            let mut held: Vec<Object> = Vec::new();
-            for address in &waiting.places {
-                let nodes = graph.holders.get(address).map_or(&[][..], Vec::as_slice);
-                let named = nodes.iter().find(|&&node| !crate::sync::is_member(graph.nodes[node].object));
-                if let Some(&node) = named.or(nodes.first()) {
-                    held.push(Py_NewRef(graph.nodes[node].object));
-                }
-            }
-            found.push(((*waiting.goroutine).id(), Py_NewRef(waiting.object), held));
+        graph.named(|waiting| !waiting.live)
+    }
+}
+
+/// The goroutines that only others can wake, each with the channels, locks and goroutines that it waits for.
+///
+/// # Safety
+/// As for `leaked`.
+unsafe fn waits(objects: Object, depths: Depths) -> Vec<(Object, Vec<Object>)> {
+    let mut graph = Graph { depths, ..Graph::default() };
+    // SAFETY: by contract.
+    unsafe {
+        graph.enlist(0, false);
+        if graph.waiting.is_empty() {
+            return Vec::new();
         }
-        found.sort_by_key(|&(id, ..)| id);
-        found.into_iter().map(|(_, object, held)| (object, held)).collect()
+        graph.count(objects);
+        graph.enlist_values();
+        for index in 0..graph.waiting.len() {
+            let (goroutine, object) = (graph.waiting[index].goroutine, graph.waiting[index].object);
+            let address = (*goroutine).address();
+            if let Some(&node) = graph.index.get(&(object as usize)) {
+                graph.holders.entry(address).or_default().push(node);
+            }
+        }
+        graph.named(|_| true)
     }
 }
 
@@ -499,7 +532,33 @@ unsafe extern "C" fn find_leaks(_: Object, args: *const Object, count: Py_ssize_
         if !PyErr_Occurred().is_null() {
             return NULL;
         }
-        let found = crate::dump::alone(|| leaked(out[0], depths, spared, handles != 0));
+        as_list(crate::dump::alone(|| leaked(out[0], depths, spared, handles != 0)))
+    }
+}
+
+unsafe extern "C" fn find_waits(_: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    let mut out = [NULL; 2];
+    // SAFETY: the calling convention.
+    unsafe {
+        if !parse("find_waits", args, count, keywords, &["objects", "depths"], 2, &mut out) {
+            return NULL;
+        }
+        if PyList_Check(out[0]) == 0 || PyDict_Check(out[1]) == 0 {
+            return crate::error::type_error("find_waits() takes a list and a dict");
+        }
+        let Some(depths) = read_depths(out[1]) else { return NULL };
+        as_list(crate::dump::alone(|| waits(out[0], depths)))
+    }
+}
+
+unsafe extern "C" fn taker(_: Object, object: Object) -> Object {
+    crate::sync::taker(object).map_or_else(none, int)
+}
+
+/// Takes the references over.
+unsafe fn as_list(found: Vec<(Object, Vec<Object>)>) -> Object {
+    // SAFETY: attached; the references are ours.
+    unsafe {
         let list = PyList_New(0);
         for (object, held) in found {
             let places = PyList_New(0);
@@ -526,9 +585,21 @@ unsafe extern "C" fn find_leaks(_: Object, args: *const Object, count: Py_ssize_
 }
 
 pub(crate) fn functions() -> Vec<PyMethodDef> {
-    vec![fast(
-        c"find_leaks",
-        find_leaks,
-        c"find_leaks(objects, depths, spared, handles) -> list\n\nThe goroutines that wait for what nobody else can reach, each with what it waits for.",
-    )]
+    vec![
+        fast(
+            c"find_leaks",
+            find_leaks,
+            c"find_leaks(objects, depths, spared, handles) -> list\n\nThe goroutines that wait for what nobody else can reach, each with what it waits for.",
+        ),
+        fast(
+            c"find_waits",
+            find_waits,
+            c"find_waits(objects, depths) -> list\n\nThe goroutines that only others can wake, each with what it waits for.",
+        ),
+        one_arg(
+            c"taker",
+            taker,
+            c"taker(lock) -> int | None\n\nThe id of the goroutine that has taken a lock, 0 for a thread.",
+        ),
+    ]
 }

@@ -8,6 +8,7 @@ mod atomic;
 mod blocking;
 mod bubble;
 mod buffer;
+mod callable;
 mod cancel;
 mod chan;
 mod dump;
@@ -106,6 +107,7 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
     let mut methods: Vec<PyMethodDef> = [
+        callable::functions(),
         goroutine::functions(),
         scope::functions(),
         bubble::functions(),

@@ -73,7 +73,9 @@ unsafe extern "C" fn select(_: Object, args: *const Object, count: Py_ssize_t, k
             if case == default {
                 wait = Wait::No;
             } else if Py_TYPE(case) != class {
-                return type_error("select() takes what ch.if_recv() and ch.if_send(value) give, and default");
+                return type_error(
+                    "select() takes what ch.if_recv() and ch.if_send(value) give, and default, not a channel or a value itself",
+                );
             }
         }
         if total > usize::from(u16::MAX) - 8 {
@@ -117,7 +119,7 @@ unsafe fn finish(selected: Selected<Value>, args: *const Object, wait: Wait, def
             Selected::Cancelled => return cancelled(),
             Selected::SendClosed(index) => {
                 let chan = it(*args.add(index)).chan;
-                return channel_closed(&format!("select: send on closed {}", crate::chan::describe(chan)));
+                return sent_on_closed(&crate::chan::describe(chan));
             }
             Selected::Sent(index) => (index, NULL, true),
             Selected::Received(index, None) => (index, NULL, false),

@@ -118,6 +118,12 @@ unsafe extern "C" {
     /// Attached; `callable` is alive.
     pub(crate) fn offset_function_name(callable: *mut PyObject) -> *mut PyObject;
 
+    /// The flags of the code of a Python function or method, 0 of anything else.
+    ///
+    /// # Safety
+    /// Attached; `callable` is alive.
+    pub(crate) fn offset_function_flags(callable: *mut PyObject) -> c_int;
+
     /// Shows the counted references of a parked thread's frames and state.
     ///
     /// # Safety

@@ -240,10 +240,10 @@ unsafe extern "C" fn group_go(object: Object, args: *const Object, count: Py_ssi
         let Some((function, tuple, keys)) = crate::goroutine::call_parts("go", 0, args, count, keywords) else {
             return NULL;
         };
-        if PyCallable_Check(function) == 0 {
+        if !crate::callable::can_be_called("WaitGroup.go", function) {
             Py_XDECREF(tuple);
             Py_XDECREF(keys);
-            return type_error("WaitGroup.go needs a function to call");
+            return NULL;
         }
         if let Err(error) = core::<Arc<WaitGroup>>(object).add(1) {
             Py_XDECREF(tuple);
@@ -270,8 +270,13 @@ unsafe extern "C" fn member_call(object: Object, args: Object, kwargs: Object) -
     unsafe {
         // It has the group until then, so that those who look for leaks see that.
         let result = shim::offset_object_call(partner::<Arc<WaitGroup>>(object), args, kwargs);
-        if let Some(group) = (*object.cast::<Shell<Arc<WaitGroup>>>()).core.take() {
-            let _ = group.add(-1);
+        if let Some(group) = (*object.cast::<Shell<Arc<WaitGroup>>>()).core.take()
+            && let Err(error) = group.add(-1)
+            && !result.is_null()
+        {
+            // The function has called `done`, too.
+            Py_DECREF(result);
+            return misuse(error, "the counter of the WaitGroup");
         }
         result
     }
@@ -562,6 +567,20 @@ pub(crate) fn place(object: Object) -> Option<crate::leaks::Place> {
         }
     };
     Some(crate::leaks::Place { address, owners })
+}
+
+/// The goroutine that has taken a lock, 0 for a thread; None while it is free, and for what is no lock with a single owner.
+pub(crate) fn taker(object: Object) -> Option<u64> {
+    // SAFETY: attached; the object is alive.
+    let class = unsafe { Py_TYPE(object) };
+    let is = |place: usize| PLACES[place].load(Ordering::Relaxed) == class;
+    if is(0) || is(1) {
+        core::<Mutex>(object).taker()
+    } else if is(2) || class == RLOCKER.load(Ordering::Relaxed) {
+        core::<Arc<RwMutex>>(object).writer()
+    } else {
+        None
+    }
 }
 
 fn weak<T>() -> (std::ffi::c_int, *mut std::ffi::c_void) {

@@ -6,9 +6,9 @@ import random
 import sys
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from offset import _dump, _runtime
+from offset import _deadlock, _dump, _runtime
 from offset._errors import DeadlockError
-from offset._run import deadlock_text, run
+from offset._run import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,15 +93,15 @@ def explore(fn: Callable[[], object], schedules: int = 1000, seed: int | None = 
     return schedules
 
 
-def _deadlock(reason: str) -> DeadlockError:
+def _deadlocked(reason: str) -> DeadlockError:
     # It was woken to say so.
     caller = _runtime.current()
     assert caller is not None
-    text = deadlock_text().replace(f"goroutine {caller.id} [running]", f"goroutine {caller.id} [{reason}]", 1)
+    text = _deadlock.text().replace(f"goroutine {caller.id} [running]", f"goroutine {caller.id} [{reason}]", 1)
     return DeadlockError(text)
 
 
-_dump.hidden.update(function.__code__ for function in (_deadlock, deadlock_text, _inside))
+_dump.hidden.update(function.__code__ for function in (_deadlocked, _deadlock.text, _inside))
 
 
-_runtime.set_bubble_deadlock(_deadlock)
+_runtime.set_bubble_deadlock(_deadlocked)

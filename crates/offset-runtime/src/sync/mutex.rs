@@ -1,10 +1,12 @@
-//! Go's `sync.Mutex`: not owned by anyone, so that one party may lock it and another unlock it.
+//! Go's `sync.Mutex`: not owned by anyone, so that one party may lock it and another unlock it. Which goroutine has taken it
+//! is noted only for those who look into a deadlock.
 
 use super::wait;
 use crate::clock::Deadline;
 use crate::error::{Misuse, WaitError};
 use crate::goroutine::WaitReason;
 use crate::lock::Lock;
+use crate::scheduler::current;
 use crate::wait_queue::WaitQueue;
 
 /// See the module.
@@ -12,30 +14,38 @@ pub struct Mutex(Lock<State>);
 
 struct State {
     locked: bool,
+    /// The goroutine that took it last, 0 for a thread. Means something while `locked` only.
+    taker: u64,
     queue: WaitQueue<()>,
 }
 
 impl Default for Mutex {
     fn default() -> Self {
-        Mutex(Lock::new(State { locked: false, queue: WaitQueue::new() }))
+        Mutex(Lock::new(State { locked: false, taker: 0, queue: WaitQueue::new() }))
+    }
+}
+
+impl State {
+    /// Takes it for the caller if it is free.
+    fn take(&mut self) -> bool {
+        if self.locked {
+            return false;
+        }
+        self.locked = true;
+        self.taker = current().map_or(0, |goroutine| goroutine.id());
+        true
     }
 }
 
 impl Mutex {
     /// Takes the lock, waiting for it if need be.
     pub fn lock(&self, deadline: Deadline) -> Result<(), WaitError> {
-        wait(
-            &self.0,
-            |state| !std::mem::replace(&mut state.locked, true),
-            |state| &mut state.queue,
-            WaitReason::Mutex,
-            deadline,
-        )
+        wait(&self.0, State::take, |state| &mut state.queue, WaitReason::Mutex, deadline)
     }
 
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> bool {
-        !std::mem::replace(&mut self.0.lock().locked, true)
+        self.0.lock().take()
     }
 
     /// Gives the lock to who waits longest, or frees it.
@@ -44,8 +54,11 @@ impl Mutex {
         if !state.locked {
             return Err(Misuse::NotLocked);
         }
-        let claim = state.queue.serve(|_| {}, |_| {});
+        let mut taker = 0;
+        let claim =
+            state.queue.serve(|waiter| taker = waiter.goroutine().map_or(0, |goroutine| goroutine.id()), |_| {});
         state.locked = claim.is_some();
+        state.taker = taker;
         drop(state);
         if let Some(claim) = claim {
             let since = crate::trace::waiters_since(&claim);
@@ -61,6 +74,12 @@ impl Mutex {
     pub fn counts(&self) -> (bool, usize) {
         let state = self.0.lock();
         (state.locked, state.queue.len())
+    }
+
+    /// The goroutine that has taken it, 0 for a thread; None while it is free.
+    pub fn taker(&self) -> Option<u64> {
+        let state = self.0.lock();
+        state.locked.then_some(state.taker)
     }
 
     /// By which those who wait at it know it.

@@ -7,6 +7,7 @@ use crate::error::{Misuse, WaitError};
 use crate::goroutine::WaitReason;
 use crate::lock::Lock;
 use crate::park::Claim;
+use crate::scheduler::current;
 use crate::wait_queue::WaitQueue;
 
 /// See the module.
@@ -14,6 +15,8 @@ pub struct RwMutex(Lock<State>);
 
 struct State {
     writing: bool,
+    /// The goroutine that took it last for writing, 0 for a thread. Means something while `writing` only.
+    writer: u64,
     reading: usize,
     readers: WaitQueue<()>,
     writers: WaitQueue<()>,
@@ -24,9 +27,22 @@ impl State {
         if self.writing || self.reading > 0 {
             return None;
         }
-        let claim = self.writers.serve(|_| {}, |_| {});
+        let mut writer = 0;
+        let claim =
+            self.writers.serve(|waiter| writer = waiter.goroutine().map_or(0, |goroutine| goroutine.id()), |_| {});
         self.writing = claim.is_some();
+        self.writer = writer;
         claim
+    }
+
+    /// Takes it for writing by the caller if it is free.
+    fn write(&mut self) -> bool {
+        if self.writing || self.reading > 0 {
+            return false;
+        }
+        self.writing = true;
+        self.writer = current().map_or(0, |goroutine| goroutine.id());
+        true
     }
 
     /// Since when the first of them has waited, if that is measured; otherwise 0.
@@ -46,7 +62,13 @@ impl State {
 
 impl Default for RwMutex {
     fn default() -> Self {
-        RwMutex(Lock::new(State { writing: false, reading: 0, readers: WaitQueue::new(), writers: WaitQueue::new() }))
+        RwMutex(Lock::new(State {
+            writing: false,
+            writer: 0,
+            reading: 0,
+            readers: WaitQueue::new(),
+            writers: WaitQueue::new(),
+        }))
     }
 }
 
@@ -55,11 +77,7 @@ impl RwMutex {
     pub fn lock(&self, deadline: Deadline) -> Result<(), WaitError> {
         wait_with(
             &self.0,
-            |state| {
-                let free = !state.writing && state.reading == 0;
-                state.writing |= free;
-                free
-            },
+            State::write,
             |state| &mut state.writers,
             None,
             |state| {
@@ -75,10 +93,7 @@ impl RwMutex {
 
     /// Takes it for writing if it is free.
     pub fn try_lock(&self) -> bool {
-        let mut state = self.0.lock();
-        let free = !state.writing && state.reading == 0;
-        state.writing |= free;
-        free
+        self.0.lock().write()
     }
 
     /// Gives up writing.
@@ -147,6 +162,12 @@ impl RwMutex {
     pub fn counts(&self) -> (bool, usize, usize, usize) {
         let state = self.0.lock();
         (state.writing, state.reading, state.writers.len(), state.readers.len())
+    }
+
+    /// The goroutine that has it for writing, 0 for a thread; None while nobody has.
+    pub fn writer(&self) -> Option<u64> {
+        let state = self.0.lock();
+        state.writing.then_some(state.writer)
     }
 
     /// By which those who wait at it know it.

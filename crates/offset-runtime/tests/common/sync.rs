@@ -38,6 +38,35 @@ fn a_mutex_excludes() {
 }
 
 #[test]
+fn a_lock_says_which_goroutine_has_taken_it() {
+    let (mutex, lock) = (Arc::new(Mutex::default()), Arc::new(RwMutex::default()));
+    assert_eq!((mutex.taker(), lock.writer()), (None, None));
+    mutex.lock(None).unwrap();
+    assert!(lock.try_lock());
+    // This is a thread.
+    assert_eq!((mutex.taker(), lock.writer()), (Some(0), Some(0)));
+    let waits = {
+        let (mutex, lock) = (mutex.clone(), lock.clone());
+        go(move || {
+            let me = Some(scheduler::current().unwrap().id());
+            mutex.lock(None).unwrap();
+            lock.lock(None).unwrap();
+            assert_eq!((mutex.taker(), lock.writer()), (me, me));
+            mutex.unlock().unwrap();
+            lock.unlock().unwrap();
+        })
+    };
+    until("the mutex is waited for", || mutex.counts().1 == 1);
+    mutex.unlock().unwrap();
+    until("the lock is waited for", || lock.counts().2 == 1);
+    lock.unlock().unwrap();
+    join(&waits);
+    assert_eq!((mutex.taker(), lock.writer()), (None, None));
+    lock.rlock(None).unwrap();
+    assert_eq!(lock.writer(), None);
+}
+
+#[test]
 fn readers_share_and_writers_do_not() {
     let lock = Arc::new(RwMutex::default());
     // Readers count one each, a writer a thousand.
