@@ -28,6 +28,10 @@ NO_MOVES = pytest.mark.skipif(
     reason="without the GIL a call that blocks in C stops the started goroutines of its machine: none can move",
 )
 
+NO_SEEDS = pytest.mark.skipif(
+    helpers.FREE_THREADED, reason="without the GIL a seed does not give the same schedule each time"
+)
+
 PRIMES = [n for n in range(2, 542) if all(n % d for d in range(2, n))]
 
 
@@ -134,6 +138,68 @@ def test_workers_share_the_jobs_and_stop() -> None:
     # On several processors the ends of two lines may trade places, as `print` writes them apart.
     assert sorted(re.findall(r"worker (\d) stops", "\n".join(lines))) == ["1", "2", "3"]
     assert re.fullmatch(r"12 results in [\d.]+ s; everybody has stopped", lines[-1])
+
+
+def test_siblings_are_given_up_with_the_first_error() -> None:
+    lines = output("siblings.py")
+    assert sorted(lines[:4]) == [
+        "  advice is given up: the reviews are down",
+        "  prices is there",
+        "  stock is given up: the reviews are down",
+        "  title is there",
+    ]
+    assert re.fullmatch(r"no page, as the reviews are down; it took \d\.\d\d s", lines[4])
+    # On a slow machine more parts may be late.
+    verdict = re.fullmatch(r"a page of (.+), no advice: context deadline exceeded; it took \d\.\d\d s", lines[-1])
+    assert verdict
+    assert "no stock: context deadline exceeded" in verdict[1]
+
+
+def test_restart_prints_all_pages_but_those_that_jam_twice() -> None:
+    *jams, verdict = output("restart.py")
+    assert verdict == "10 of 12 pages are printed, after 4 jams"
+    printer = "(laser|inkjet|plotter)"
+    seen = [
+        re.fullmatch(rf"page ([37]) jams {printer}(, and is given up)?; its worker starts again in \d+ ms", jam)
+        for jam in jams
+    ]
+    assert all(seen)
+    assert sorted((jam[1], bool(jam[3])) for jam in seen if jam) == [
+        ("3", False),
+        ("3", True),
+        ("7", False),
+        ("7", True),
+    ]
+
+
+def test_leak_names_those_who_wait_for_ever() -> None:
+    text = "\n".join(output("leak.py"))
+    # Which answer comes first is the machine's.
+    assert len(re.findall(r"^example\.org is at 192\.0\.2\.\d, says (?:north|east|south)$", text, re.MULTILINE)) == 2
+    assert "2 goroutines are leaked: nobody else can reach what they wait for" in text
+    assert re.search(r"^2 goroutines \[chan send, .+\] ask: \d+, \d+$", text, re.MULTILINE)
+    assert "  waits for <offset.Chan 'answers' 0/0>" in text
+    assert re.search(r"^created by .+leak\.py:\d+ in look_up in goroutine 1$", text, re.MULTILINE)
+    assert text.endswith("no goroutine is leaked")
+
+
+@NO_SEEDS
+def test_explore_finds_a_seed_and_replays_it() -> None:
+    ended = helpers.run_script(EXAMPLES / "explore.py", timeout=HANG)
+    assert ended.returncode == 0, ended.stderr
+    plain, found, note, again, *books, verdict = ended.stdout.splitlines()
+    # A plain run may be cut anywhere, too.
+    assert plain in ("in plain runs: nothing is found", "in plain runs: it is found")
+    seed = re.search(r"bubble\(fn, seed=(\d+)\) runs it again", note)
+    assert seed
+    assert again == f"seed {seed[1]}, three times:"
+    assert books == ["  " + found.removeprefix("a seat is sold twice: ")] * 3
+    assert verdict == "with a lock 500 schedules find nothing"
+    # The report of the one schedule that failed.
+    assert ended.stderr.count("Exception in goroutine") == 1
+    assert ended.stderr.endswith(
+        f"offset: the bubble failed with seed {seed[1]}; bubble(fn, seed={seed[1]}) runs it again\n"
+    )
 
 
 @NO_MOVES
