@@ -30,7 +30,7 @@ PROGRAMS = {
     "explore.py": "schedules from seeds: a bug that shows in some of them",
     "chat.py": "a chat server on plain sockets",
     "spider.py": "a crawler with requests: copies on the proxies, and the library as it is",
-    "echo.py": "an echo server and a thousand clients at once, and no threads",
+    "echo.py": "an echo server and ten thousand clients at once, and no threads",
 }
 
 # What builds without the GIL cannot do: move goroutines away from a blocked OS thread, and run a schedule again.

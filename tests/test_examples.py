@@ -238,11 +238,27 @@ def test_chat_serves_clients_of_another_process() -> None:
 
 @pytest.mark.parametrize("clients", [1, 300])
 def test_echo_serves_every_client_without_a_thread_for_each(clients: int) -> None:
-    (line,) = output("echo.py", clients)
-    match = re.fullmatch(r"(\d+) clients at once, (\d+) echoes, (\d+) OS threads, [\d.]+ s", line)
-    assert match, line
-    assert (int(match[1]), int(match[2])) == (clients, 5 * clients)
+    counts, figures = output("echo.py", clients)
+    match = re.fullmatch(r"(\d+) clients at once, ([\d,]+) echoes, (\d+) OS threads", counts)
+    assert match, counts
+    assert (int(match[1]), int(match[2].replace(",", ""))) == (clients, 5 * clients)
     assert int(match[3]) < 20
+    seconds = r"[\d.]+ s"
+    assert re.fullmatch(rf"{seconds} until all were connected, {seconds} in all, \d+ KiB a client", figures)
+
+
+def test_echo_has_as_many_clients_as_the_system_allows() -> None:
+    program = f"""
+        import resource, runpy, sys
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, 500))
+        sys.argv[1:] = ["1000"]
+        runpy.run_path({str(EXAMPLES / "echo.py")!r}, run_name="__main__")
+        """
+    ended = helpers.run_script(program, timeout=HANG)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    fewer, counts, _ = ended.stdout.splitlines()
+    assert fewer == "200 clients, not 1,000: the system allows 500 open files (ulimit -Hn), two for each"
+    assert counts.startswith("200 clients at once, 1,000 echoes, ")
 
 
 @NO_MOVES
