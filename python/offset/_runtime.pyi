@@ -817,6 +817,12 @@ def check_callable(name: str, fn: object) -> None:
     generator function.
     """
 
+def states() -> dict[str, int]:
+    """Count the goroutines by wait reason, or by status if they do not wait."""
+
+def find_places(objects: list[Any], /) -> list[tuple[Any, list[int]]]:
+    """Give the channels among `objects`, and locks at which somebody waits, each with the ids of who waits there."""
+
 def set_package(directory: str, /) -> None:
     """Name the directory of the package, with a slash: `Goroutine.created_at` looks past its files, but for _run.py."""
 

@@ -439,7 +439,7 @@ pub(crate) unsafe fn call_async(name: &std::ffi::CStr, object: Object, value: Ob
     }
 }
 
-fn status_name(status: Status) -> &'static str {
+pub(crate) fn status_name(status: Status) -> &'static str {
     match status {
         Status::Runnable => "runnable",
         Status::Running => "running",

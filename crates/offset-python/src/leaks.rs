@@ -23,7 +23,7 @@ use std::ffi::{c_int, c_void};
 
 /// Mixes an address: they are looked up by the million.
 #[derive(Default)]
-struct Mixer(u64);
+pub(crate) struct Mixer(u64);
 
 impl std::hash::Hasher for Mixer {
     fn write(&mut self, bytes: &[u8]) {
@@ -40,7 +40,7 @@ impl std::hash::Hasher for Mixer {
     }
 }
 
-type ByAddress<T> = HashMap<usize, T, std::hash::BuildHasherDefault<Mixer>>;
+pub(crate) type ByAddress<T> = HashMap<usize, T, std::hash::BuildHasherDefault<Mixer>>;
 
 /// What a goroutine waits at: an address, and for what is shared by several objects how many references the core has to it.
 pub(crate) struct Place {
@@ -49,7 +49,7 @@ pub(crate) struct Place {
 }
 
 /// The channel or lock that an object is, or is an end of.
-fn place(object: Object) -> Option<Place> {
+pub(crate) fn place(object: Object) -> Option<Place> {
     crate::chan::place(object).or_else(|| crate::sync::place(object)).or_else(|| crate::lock::place(object))
 }
 

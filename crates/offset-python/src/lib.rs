@@ -35,6 +35,7 @@ mod signal;
 mod sync;
 mod timer;
 mod trace;
+mod waits;
 
 use method::Object;
 use pyo3_ffi::*;
@@ -119,6 +120,7 @@ pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
         runtime::functions(),
         dump::functions(),
         leaks::functions(),
+        waits::functions(),
         outside::functions(),
         signal::functions(),
         trace::functions(),

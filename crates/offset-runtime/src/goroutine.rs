@@ -289,10 +289,19 @@ impl Goroutine {
     /// # Safety
     /// The goroutine cannot go on meanwhile, as the host is kept from it.
     pub unsafe fn waits_at(&self) -> Option<&[usize]> {
-        if self.status() != Status::Waiting
-            || self.parker.waiting().is_none()
-            || self.wait.timed.load(Ordering::Relaxed)
-        {
+        if self.wait.timed.load(Ordering::Relaxed) {
+            return None;
+        }
+        // SAFETY: by contract.
+        unsafe { self.parked_at() }
+    }
+
+    /// As `waits_at`, also of waits that end by themselves.
+    ///
+    /// # Safety
+    /// As for `waits_at`.
+    pub unsafe fn parked_at(&self) -> Option<&[usize]> {
+        if self.status() != Status::Waiting || self.parker.waiting().is_none() {
             return None;
         }
         // SAFETY: by contract the frame that noted them is still there.
