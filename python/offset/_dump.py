@@ -22,7 +22,7 @@ import linecache
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from offset import _runtime
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from offset._runtime import Goroutine
 
+    # The id of a goroutine, for how many seconds it waits, the id of its creator.
+    Member = tuple[int, float, int]
     # Where a goroutine is, or why that cannot be said.
     Body = list["Position"] | str
     Position = tuple[CodeType, int]
@@ -112,34 +114,63 @@ def _waiting(number: int, waits: dict[int, list[str]] | None) -> str:
     return "".join(f"  waits for {line}\n" for line in waits.get(number, ())) if waits else ""
 
 
-def grouped(goroutines: Iterable[Goroutine], waits: dict[int, list[str]] | None = None) -> str:
-    """Format the stacks of `goroutines`, those that are equal once, the largest groups first.
+class Group(NamedTuple):
+    """Goroutines whose stacks are equal: in the same state, of the same name, created at the same place."""
 
-    `waits` are lines that say what a goroutine waits for, by its id.
-    """
-    groups: dict[tuple[Any, ...], list[tuple[int, float, int]]] = {}
+    state: str
+    waiting: bool
+    name: str
+    place: str
+    where: str | tuple[Position, ...]
+    lines: tuple[str, ...]
+    members: list[Member]
+    """By id."""
+
+
+def groups(goroutines: Iterable[Goroutine], waits: dict[int, list[str]] | None = None) -> list[Group]:
+    """Put `goroutines` with equal stacks together; the largest groups first. `waits` as for `grouped`."""
+    found: dict[tuple[str, bool, str, str, str | tuple[Position, ...], tuple[str, ...]], list[Member]] = {}
     for goroutine, body in _collected(list(goroutines)):
         reason = goroutine.wait_reason
         where = body if isinstance(body, str) else tuple(body)
         lines = tuple(waits.get(goroutine.id, ())) if waits is not None else ()
         key = (reason or goroutine.status, reason is not None, goroutine.name, goroutine.created_at, where, lines)
-        groups.setdefault(key, []).append((goroutine.id, goroutine.waited, goroutine.creator))
+        found.setdefault(key, []).append((goroutine.id, goroutine.waited, goroutine.creator))
+    result = [Group(*key, members) for key, members in found.items()]
+    result.sort(key=lambda group: (-len(group.members), group.members[0]))
+    return result
+
+
+def stack_text(group: Group, known: dict[Position, str]) -> str:
+    """Format the stack of a group; `known` keeps the lines for the next one."""
+    return _text(group.where if isinstance(group.where, str) else list(group.where), known)
+
+
+def creator_text(group: Group) -> str:
+    """Give the line that says where the goroutines of a group were created."""
+    return _created(group.place, {creator for _, _, creator in group.members})
+
+
+def grouped(goroutines: Iterable[Goroutine], waits: dict[int, list[str]] | None = None) -> str:
+    """Format the stacks of `goroutines`, those that are equal once, the largest groups first.
+
+    `waits` are lines that say what a goroutine waits for, by its id.
+    """
     known: dict[Position, str] = {}
     parts = []
-    for key, members in sorted(groups.items(), key=lambda group: (-len(group[1]), group[1][0])):
-        state, waiting, name, place, where, lines = key
-        if waiting:
+    for group in groups(goroutines, waits):
+        state, members = group.state, group.members
+        if group.waiting:
             shortest, longest = (duration(pick(waited for _, waited, _ in members)) for pick in (min, max))
             state += f", {shortest}" + (f" to {longest}" if longest != shortest else "")
         if len(members) == 1:
-            head = f"goroutine {members[0][0]} [{state}] {name}:\n"
+            head = f"goroutine {members[0][0]} [{state}] {group.name}:\n"
         else:
             ids = ", ".join(str(member[0]) for member in members[:LISTED])
             more = f" and {len(members) - LISTED} more" if len(members) > LISTED else ""
-            head = f"{len(members)} goroutines [{state}] {name}: {ids}{more}\n"
-        text = _text(where if isinstance(where, str) else list(where), known)
-        text += "".join(f"  waits for {line}\n" for line in lines)
-        parts.append(head + text + _created(place, {creator for _, _, creator in members}))
+            head = f"{len(members)} goroutines [{state}] {group.name}: {ids}{more}\n"
+        text = stack_text(group, known) + "".join(f"  waits for {line}\n" for line in group.lines)
+        parts.append(head + text + creator_text(group))
     return "\n".join(parts)
 
 
