@@ -1,8 +1,8 @@
 """What a live process answers to those who ask from outside, and how they ask.
 
-The process listens at an abstract Unix socket (outside.rs says why); `ask` is the other side. A question is a word or
-two, then the end; the answer is text in UTF-8, then the end. Both sides look who the other one is, as names of sockets
-are anybody's.
+The process listens at an abstract Unix socket (outside.rs says why); `ask` is the other side. A question is some
+words, then the end; the answer is text in UTF-8, then the end. Both sides look who the other one is, as names of
+sockets are anybody's.
 
 Invariant: `answer` runs on a thread that is no goroutine's, attached for the time that it takes, and takes no lock
 that a parked goroutine may hold.
@@ -56,11 +56,25 @@ def _stats_text() -> str:
     return json.dumps(_runtime.stats()) + "\n"
 
 
-QUESTIONS: dict[str, Callable[[], str]] = {
+def _live_text(*words: str) -> str:
+    """Give what `offset top` shows: the summary, and the rows of `words[0]`, a table, that fit the other words."""
+    import json
+
+    from offset import _live
+
+    result = _live.summary()
+    looks = {"goroutines": _live.goroutines, "channels": _live.channels}
+    if words and words[0] in looks:
+        result[words[0]] = looks[words[0]]().choose(" ".join(words[1:]))
+    return json.dumps(result) + "\n"
+
+
+QUESTIONS: dict[str, Callable[..., str]] = {
     "dump": _dump_text,
     "full": _full_text,
     "group": _group_text,
     "leaks": _leaks_text,
+    "live": _live_text,
     "stats": _stats_text,
 }
 
@@ -77,11 +91,11 @@ def _threads() -> str:
 def answer(question: bytes) -> bytes:
     """Answer a question. What goes wrong is the answer, too."""
     try:
-        word = question.decode().strip()
-        if word not in QUESTIONS:
-            text = f"this process cannot say {word!r}; it knows {', '.join(QUESTIONS)}\n"
+        word, *rest = question.decode().split() or [""]
+        if word not in QUESTIONS or (rest and word != "live"):
+            text = f"this process cannot say {' '.join([word, *rest])!r}; it knows {', '.join(QUESTIONS)}\n"
         else:
-            text = QUESTIONS[word]()
+            text = QUESTIONS[word](*rest)
     except BaseException as error:
         text = f"the process could not answer: {_dump.exception(error)}"
     return text.encode(errors="backslashreplace")
