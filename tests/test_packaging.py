@@ -26,6 +26,10 @@ def test_py_typed_is_shipped() -> None:
     assert importlib.resources.files(offset).joinpath("py.typed").is_file()
 
 
+def test_the_live_page_is_shipped() -> None:
+    assert importlib.resources.files("offset.debug").joinpath("page.html").is_file()
+
+
 def test_every_module_is_typed_by_a_stub_or_in_its_source() -> None:
     package = Path(offset.__file__).parent
     stubs = {path.with_suffix("").relative_to(package).as_posix() for path in package.rglob("*.pyi")}

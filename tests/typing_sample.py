@@ -8,7 +8,7 @@ from signal import SIGTERM, Signals
 from typing import assert_type
 
 import offset
-from offset import Case, Chan, Goroutine, RecvChan, SendChan, io, os, patch, runtime, sync, syscall, time
+from offset import Case, Chan, Goroutine, RecvChan, SendChan, debug, io, os, patch, runtime, sync, syscall, time
 from offset.os import signal
 from offset.sync import atomic
 
@@ -125,6 +125,14 @@ def files() -> None:
     os.open("name", 1)  # type: ignore[arg-type]
     assert_type([entry.name for entry in os.read_dir()], list[str])
     os.stdout.write(os.read_file("name"))
+
+
+def looking() -> None:
+    with debug.serve("127.0.0.1:0", token="secret") as server:
+        assert_type(server.addr, str)
+        assert_type(server.stats(), dict[str, object])
+    debug.publish("name", server.stats)
+    debug.publish(1, 2)  # type: ignore[arg-type]
 
 
 def patching() -> None:

@@ -11,7 +11,7 @@ A map of the package:
 * `offset.io`: pipes, copying, buffered readers and writers;
 * `offset.net`: connections, listeners and packets, over TCP, UDP and Unix sockets, with TLS;
 * `offset.os`: files, pipes and terminals; `offset.os.signal`: signals as values on channels;
-* `offset.runtime`: what the scheduler does and how to steer it;
+* `offset.runtime`: what the scheduler does and how to steer it; `offset.debug`: a page that shows it;
 * `offset.testing`: tests of programs with goroutines: a clock that jumps, schedules from a seed, leak checks;
 * `offset.syscall`: calls that block, run outside the scheduler, and the standard library's modules for goroutines.
 * `offset.patch`: copies of libraries over those modules.
@@ -120,8 +120,8 @@ del set_answer, set_package, set_started_hook, set_uncaught
 
 def __getattr__(name: str) -> object:
     # What few programs need is imported when it is asked for.
-    if name == "patch":
+    if name in ("debug", "patch"):
         import importlib
 
-        return importlib.import_module("offset.patch")
+        return importlib.import_module(f"offset.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

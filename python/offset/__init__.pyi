@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from offset import context as context
+from offset import debug as debug
 from offset import errgroup as errgroup
 from offset import io as io
 from offset import net as net

@@ -34,6 +34,9 @@ _LONGEST_PAUSE = 0.05
 
 abandoned: set[int] = set()
 
+background: set[int] = set()
+"""The ids of goroutines that `run` does not wait for. Each puts itself in, and takes itself out before its end."""
+
 ahead: list[Callable[[], object]] = []
 """Called when the interpreter exits, before the goroutines that are left are ended."""
 
@@ -50,6 +53,15 @@ def alive() -> list[Goroutine]:
 def remaining() -> int:
     """Count the goroutines that have not ended and were not abandoned."""
     return len(alive()) if abandoned else _runtime.num_goroutine()
+
+
+def waited_for() -> int:
+    """Count the goroutines whose ends a run waits for: those of `remaining` that are not in the background."""
+    count = remaining()
+    if count > len(background):
+        return count
+    # One that puts itself in, or takes itself out, at this moment is counted: there is another look.
+    return sum(goroutine.id not in background for goroutine in alive())
 
 
 def wind_down(
@@ -132,6 +144,7 @@ def _watch_forks() -> None:
 def _forked() -> None:
     """Forget, in a forked child, the goroutines and the run of its parent."""
     abandoned.clear()
+    background.clear()
     _failure.reporting.clear()
     run = _failure.active()
     if run is not None:

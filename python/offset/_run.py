@@ -311,12 +311,12 @@ class Run:
         if self.ends or self.errors:
             return True
         if self.main is None:
-            return _exit.remaining() == 0
+            return _exit.waited_for() == 0
         # In this order: a main that ends at this moment, on another thread, has said how before it is dead.
         if self.main.status == "dead" and self.outcome is None:
             # Cancelled before it began.
             self.outcome = "exited"
-        if self.outcome == "exited" and _exit.remaining() == 0:
+        if self.outcome == "exited" and _exit.waited_for() == 0:
             self.errors.append(DeadlockError("no goroutines (the main goroutine called goexit) - deadlock!"))
             return True
         return self.outcome in ("returned", "failed")
@@ -337,8 +337,9 @@ class Run:
                 timeout: float | None = poll
                 poll = min(poll * 2, _LONGEST_POLL)
             else:
-                # An abandoned goroutine may keep the runtime from becoming quiescent.
-                timeout = _SHORTEST_POLL if _exit.abandoned else _GLANCE if self.on_main_thread else None
+                # Goroutines that nobody waits for may keep the runtime from becoming quiescent.
+                unnoticed = _exit.abandoned or (_exit.background and (self.main is None or self.outcome))
+                timeout = _SHORTEST_POLL if unnoticed else _GLANCE if self.on_main_thread else None
                 poll = _SHORTEST_POLL
             self.note.wait(timeout)
 
