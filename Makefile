@@ -67,7 +67,7 @@ test: rust-test shim-test python-test ## the tests of the core, of the C shim, o
 
 # ---- tests -------------------------------------------------------------------------------------
 
-.PHONY: rust-test shim-test python-test servers cpython-tests gevent-tests matrix torture torture-net
+.PHONY: rust-test shim-test python-test browser-test servers cpython-tests gevent-tests matrix torture torture-net
 rust-test: $(VENV)/.python-$(TAG) ## the tests of the core, and of what Rust there is beside it
 	$(CARGO) test --workspace --target-dir $(TARGET_DIR) $(ARGS)
 
@@ -77,6 +77,10 @@ shim-test: $(VENV)/.python-$(TAG) ## the C shim by itself, against PYTHON
 python-test: build ## the tests of the package (ARGS= goes to pytest)
 	@.ci/servers.sh
 	$(VPYTHON) -m pytest -q $(ARGS)
+
+browser-test: build ## the live page in a headless Chromium (CHROMIUM= names one); what was seen goes into target/screenshots
+	OFFSET_BROWSER_TESTS=1 OFFSET_SCREENSHOTS=$(abspath $(TARGET_DIR))/screenshots \
+	  $(VPYTHON) -m pytest -q tests/test_debug_page.py $(ARGS)
 
 servers: ## the servers that the tests of libraries talk to, unpacked into .servers where the system has none
 	@.ci/servers.sh --again
