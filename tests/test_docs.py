@@ -37,6 +37,7 @@ MODULES = [
     "offset.os",
     "offset.os.signal",
     "offset.runtime",
+    "offset.debug",
     "offset.runtime.trace",
     "offset.patch",
     "offset.testing",
