@@ -127,7 +127,7 @@ def files() -> None:
     os.stdout.write(os.read_file("name"))
 
 
-def looking() -> None:
+def live() -> None:
     with debug.serve("127.0.0.1:0", token="secret") as server:
         assert_type(server.addr, str)
         assert_type(server.stats(), dict[str, object])
