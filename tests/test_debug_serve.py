@@ -21,7 +21,7 @@ from helpers import (
     wait_ended,
     wait_until,
 )
-from offset import _exit, debug, makechan, net, runtime
+from offset import _exit, context, debug, makechan, net, runtime
 from offset.debug import _http, _metrics, _server, _vars
 from pages import ask, connect, reply, request
 
@@ -284,6 +284,7 @@ def test_with_a_token_everything_needs_it():
                 answer = ask(addr, path, *headers, host="any.example")
                 assert answer.status == 401
                 assert answer.headers["www-authenticate"].startswith("Bearer")
+                assert answer.headers["connection"] == "close"
                 assert "goroutine" not in answer.body
             # In an address it would be in logs and histories: for the page only, which takes it out again.
             assert ask(addr, f"{path}?token={TOKEN}").status == 401
@@ -413,9 +414,17 @@ def test_from_a_thread_and_without_a_run():
 
 
 def test_a_run_ends_with_its_main_goroutine_and_the_page_with_it():
-    server = offset.run(debug.serve, LOCAL)
-    assert server.closed
-    assert not served()
+    for _ in range(20):
+        server = offset.run(debug.serve, LOCAL)
+        assert server.closed
+        assert not served()
+
+
+@main_goroutine
+def test_in_a_scope_that_is_over_nothing_is_served():
+    with pytest.raises(context.DeadlineExceeded), context.scope(context.with_timeout(context.background(), 0)[0]):
+        debug.serve(LOCAL)
+    wait_until(lambda: not served())
 
 
 def test_a_run_without_a_main_goroutine_does_not_wait_for_it():

@@ -87,6 +87,8 @@ def converse(conn: Conn, respond: Callable[[Request], Answer]) -> None:
             request = _parse(head)
             method, stays = request.method, _stays(head, request)
             answer = respond(request)
+            # Who may not ask takes up no room.
+            stays = stays and answer.status not in (401, 403)
         except IncompleteReadError:
             return
         except LineTooLongError:

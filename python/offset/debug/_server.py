@@ -30,6 +30,7 @@ import time
 from typing import TYPE_CHECKING, Final, Self
 
 from offset import _dump, _exit, _live, _runtime
+from offset._errors import DeadlineExceeded
 from offset.debug import _http, _metrics, _vars
 from offset.net._listen import Listener, bound
 from offset.sync import Mutex
@@ -107,8 +108,10 @@ class Server:
 
     # What its goroutines do.
 
-    def _accept(self) -> None:
-        with _in_background(), self._listener:
+    def _accept(self, begun: _runtime.Chan[None]) -> None:
+        # What it started may be cancelled before it begins, and then closes nothing itself.
+        with _in_background(), self:
+            begun.send(None)
             while not self.closed:
                 try:
                     conn = self._listener.accept()
@@ -216,8 +219,21 @@ def serve(addr: str = "127.0.0.1:6060", *, token: str | None = None) -> Server:
     except BaseException:
         sock.close()
         raise
-    goroutine = _runtime.go(server._accept)
-    goroutine.name = "offset.debug.serve"
+    with contextlib.ExitStack() as unless_begun:
+        unless_begun.enter_context(server)
+        begun: _runtime.Chan[None] = _runtime.Chan(1)
+        goroutine = _runtime.go(server._accept, begun)
+        goroutine.name = "offset.debug.serve"
+        # From here on it closes the server at its own end; one that is cancelled before it begins would not.
+        while goroutine.status != "dead":
+            try:
+                begun.recv(timeout=0.1)
+            except DeadlineExceeded:
+                raise
+            except TimeoutError:
+                continue
+            unless_begun.pop_all()
+            break
     return server
 
 
