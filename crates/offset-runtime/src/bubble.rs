@@ -2,24 +2,25 @@
 //! durably blocked; with a seed their schedule and the choices of `select` are a function of it.
 //!
 //! One bubble at a time. The goroutine that begins it is its root; whoever a member starts, directly or by a timer, is a member.
-//! All of them run on one processor, so that they run one after the other but for hand-offs (there are none with a seed).
+//! All of them run on one processor, so that they run one after the other but for hand-offs. With a seed there are none, and where
+//! there is another processor for those that want one, the root's machine keeps its own: started members cannot follow it elsewhere
+//! without the GIL.
 //!
 //! `active` counts the members that are not *dozing*: parked for a reason that only another member, or the clock, can end.
-//! A machine counts a member out before it marks it parked, under the processor's lock, and takes that back if its wait has ended
-//! meanwhile; whoever ends the wait later counts it in (`scheduler::ready`) before it queues it. So `active` is 0 only if nothing
-//! can happen in the bubble by itself, and the machine that sees it so, on its own stack, lets the next thing happen
-//! (`advance`). Who waits for that, and the root at its end, are under `state`.
+//! A machine counts a member out before it marks it parked, under `parking`, and takes that back if its wait has ended
+//! meanwhile; whoever ends the wait later counts it in (`scheduler::ready`) before it queues it. So `active` is 0, looked at under
+//! `parking`, only if nothing can happen in the bubble by itself, and the machine that sees it so, on its own stack, lets the next
+//! thing happen (`advance`), under `clock`. Who waits for that, and the root at its end, are under `state`.
 //!
-//! No model of loom: a bubble's members are parked and marked on one processor, under its lock, and the clock is moved with
+//! No model of loom: a bubble's members are parked and marked under one lock, and the clock is moved with
 //! nothing running; the models of parking cover the rest. Under loom there are no bubbles.
 
 use crate::clock::{self, Instant};
 use crate::goroutine::{Goroutine, Handle, WaitReason};
 use crate::lock::Lock;
-use crate::machine::Machine;
 use crate::park::{CANCELLED, Claim, Code, Parker, Ticket};
 use crate::processor::Processor;
-use crate::scheduler::{Party, Runtime, current, runtime};
+use crate::scheduler::{self, Party, Runtime, current, runtime};
 use crate::timer::{Alarm, Timers};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, Ordering};
@@ -54,6 +55,11 @@ pub(crate) struct Bubble {
     /// 0 without a seed; else the state of the generator, which is never 0.
     random: AtomicU64,
     pub(crate) timers: Timers,
+    /// Held while a member is counted out and marked. A leaf, taken under a processor's lock.
+    parking: Lock<()>,
+    /// Held while the next thing is made to happen: after a hand-off members run on two machines, and both may see that all doze.
+    /// No processor may be locked when it is taken.
+    clock: Lock<()>,
     state: Lock<State>,
 }
 
@@ -84,6 +90,8 @@ impl Bubble {
             now: AtomicU64::new(0),
             random: AtomicU64::new(0),
             timers: Timers::new(),
+            parking: Lock::new(()),
+            clock: Lock::new(()),
             state: Lock::new(State {
                 waiter: None,
                 root: std::ptr::null(),
@@ -137,15 +145,20 @@ impl Bubble {
         }
     }
 
-    /// A member is about to be marked parked; true if it dozes from then on.
+    /// Marks a member parked, as `Parker::mark_parked`; from then on it dozes if its reason to wait is a durable one.
     #[must_use]
-    pub(crate) fn dozes(&self, goroutine: &Goroutine) -> bool {
-        if !goroutine.wait_reason().is_durable() {
-            return false;
+    pub(crate) fn mark_parked(&self, goroutine: &Goroutine) -> bool {
+        let _parking = self.parking.lock();
+        let dozes = goroutine.wait_reason().is_durable();
+        if dozes {
+            goroutine.dozing.store(true, Ordering::Relaxed);
+            self.active.fetch_sub(1, Ordering::Relaxed);
         }
-        goroutine.dozing.store(true, Ordering::Relaxed);
-        self.active.fetch_sub(1, Ordering::Relaxed);
-        true
+        let over = goroutine.parker.mark_parked();
+        if over {
+            self.wakes(goroutine);
+        }
+        over
     }
 
     /// One that dozed does so no more.
@@ -160,19 +173,43 @@ impl Bubble {
         self.processor.store(std::ptr::from_ref(processor).cast_mut(), Ordering::Relaxed);
     }
 
-    /// Whether a machine with this processor is to see to the bubble: two at once would let things happen in no order.
+    /// Makes the processor of the root's machine the bubble's. False if the schedule is to follow from a seed and the machine does
+    /// not have it for itself: it was handed on, or others are to have it next.
+    fn settle(&self, root: &Goroutine, random: u64) -> bool {
+        // SAFETY: it runs, so it has a home, and machines are never freed.
+        let home = unsafe { &*root.home.load(Ordering::Relaxed) };
+        let Some(processor) = home.processor() else { return true };
+        // Under this lock processors are handed on and claimed.
+        let state = processor.lock();
+        if random != 0 && (!std::ptr::eq(state.holder, home) || state.claimed()) {
+            return false;
+        }
+        self.runs_on(processor);
+        self.random.store(random, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether a machine with this processor is to see to the bubble's timers: two at once would let things happen in no order.
     fn is_on(&self, processor: &Processor) -> bool {
         self.open() && std::ptr::eq(self.processor.load(Ordering::Relaxed), processor)
     }
 
-    /// Whether all members doze, for the machine that ran the last of them.
+    /// Whether members run there, in an order that follows from a seed.
     #[inline]
-    pub(crate) fn at_rest(&self, processor: &Processor) -> bool {
-        self.is_on(processor) && self.rests()
+    pub(crate) fn seeded_on(&self, processor: &Processor) -> bool {
+        self.seeded() && self.is_on(processor)
+    }
+
+    /// Whether all members seem to doze, for a machine that has just run one: it may have been the last.
+    #[inline]
+    pub(crate) fn at_rest(&self) -> bool {
+        self.open() && self.active.load(Ordering::Relaxed) == 0
     }
 
     fn rests(&self) -> bool {
-        self.open() && self.active.load(Ordering::Relaxed) == 0
+        // One whose wait has ended may be counted out for a moment.
+        let _parking = self.parking.lock();
+        self.at_rest()
     }
 
     /// Whether a timer of the bubble is due without the clock having to move.
@@ -186,8 +223,9 @@ impl Bubble {
         self.timers.run(self.now.load(Ordering::Relaxed));
     }
 
-    /// All members doze: lets the next thing happen. On a machine's own stack.
+    /// Lets the next thing happen if all members doze. On a machine's own stack.
     pub(crate) fn advance(&self) {
+        let _clock = self.clock.lock();
         let mut idle = 0;
         while self.rests() {
             let mut state = self.state.lock();
@@ -280,7 +318,7 @@ pub(crate) fn chosen(bound: usize) -> Option<usize> {
 /// With a seed, sometimes lets the others run first. To be called where a member is about to do what others can see.
 pub fn jostle() {
     if chosen(4) == Some(0) {
-        crate::scheduler::gosched();
+        scheduler::gosched();
     }
 }
 
@@ -293,13 +331,12 @@ pub fn begin(seed: Option<u64>) -> Result<(), BubbleError> {
     }
     bubble.now.store(START, Ordering::Relaxed);
     // Seeds that are close to each other must not give schedules that are.
-    let state = seed.map_or(0, |seed| seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    bubble.random.store(state, Ordering::Relaxed);
+    let random = seed.map_or(0, |seed| seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     *bubble.state.lock() =
         State { waiter: None, root: goroutine, leaving: false, failed: false, abandoned: false, deadlocked: None };
-    // SAFETY: it runs, so it has a home, and machines are never freed.
-    if let Some(processor) = unsafe { goroutine.home.load(Ordering::Relaxed).as_ref() }.and_then(Machine::processor) {
-        bubble.runs_on(processor);
+    bubble.random.store(0, Ordering::Relaxed);
+    while !bubble.settle(goroutine, random) {
+        scheduler::gosched();
     }
     goroutine.bubbled.set(true);
     bubble.joined();

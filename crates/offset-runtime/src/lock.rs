@@ -3,8 +3,8 @@
 //! While a [`Lock`] of this crate is held nothing foreign runs: no drop of a channel's value, no host call, no callback,
 //! nothing that parks. Locks are taken in this order and never the other way round:
 //! machines, then processor; a machine's home queue, then processor; timers, then processor; channel (in address order), then
-//! timers; processors in their order. Under a processor's lock only a machine's mailbox and the monitor's bed are taken. The lock of
-//! those who listen to signals comes before all others.
+//! timers; processors in their order; a bubble's clock, then its timers. Under a processor's lock only a machine's mailbox, the
+//! monitor's bed and a bubble's parking are taken. The lock of those who listen to signals comes before all others.
 
 #[cfg(all(loom, test))]
 pub(crate) use self::model::join_all;

@@ -337,18 +337,31 @@ impl Machine {
         let mut state = last.lock();
         // SAFETY: machines are never freed.
         let holder = unsafe { state.holder.as_ref() };
-        let senior = self.home_count.load(Ordering::Relaxed) > 0
+        // Under the lock with which it becomes so.
+        let kept = runtime.keeps(last);
+        let senior = !kept
+            && self.home_count.load(Ordering::Relaxed) > 0
             && holder.is_some_and(|holder| holder.id.load(Ordering::Relaxed) > self.id.load(Ordering::Relaxed));
         if !(senior || needed) || runtime.stopping() {
             return None;
         }
-        if state.claim(self, senior) {
+        if !kept && state.claim(self, senior) {
             return Some(last);
         }
         drop(state);
-        let free = runtime.processors.iter().find(|other| needed && other.lock().take(self))?;
-        last.lock().unclaim(self);
-        Some(free)
+        if !needed {
+            return None;
+        }
+        let take = |other: &&Processor| {
+            let mut state = other.lock();
+            !runtime.keeps(other) && state.take(self)
+        };
+        if let Some(free) = runtime.processors.iter().find(take) {
+            last.lock().unclaim(self);
+            return Some(free);
+        }
+        let other = runtime.processors.iter().find(|other| kept && !std::ptr::eq(*other, last))?;
+        other.lock().claim(self, false).then_some(other)
     }
 
     /// Runs goroutines until the processor is lost or handed on.
@@ -420,7 +433,7 @@ impl Machine {
                 state = processor.lock();
                 continue;
             }
-            let goroutine = match state.pick(&runtime.bubble) {
+            let goroutine = match state.pick(&runtime.bubble, processor) {
                 Ok(goroutine) => goroutine,
                 Err(retry) => {
                     straight = false;
@@ -455,11 +468,14 @@ impl Machine {
             looked = false;
             polled = false;
             drop(state);
-            if runtime.bubble.has(it) {
+            let member = runtime.bubble.has(it);
+            if member {
                 runtime.bubble.runs_on(processor);
             }
             let left = self.execute(runtime, goroutine, straight);
             straight = true;
+            // One that has ended is no more; one that has not may have begun or left the bubble.
+            let member = member || left.is_some() && runtime.bubble.has(it);
             state = processor.lock();
             if let Some(bed) = self.call.take() {
                 let next = state.queue.len() > 0;
@@ -481,7 +497,7 @@ impl Machine {
                 // SAFETY: nobody else may touch it before it is marked or queued.
                 Machine::let_go_on(runtime, unsafe { &*goroutine }, switch, &mut state);
             }
-            if runtime.bubble.at_rest(processor) {
+            if member && runtime.bubble.at_rest() {
                 drop(state);
                 runtime.bubble.advance();
                 state = processor.lock();
@@ -540,13 +556,14 @@ impl Machine {
     fn let_go_on(runtime: &Runtime, goroutine: &Goroutine, switch: Switch, state: &mut State) {
         match switch {
             Switch::Yield => {}
-            Switch::Park => {
-                let dozes = runtime.bubble.has(goroutine) && runtime.bubble.dozes(goroutine);
-                if !goroutine.parker.mark_parked() {
+            Switch::Park if runtime.bubble.has(goroutine) => {
+                if !runtime.bubble.mark_parked(goroutine) {
                     return;
                 }
-                if dozes {
-                    runtime.bubble.wakes(goroutine);
+            }
+            Switch::Park => {
+                if !goroutine.parker.mark_parked() {
+                    return;
                 }
             }
             Switch::Answer(_) => crate::dump::fatal("a goroutine answered without being asked"),

@@ -159,10 +159,14 @@ impl State {
     }
 
     /// The goroutine to run next; or when to ask again, if those that are queued must wait.
-    pub(crate) fn pick(&mut self, bubble: &Bubble) -> Result<*const Goroutine, Option<Instant>> {
-        if bubble.seeded() && self.queue.len() > 0 {
-            let at = bubble.random(self.queue.len());
-            return self.queue.pop_at(at).ok_or(None);
+    pub(crate) fn pick(&mut self, bubble: &Bubble, processor: &Processor) -> Result<*const Goroutine, Option<Instant>> {
+        if bubble.seeded_on(processor) {
+            // When others come, and where they are sent, does not follow from the seed: they take no part in it.
+            let members = self.queue.members();
+            if members > 0 {
+                let at = bubble.random(members);
+                return self.queue.pop_member(at).ok_or(None);
+            }
         }
         // Once their time has come, those that have not started take their turn: started ones that always have something to do
         // must not keep them waiting for ever.

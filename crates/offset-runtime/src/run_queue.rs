@@ -46,32 +46,40 @@ impl List {
         goroutine
     }
 
-    /// Takes the `at`th out; how many there are if there are not so many.
-    fn remove(&mut self, at: usize) -> Result<*const Goroutine, usize> {
-        let (mut before, mut goroutine) = (null::<Goroutine>(), self.head);
-        for passed in 0..at {
-            if goroutine.is_null() {
-                return Err(passed);
-            }
-            before = goroutine;
-            // SAFETY: as in `push_back`.
-            goroutine = unsafe { (*goroutine).run_next.get() };
-        }
-        if goroutine.is_null() {
-            return Err(at);
-        }
+    fn members(&self) -> usize {
+        let (mut count, mut at) = (0, self.head);
         // SAFETY: as in `push_back`.
-        let next = unsafe { (*goroutine).run_next.get() };
-        if before.is_null() {
-            self.head = next;
-        } else {
-            // SAFETY: as in `push_back`.
-            unsafe { (*before).run_next.set(next) };
+        while let Some(goroutine) = unsafe { at.as_ref() } {
+            count += usize::from(goroutine.bubbled.get());
+            at = goroutine.run_next.get();
         }
-        if std::ptr::eq(self.tail, goroutine) {
-            self.tail = before;
+        count
+    }
+
+    /// Takes the `at`th of a bubble's goroutines out; how many there are if there are not so many.
+    fn remove_member(&mut self, at: usize) -> Result<*const Goroutine, usize> {
+        let (mut before, mut here, mut passed) = (null::<Goroutine>(), self.head, 0);
+        // SAFETY: as in `push_back`.
+        while let Some(goroutine) = unsafe { here.as_ref() } {
+            if goroutine.bubbled.get() {
+                if passed == at {
+                    let next = goroutine.run_next.get();
+                    // SAFETY: as in `push_back`.
+                    match unsafe { before.as_ref() } {
+                        Some(before) => before.run_next.set(next),
+                        None => self.head = next,
+                    }
+                    if std::ptr::eq(self.tail, goroutine) {
+                        self.tail = before;
+                    }
+                    return Ok(here);
+                }
+                passed += 1;
+            }
+            before = here;
+            here = goroutine.run_next.get();
         }
-        Ok(goroutine)
+        Err(passed)
     }
 
     fn order(&self) -> u64 {
@@ -127,11 +135,22 @@ impl RunQueue {
         if self.fresh.order() < self.started.order() { self.pop_fresh() } else { self.pop_started() }
     }
 
-    /// One out of the middle: the `at`th, first those that have started.
-    pub(crate) fn pop_at(&mut self, at: usize) -> Option<*const Goroutine> {
-        let found = match self.started.remove(at) {
+    /// How many of a bubble's goroutines there are, if the one that waits longest is one of them; 0 otherwise.
+    pub(crate) fn members(&self) -> usize {
+        let first = if self.fresh.order() < self.started.order() { &self.fresh } else { &self.started };
+        // SAFETY: as in `push_back`.
+        if unsafe { first.head.as_ref() }.is_some_and(|first| first.bubbled.get()) {
+            self.started.members() + self.fresh.members()
+        } else {
+            0
+        }
+    }
+
+    /// The `at`th of a bubble's goroutines, first those that have started.
+    pub(crate) fn pop_member(&mut self, at: usize) -> Option<*const Goroutine> {
+        let found = match self.started.remove_member(at) {
             Ok(found) => found,
-            Err(started) => self.fresh.remove(at - started).ok()?,
+            Err(started) => self.fresh.remove_member(at - started).ok()?,
         };
         self.len -= 1;
         Some(found)
@@ -199,20 +218,39 @@ mod tests {
     }
 
     #[test]
-    fn any_can_be_taken_out_of_the_middle() {
+    fn any_member_of_a_bubble_can_be_taken_out_of_the_middle() {
         for at in 0..6 {
             let mut queue = RunQueue::new();
             for id in 0..6 {
-                queue.push_back(goroutine(id, id % 2 == 0));
+                let member = goroutine(id, id % 2 == 0);
+                member.bubbled.set(true);
+                queue.push_back(member);
+                queue.push_back(goroutine(10 + id, id % 3 == 0));
             }
+            assert_eq!(queue.members(), 6);
             let order = [0, 2, 4, 1, 3, 5];
             // SAFETY: leaked above.
-            assert_eq!(queue.pop_at(at).map(|goroutine| unsafe { (*goroutine).id() }), Some(order[at]));
+            assert_eq!(queue.pop_member(at).map(|goroutine| unsafe { (*goroutine).id() }), Some(order[at]));
+            // The rest keeps its order, and has its end where it was.
             queue.push_back(goroutine(6, true));
             queue.push_back(goroutine(7, false));
-            assert_eq!(drain(&mut queue), (0..8).filter(|&id| id != order[at]).collect::<Vec<_>>());
+            let rest = (0..6).flat_map(|id| [id, 10 + id]).chain(6..8);
+            assert_eq!(drain(&mut queue), rest.filter(|&id| id != order[at]).collect::<Vec<_>>());
         }
-        assert_eq!(RunQueue::new().pop_at(0), None);
+        assert_eq!(RunQueue::new().pop_member(0), None);
+    }
+
+    #[test]
+    fn members_wait_for_who_came_before_them() {
+        let mut queue = RunQueue::new();
+        let member = goroutine(2, false);
+        member.bubbled.set(true);
+        queue.push_back(goroutine(1, true));
+        queue.push_back(member);
+        assert_eq!(queue.members(), 0);
+        // SAFETY: leaked above.
+        assert_eq!(queue.pop().map(|goroutine| unsafe { (*goroutine).id() }), Some(1));
+        assert_eq!(queue.members(), 1);
     }
 
     #[test]

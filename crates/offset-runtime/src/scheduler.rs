@@ -546,15 +546,26 @@ impl Runtime {
                 // it once more, and then given up because it has it, the processor would be nobody's with somebody asleep on it.
                 return;
             }
-            if state.take(home) {
+            if !self.keeps(processor) && state.take(home) {
                 drop(state);
-                if !home.give(processor) {
-                    self.free(processor);
-                }
-                return;
+                return self.send(home, processor);
             }
         }
-        here.lock().claim(home, false);
+        let mut state = here.lock();
+        if !self.keeps(here) {
+            state.claim(home, false);
+            return;
+        }
+        drop(state);
+        let other = self.processors.iter().find(|other| !std::ptr::eq(*other, here));
+        if let Some(other) = other.filter(|other| other.lock().claim(home, false)) {
+            self.send(home, other);
+        }
+    }
+
+    /// Whether the machine that holds `processor` gives it to nobody who wants it: see `bubble`. To be asked under its lock.
+    pub(crate) fn keeps(&self, processor: &Processor) -> bool {
+        self.processors.len() > 1 && self.bubble.seeded_on(processor)
     }
 
     /// More goroutines wait to start than `busy` can start at once: wakes another processor to steal some.
@@ -583,14 +594,14 @@ impl Runtime {
 
     /// A goroutine that has not started, from another processor's queue.
     pub(crate) fn steal(&self, thief: &Processor) -> Option<*const Goroutine> {
-        // A bubble's goroutines stay together.
-        if self.processors.len() == 1 || self.bubble.open() {
+        if self.processors.len() == 1 {
             return None;
         }
-        self.processors
-            .iter()
-            .filter(|other| !std::ptr::eq(*other, thief))
-            .find_map(|other| other.lock().queue.pop_fresh())
+        self.processors.iter().filter(|other| !std::ptr::eq(*other, thief)).find_map(|other| {
+            let mut state = other.lock();
+            // A bubble's goroutines stay together. Under the lock that its root held last, before there were any.
+            if self.bubble.open() { None } else { state.queue.pop_fresh() }
+        })
     }
 
     /// The monitor takes a processor from a machine that makes no progress and gives it to another. `tick` is the one under
