@@ -16,7 +16,7 @@ import offset
 import pytest
 from helpers import PATIENCE, SHORT, go_parked, main_goroutine, wait_ended, wait_until
 from net_peers import Call, ThreadCall, pattern
-from offset import go, net
+from offset import context, go, net
 from offset.net import _address, _dial, _lookup
 from offset.time import now
 
@@ -533,6 +533,19 @@ def test_a_lookup_that_hangs_is_cancelled_and_leaves_the_others_alone(resolver):
     resolver.gate.set()
     assert [call.result() for call in calls[1:]] == [["127.0.0.1"]] * 2
     assert resolver.asked == ["slow.example"]
+
+
+@main_goroutine
+def test_a_lookup_that_is_cancelled_before_it_begins_leaves_nothing(resolver):
+    ctx, cancel = context.with_cancel(context.background())
+    cancel()
+    with pytest.raises(context.Canceled), context.scope(ctx):
+        net.lookup_host("slow.example")
+    # It has not had its turn, unless without the GIL.
+    (lookup,) = (each for each in offset.runtime.goroutines() if each.name == "lookup")
+    lookup.cancel()
+    assert lookup.join(PATIENCE)
+    assert not _lookup._table.flights
 
 
 @pytest.mark.parametrize(

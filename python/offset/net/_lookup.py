@@ -1,9 +1,9 @@
 """Names of hosts: looked up in the blocking pool, equal ones together.
 
-Invariants: a flight is in the table, under its lock, from its start until its goroutine has ended. Whoever asks
-for a name that is being looked up waits for that goroutine, too. Who gives up leaves it to itself: the pool's thread
-cannot be stopped. A flight whose goroutine was cancelled, by the end of a `run`, has no result, and whoever still wants
-one starts another. A forked child forgets the flights, which never end there.
+Invariants: a flight is in the table, under its lock, from its start until its goroutine has ended, or was cancelled
+before it began. Whoever asks for a name that is being looked up waits for that goroutine, too. Who gives up leaves it
+to itself: the pool's thread cannot be stopped. A flight whose goroutine was cancelled, by the end of a `run`, has no
+result, and whoever still wants one starts another. A forked child forgets the flights, which never end there.
 """
 
 from __future__ import annotations
@@ -25,21 +25,25 @@ _Key = tuple[str, int, int, int]
 class _Flight:
     goroutine: _runtime.Goroutine
 
-    def __init__(self) -> None:
+    def __init__(self, key: _Key) -> None:
+        self.key = key
         # Neither is there if the goroutine was cancelled.
         self.found: list[Any] | None = None
         self.error: Exception | None = None
 
-    def fly(self, key: _Key) -> None:
-        host, family, type, flags = key
+    def __call__(self) -> None:
+        host, family, type, flags = self.key
         try:
             self.found = _runtime.blocking(socket.getaddrinfo, host or None, None, family, type, 0, flags)
         except Exception as error:
             # Without the frames, which have the flight.
             self.error = error.with_traceback(None)
         finally:
-            # Nobody takes its place while it is alive.
-            _table.flights.pop(key, None)
+            self.__offset_not_called__()
+
+    def __offset_not_called__(self) -> None:
+        # Nobody takes its place while it is alive.
+        _table.flights.pop(self.key, None)
 
 
 class _Table:
@@ -87,8 +91,8 @@ def _look_up(key: _Key, timeout: float | timedelta | None) -> list[Any]:
         with _table.lock:
             flight = _table.flights.get(key)
             if flight is None or flight.goroutine.status == "dead":
-                flight = _table.flights[key] = _Flight()
-                flight.goroutine = _runtime.go(flight.fly, key)
+                flight = _table.flights[key] = _Flight(key)
+                flight.goroutine = _runtime.go(flight)
                 flight.goroutine.name = "lookup"
         if not flight.goroutine.join(timeout):
             raise TimeoutError(errno.ETIMEDOUT, f"lookup {host}: timed out")
