@@ -302,12 +302,13 @@ class Group:
             self._running += 1
             self._started += 1
             self._members.add()
+        name = _name(fn if named is None else named)
         try:
-            task._goroutine = _runtime.go(_Member(self, task, places, fn, args, kwargs))
+            task._goroutine = _runtime.go(_Member(self, task, places, fn, args, kwargs, name))
         except BaseException:
             self._settle(task, places, None, None)
             raise
-        task._goroutine.name = _name(fn if named is None else named)
+        task._goroutine.name = name
         return task
 
     def _settle(
@@ -386,9 +387,9 @@ class Group:
 
 
 class _Member:
-    """What a member's goroutine calls."""
+    """What a member's goroutine calls, and tells when it is over."""
 
-    __slots__ = ("_args", "_fn", "_group", "_kwargs", "_places", "_task")
+    __slots__ = ("_args", "_fn", "_group", "_kwargs", "_name", "_places", "_task", "_value")
 
     def __init__(
         self,
@@ -398,27 +399,31 @@ class _Member:
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        name: str,
     ) -> None:
-        self._group, self._task, self._places = group, task, places
+        self._group, self._task, self._places, self._name = group, task, places, name
         self._fn, self._args, self._kwargs = fn, args, kwargs
+        self._value: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        # Without the GIL it may be asked before its goroutine has been given a name.
+        if name == "__qualname__":
+            return self._name
+        raise AttributeError(name)
 
     def __call__(self) -> None:
-        value, error = None, None
-        try:
-            with context.scope(self._group.ctx):
-                value = self._fn(*self._args, **self._kwargs)
-        except BaseException as raised:
-            # Without this frame, which has the task.
-            error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
-        self._group._settle(self._task, self._places, value, error)
-        error = None
+        with context.scope(self._group.ctx):
+            self._value = self._fn(*self._args, **self._kwargs)
 
-    def __offset_not_called__(self) -> None:
-        """It was cancelled before it began."""
-        self._group._settle(self._task, self._places, None, GoroutineExit())
+    def __offset_over__(self, error: BaseException | None) -> bool:
+        if error is not None and error.__traceback__ is not None:
+            # Without the frame of the call, which has the task.
+            error = error.with_traceback(error.__traceback__.tb_next)
+        self._group._settle(self._task, self._places, self._value, error)
+        return True
 
 
-_dump.hidden.add(_Member.__call__.__code__)
+_dump.hidden.update((_Member.__call__.__code__, _Member.__offset_over__.__code__))
 
 
 def _places(limit: int | None) -> tuple[_runtime.Semaphore, ...]:

@@ -25,12 +25,12 @@ struct NeedsClass;
 /// come to its end, or past the question of `take_cancel`, meanwhile.
 unsafe fn throw_into(object: Object, exception: Object, class: Object) -> (Object, Result<(), NeedsClass>) {
     let goroutine = core(object);
-    if goroutine.payload() == 0 {
-        return (NULL, Ok(()));
-    }
+    let it = object.cast::<GoroutineObject>();
     // SAFETY: attached; `object` is ours, `exception` is alive.
     unsafe {
-        let it = object.cast::<GoroutineObject>();
+        if goroutine.payload() == 0 || (*it).over {
+            return (NULL, Ok(()));
+        }
         let before = std::mem::replace(&mut (*it).thrown, Py_NewRef(exception));
         (*it).by_async = false;
         if goroutine.cancel() {
@@ -63,6 +63,7 @@ pub(crate) unsafe extern "C" fn cancel(object: Object, _: Object) -> Object {
                 // Asked for once more: one that has not come to a wait since gets it where it computes.
                 if core(object).status() == Status::Running
                     && core(object).payload() != 0
+                    && !(*it).over
                     && std::mem::replace(&mut (*it).at_wait, false)
                 {
                     shim::offset_raise_async(core(object).identity() as std::ffi::c_ulong, exit);
@@ -155,6 +156,25 @@ pub(crate) fn raise_thrown() -> Object {
             PyErr_SetNone(GOROUTINE_EXIT.load(Ordering::Relaxed));
         }
         NULL
+    }
+}
+
+/// From now on nothing is raised from outside in a goroutine whose function is over. Gives what was to be, for the caller to drop.
+///
+/// # Safety
+/// Attached, in the very goroutine, whose object it is; all scopes have been left.
+pub(crate) unsafe fn no_more(object: Object) -> Object {
+    // SAFETY: by contract.
+    unsafe {
+        let (thrown, pending) = exclusive(object, || {
+            let it = object.cast::<GoroutineObject>();
+            (*it).over = true;
+            let thrown = std::mem::replace(&mut (*it).thrown, NULL);
+            settle(object);
+            (thrown, shim::offset_take_async_exc(core(object).context() as *mut _))
+        });
+        Py_XDECREF(thrown);
+        pending
     }
 }
 

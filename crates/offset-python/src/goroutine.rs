@@ -14,6 +14,7 @@ use offset_runtime::error::WaitError;
 use offset_runtime::goroutine::{Goroutine, Handle, Status};
 use offset_runtime::scheduler;
 use pyo3_ffi::*;
+use std::ffi::CStr;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -38,6 +39,8 @@ pub(crate) struct GoroutineObject {
     pub(crate) thrown: Object,
     /// `cancel` was called: it is delivered once.
     pub(crate) exiting: bool,
+    /// Its function is over: nothing is raised in it any more.
+    pub(crate) over: bool,
     /// To be delivered at its next wait only: it asked for it itself, or it has just been handed something (a lock, a value) that
     /// an exception out of the blue would lose.
     pub(crate) at_wait: bool,
@@ -51,6 +54,9 @@ pub(crate) struct GoroutineObject {
     pub(crate) shields: u32,
     weak: Object,
 }
+
+/// The method by which an instance that is a goroutine's function is told that it is over.
+const OVER: &CStr = c"__offset_over__";
 
 static TYPE: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
 static UNCAUGHT: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
@@ -251,8 +257,7 @@ pub(crate) fn main(goroutine: &Goroutine) {
             (true, shim::offset_take_async_exc(goroutine.context() as *mut _))
         });
         Py_XDECREF(pending);
-        let result = if cancelled {
-            tell_not_called(function);
+        let mut result = if cancelled {
             raise_thrown()
         } else if !context.is_null() && PyContext_Enter(context) < 0 {
             NULL
@@ -260,6 +265,10 @@ pub(crate) fn main(goroutine: &Goroutine) {
             shim::offset_object_call(function, args, kwargs)
         };
         crate::scope::leave_all(object.cast());
+        if wants_to_know(function) {
+            Py_XDECREF(crate::cancel::no_more(object.cast()));
+            result = tell_over(function, result);
+        }
         exclusive(object.cast(), || (*object).held = [NULL; 4]);
         crate::trace::ends(goroutine, || get_name(object.cast(), null_mut()));
         crate::sync::member_is_over(function);
@@ -282,21 +291,58 @@ pub(crate) fn main(goroutine: &Goroutine) {
     }
 }
 
-/// Tells a function that wants to know, by `__offset_not_called__`, that its goroutine was cancelled before it began. Its
-/// deallocation would not do, as in `sync::member_is_over`.
-unsafe fn tell_not_called(function: Object) {
-    // SAFETY: attached; the caller holds the function, and no exception is set.
+/// Whether a goroutine's function is to be told when it is over. Only instances of Python's classes are: functions
+/// and methods are not asked.
+unsafe fn wants_to_know(function: Object) -> bool {
+    // SAFETY: attached; the caller holds the function.
     unsafe {
-        let tell = PyObject_GetAttrString(Py_TYPE(function).cast(), c"__offset_not_called__".as_ptr());
-        if !tell.is_null() {
-            let args = PyTuple_Pack(1, function);
-            let answer = if args.is_null() { NULL } else { shim::offset_object_call(tell, args, NULL) };
-            Py_XDECREF(answer);
-            Py_XDECREF(args);
-            Py_DECREF(tell);
+        if PyType_HasFeature(Py_TYPE(function), Py_TPFLAGS_HEAPTYPE) == 0 {
+            return false;
         }
-        PyErr_Clear();
+        let error = take_raised();
+        let told = PyObject_HasAttrString(Py_TYPE(function).cast(), OVER.as_ptr()) != 0;
+        if !error.is_null() {
+            raise_object(error);
+            Py_DECREF(error);
+        }
+        told
     }
+}
+
+/// Tells a function that wants to know that it is over, with the exception that it has ended with, or that kept it from being called;
+/// if the answer is true that has been dealt with. Its own code could not see to that: an exception from outside may be raised as soon
+/// as it begins, and where it is about to end. Nor would its deallocation do, as in `sync::member_is_over`.
+///
+/// # Safety
+/// Attached, with an exception set if `result` is null; nothing is raised from outside any more.
+unsafe fn tell_over(function: Object, result: Object) -> Object {
+    // SAFETY: by contract; the caller holds the function.
+    unsafe {
+        let error = if result.is_null() { take_raised() } else { NULL };
+        let tell = PyObject_GetAttrString(Py_TYPE(function).cast(), OVER.as_ptr());
+        let args = if tell.is_null() { NULL } else { PyTuple_Pack(2, function, error_or_none(error)) };
+        let answer = if args.is_null() { NULL } else { shim::offset_object_call(tell, args, NULL) };
+        let done = !answer.is_null() && PyObject_IsTrue(answer) == 1;
+        if !PyErr_Occurred().is_null() {
+            PyErr_WriteUnraisable(function);
+        }
+        for part in [tell, args, answer] {
+            Py_XDECREF(part);
+        }
+        if error.is_null() {
+            return result;
+        }
+        if !done {
+            raise_object(error);
+        }
+        Py_DECREF(error);
+        if done { none() } else { NULL }
+    }
+}
+
+fn error_or_none(error: Object) -> Object {
+    // SAFETY: None is there for ever.
+    if error.is_null() { unsafe { Py_None() } } else { error }
 }
 
 /// Ends a child that was forked inside a goroutine, with the exception that is set, if one is. Never returns.

@@ -26,6 +26,8 @@ class _Flight:
     goroutine: _runtime.Goroutine
 
     def __init__(self, key: _Key) -> None:
+        # The name of its goroutine.
+        self.__qualname__ = "lookup"
         self.key = key
         # Neither is there if the goroutine was cancelled.
         self.found: list[Any] | None = None
@@ -38,10 +40,8 @@ class _Flight:
         except Exception as error:
             # Without the frames, which have the flight.
             self.error = error.with_traceback(None)
-        finally:
-            self.__offset_not_called__()
 
-    def __offset_not_called__(self) -> None:
+    def __offset_over__(self, error: BaseException | None) -> None:
         # Nobody takes its place while it is alive.
         _table.flights.pop(self.key, None)
 
@@ -93,7 +93,6 @@ def _look_up(key: _Key, timeout: float | timedelta | None) -> list[Any]:
             if flight is None or flight.goroutine.status == "dead":
                 flight = _table.flights[key] = _Flight(key)
                 flight.goroutine = _runtime.go(flight)
-                flight.goroutine.name = "lookup"
         if not flight.goroutine.join(timeout):
             raise TimeoutError(errno.ETIMEDOUT, f"lookup {host}: timed out")
         error = flight.error

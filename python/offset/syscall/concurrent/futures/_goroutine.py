@@ -5,7 +5,7 @@ Invariants:
 * Under the lock: `_running` counts the calls whose goroutines have been asked for and have not ended; calls are in
   `_pending` only while it is `_max_workers`.
 * A call counts in `_calls` from its submission until its future has a result, whatever kept it from one: the runtime
-  tells a `_Call` whose goroutine is cancelled before it begins.
+  tells a `_Call` when its goroutine is over, even if that was cancelled before it began.
 """
 
 from __future__ import annotations
@@ -96,20 +96,23 @@ class _Call:
         self.future: Future[Any] = Future()
         self.work = [(fn, args, kwargs)]
         self.context = contextvars.copy_context()
-        self.name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+        # The goroutine is named after it.
+        self.__qualname__ = getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
     def start(self) -> None:
         """Start its goroutine."""
-        _runtime.go(self).name = self.name
+        _runtime.go(self)
 
     def __call__(self) -> None:
+        self.context.run(_run, self.future, self.work)
+
+    def __offset_over__(self, error: BaseException | None) -> bool:
         executor, self.executor = self.executor, None
         assert executor is not None
-        try:
-            self.context.run(_run, self.future, self.work)
-        finally:
-            executor._calls.done()
-            executor._next()
+        answered = error is not None and _answer(self.future, error)
+        executor._calls.done()
+        executor._next()
+        return answered
 
     def drop(self) -> GoroutineExecutor:
         """Cancel it, as it will not be called; give its executor."""
@@ -120,9 +123,17 @@ class _Call:
         executor._calls.done()
         return executor
 
-    def __offset_not_called__(self) -> None:
-        """Be told that the goroutine was cancelled before it began."""
-        self.drop()._next()
+
+def _answer(future: Future[Any], error: BaseException) -> bool:
+    """Give the future of a call that was interrupted outside its function what it lacks; whether that was the error."""
+    if future.done():
+        return False
+    if future.cancel():
+        future.set_running_or_notify_cancel()
+        return False
+    # Without its frames, which have the future.
+    future.set_exception(error.with_traceback(None))
+    return True
 
 
 def _run(future: Future[Any] | None, work: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> None:
