@@ -112,6 +112,46 @@ def test_a_context_of_a_users_own():
         makechan().recv()
 
 
+@main_goroutine
+def test_a_cancellation_while_a_context_is_asked_is_not_lost():
+    """Scopes ask contexts further out whether they are over, too, which is a user's code."""
+
+    class Slow:
+        def done(self):
+            return makechan().receiver()
+
+        def err(self):
+            if current() is goroutine and not raised:
+                Thread(goroutine.cancel).result()
+                sleep(0)
+
+        def deadline(self):
+            return None
+
+        def value(self, key):
+            return None
+
+    def wait():
+        with scope(Slow()):
+            try:
+                with scope(ctx):
+                    makechan().recv()
+            except BaseException as error:
+                raised.append(type(error))
+            for _ in range(3):
+                try:
+                    sleep(0.001)
+                except BaseException as error:
+                    raised.append(type(error))
+
+    raised, goroutine = [], None
+    ctx, cancel = with_cancel(background())
+    goroutine = go_parked(wait, reason="chan receive")
+    cancel()
+    wait_ended(goroutine)
+    assert raised == [GoroutineExit]
+
+
 # ---- how often -------------------------------------------------------------------------------
 
 

@@ -139,21 +139,30 @@ pub(crate) fn raise_thrown() -> Object {
             return NULL;
         }
         let it = object.cast::<GoroutineObject>();
-        let (thrown, pending, due) = exclusive(object, || {
-            let thrown = std::mem::replace(&mut (*it).thrown, NULL);
-            (*it).at_wait = false;
-            // It was also going to be raised where it computes.
-            let pending =
-                if thrown.is_null() { NULL } else { shim::offset_take_async_exc(core(object).context() as *mut _) };
-            settle(object);
-            (thrown, pending, (*it).due > 0)
-        });
-        Py_XDECREF(pending);
-        if !thrown.is_null() {
-            raise_object(thrown);
-            Py_DECREF(thrown);
-        } else if (!due || !crate::scope::raise_due(object)) && !crate::bubble::raise_deadlock() {
-            PyErr_SetNone(GOROUTINE_EXIT.load(Ordering::Relaxed));
+        loop {
+            let (thrown, pending, due) = exclusive(object, || {
+                let thrown = std::mem::replace(&mut (*it).thrown, NULL);
+                (*it).at_wait = false;
+                // It was also going to be raised where it computes.
+                let pending =
+                    if thrown.is_null() { NULL } else { shim::offset_take_async_exc(core(object).context() as *mut _) };
+                settle(object);
+                (thrown, pending, (*it).due > 0)
+            });
+            Py_XDECREF(pending);
+            if !thrown.is_null() {
+                raise_object(thrown);
+                Py_DECREF(thrown);
+            } else if due {
+                if !crate::scope::raise_due(object) {
+                    // Its scopes have nothing to say any more, as somebody has cancelled it meanwhile: raised here without another
+                    // look, that would be raised once more.
+                    continue;
+                }
+            } else if !crate::bubble::raise_deadlock() {
+                PyErr_SetNone(GOROUTINE_EXIT.load(Ordering::Relaxed));
+            }
+            break;
         }
         NULL
     }

@@ -120,7 +120,7 @@ unsafe fn count_due(goroutine: *mut GoroutineObject, due: u32) {
     }
 }
 
-/// Raises the error of the outermost scope whose context is over; false if none is due.
+/// Raises the error of the outermost scope whose context is over, or what comes from outside meanwhile; false if none is due.
 ///
 /// # Safety
 /// Attached; `object` is the current goroutine's.
@@ -140,9 +140,12 @@ pub(crate) unsafe fn raise_due(object: Object) -> bool {
         });
         // A context is over before those below it are, so one further out may be over and have interrupted nobody yet.
         let found = chain.iter().rposition(|&(scope, state)| {
-            state == State::Due || state == State::Active && is_over((*it(scope)).context)
+            state == State::Due || state == State::Active && is_over(object, (*it(scope)).context)
         });
-        if let Some(found) = found {
+        let interrupted = !PyErr_Occurred().is_null();
+        if interrupted {
+            // What was due is so still, unless the goroutine was cancelled.
+        } else if let Some(found) = found {
             exclusive(object, || {
                 let mut due = (*goroutine).due;
                 for &(scope, _) in &chain[..=found] {
@@ -161,7 +164,7 @@ pub(crate) unsafe fn raise_due(object: Object) -> bool {
         for (scope, _) in chain {
             Py_DECREF(scope);
         }
-        found.is_some()
+        interrupted || found.is_some()
     }
 }
 
@@ -199,17 +202,27 @@ pub(crate) unsafe fn chain(object: Object) -> Vec<Object> {
     scopes
 }
 
-/// Whether a context is over, by its own word.
-unsafe fn is_over(context: Object) -> bool {
-    // SAFETY: attached; the scope holds its context.
+/// Whether a context is over, by its own word; true as well, with an exception set, if that was interrupted. A context that fails to
+/// answer is not over.
+unsafe fn is_over(object: Object, context: Object) -> bool {
+    // SAFETY: attached, in the goroutine of `object`; the scope holds its context.
     unsafe {
         let method = PyObject_GetAttrString(context, c"err".as_ptr());
         let error = if method.is_null() { NULL } else { PyObject_CallNoArgs(method) };
         let over = !error.is_null() && Py_IsNone(error) == 0;
         Py_XDECREF(error);
         Py_XDECREF(method);
-        PyErr_Clear();
-        over
+        if PyErr_Occurred().is_null() {
+            return over;
+        }
+        // What is not an ordinary exception, or is what somebody has thrown, is no answer of the context's.
+        let it = object.cast::<GoroutineObject>();
+        let thrown = exclusive(object, || (*it).by_async && !(*it).thrown.is_null());
+        let interrupted = thrown || PyErr_ExceptionMatches(PyExc_Exception) == 0;
+        if !interrupted {
+            PyErr_Clear();
+        }
+        interrupted
     }
 }
 
