@@ -28,10 +28,6 @@ NO_MOVES = pytest.mark.skipif(
     reason="without the GIL a call that blocks in C stops the started goroutines of its machine: none can move",
 )
 
-NO_SEEDS = pytest.mark.skipif(
-    helpers.FREE_THREADED, reason="without the GIL a seed does not give the same schedule each time"
-)
-
 PRIMES = [n for n in range(2, 542) if all(n % d for d in range(2, n))]
 
 
@@ -183,7 +179,6 @@ def test_leak_names_those_who_wait_for_ever() -> None:
     assert text.endswith("no goroutine is leaked")
 
 
-@NO_SEEDS
 def test_explore_finds_a_seed_and_replays_it() -> None:
     ended = helpers.run_script(EXAMPLES / "explore.py", timeout=HANG)
     assert ended.returncode == 0, ended.stderr
