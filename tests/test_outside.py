@@ -15,7 +15,7 @@ import sys
 import offset
 import pytest
 from asked import PARKED, PROGRAM, Asked, command
-from helpers import PATIENCE, run_script
+from helpers import FREE_THREADED, PATIENCE, run_script
 from offset import _outside
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="abstract sockets are Linux's")
@@ -63,17 +63,23 @@ def test_the_other_forms():
 @pytest.mark.parametrize(
     "busy",
     [
-        "go(time.sleep, PATIENCE); offset.sleep(0.01); ready(); end()",
-        "go(hog); go(hog); offset.sleep(0.01); ready(); offset.syscall.blocking(end)",
+        "go(time.sleep, PATIENCE); PAUSE(0.01); ready(); end()",
+        "go(hog); go(hog); PAUSE(0.01); ready(); END",
         "ready(); end()",
     ],
     ids=["calls in C", "hogs", "main in C"],
 )
 def test_whatever_the_program_does(busy):
     hog = "\ndef hog():\n    while True:\n        pass\n"
-    program = (
-        f"{PROGRAM}{hog}\ndef main():\n    {busy.replace('PATIENCE', str(PATIENCE))}\n\noffset.run(main, grace=0)\n"
-    )
+    # Without the GIL the main goroutine would not go on after a park, as one of the others then has its machine.
+    words = {
+        "PATIENCE": str(PATIENCE),
+        "PAUSE": "time.sleep" if FREE_THREADED else "offset.sleep",
+        "END": "end()" if FREE_THREADED else "offset.syscall.blocking(end)",
+    }
+    for word, meaning in words.items():
+        busy = busy.replace(word, meaning)
+    program = f"{PROGRAM}{hog}\ndef main():\n    {busy}\n\noffset.run(main, grace=0)\n"
     with Asked(program) as process:
         text = _outside.ask(process.pid, "dump", PATIENCE)
         process.stdin.write("\n")
