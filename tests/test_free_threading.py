@@ -566,3 +566,39 @@ def test_a_parked_goroutine_is_seen_as_parked_from_another_processor() -> None:
         wait_parked(goroutine, reason="chan receive")
         gate.send(None)
         wait_ended(goroutine)
+
+
+@no_moves
+def test_a_crowd_gives_its_memory_back_when_it_has_gone():
+    """Each thread state has heaps of its own, which a deleted one leaves to whoever looks."""
+    ended = run_script(
+        """
+import os, time
+import offset
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def work(gate):
+    made = [{n: str(n)} for n in range(200)]
+    gate.recv_ok()
+    made = [(n, [n]) for n in range(200)]
+
+def main():
+    gate = offset.makechan()
+    crowd = [offset.go(work, gate) for _ in range(2000)]
+    offset.sleep(0.1)
+    gate.close()
+    for each in crowd:
+        each.join()
+
+before = resident()
+offset.run(main)
+there = resident()
+while resident() - before > (there - before) / 2:
+    time.sleep(0.05)
+print("fine")
+"""
+    )
+    assert (ended.stdout, ended.stderr) == ("fine\n", "")

@@ -116,6 +116,9 @@ void offset_refcounts_first(PyThreadState *state);
 /* The calling OS thread is about to end, or its states are deleted by others. */
 void offset_refcounts_leave(void);
 
+/* Attached, before contexts are deleted: what those before them have left is free to go. */
+void offset_memory_settle(void);
+
 /* ---- threading.c ---- */
 
 /* Attached as the goroutine, before its function: applies threading.settrace and threading.setprofile as a new thread does.

@@ -189,6 +189,7 @@ unsafe impl Host for Python {
 
     fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>) {
         with_base(|| {
+            shim::offset_memory_settle();
             for context in contexts {
                 state_goes();
                 // SAFETY: its goroutine has ended, and this machine ran it last.

@@ -84,6 +84,11 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
     } else {
         1
     });
+    if PARALLEL {
+        // Each thread state has heaps of its own, 200 to 300 KB that every collection looks through, and the interpreter takes a
+        // millisecond or two for each that is left at its end.
+        offset_runtime::scheduler::set_pool(128);
+    }
     // SAFETY: the module's exec slot, attached.
     let ok = unsafe {
         error::load()

@@ -66,6 +66,9 @@ unsafe extern "C" {
     /// Forgets which state that is: this OS thread's states are about to be deleted.
     pub(crate) safe fn offset_refcounts_leave();
 
+    /// Attached, before contexts are deleted: what those before them have left is free to go.
+    pub(crate) safe fn offset_memory_settle();
+
     /// Takes a pending asynchronous exception, which the caller has to drop; null if there is none.
     ///
     /// # Safety

@@ -36,8 +36,6 @@ const IDLE_LIFE: Duration = Duration::from_secs(5);
 /// Stacks and contexts that a machine keeps for the next goroutines while it has work; a part is let go when there are more.
 /// Giving memory back means an interrupt on every core, so a burst of goroutines should not do it again and again.
 const POOL: usize = 65_536;
-/// What it keeps when it has none; they lose what deep recursion has left in them.
-const TIDY_POOL: usize = 1_024;
 /// Vessels that are tidied before it looks again whether there is work, so many at a time, and for how long. Without the GIL a
 /// context may take CPython two milliseconds to delete: it looks through memory that others have left.
 const TIDY_STEP: usize = 256;
@@ -722,15 +720,16 @@ impl Machine {
     fn tidy(&self) -> bool {
         // SAFETY: the pool is this thread's own, and who deletes a context does not touch it.
         let pool = unsafe { &mut *self.pool.get() };
-        if pool.len() <= TIDY_POOL {
+        let keep = crate::scheduler::pool();
+        if pool.len() <= keep {
             pool.iter().for_each(|vessel| vessel.stack.release_pages());
             return false;
         }
         let until = clock::now() + TIDY_TIME;
         // Given back together: that interrupts the other cores once.
         let mut stacks = Vec::new();
-        while pool.len() > TIDY_POOL && stacks.len() < TIDY_STEP && (stacks.is_empty() || clock::now() < until) {
-            let spare = pool.split_off(TIDY_POOL.max(pool.len().saturating_sub(TIDY_BATCH)));
+        while pool.len() > keep && stacks.len() < TIDY_STEP && (stacks.is_empty() || clock::now() < until) {
+            let spare = pool.split_off(keep.max(pool.len().saturating_sub(TIDY_BATCH)));
             stacks.extend(Machine::without_contexts(spare));
         }
         Stack::give_back(stacks);

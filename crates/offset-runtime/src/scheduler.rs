@@ -93,6 +93,9 @@ global! {
     static MOVES: AtomicBool = AtomicBool::new(true);
 }
 global! {
+    static POOL: AtomicUsize = AtomicUsize::new(1_024);
+}
+global! {
     static CREATING: Lock<()> = Lock::new(());
 }
 
@@ -105,6 +108,16 @@ pub fn set_processors(count: usize) {
 /// Whether a started goroutine may be moved to another OS thread at all. To be called before the first goroutine starts.
 pub fn allow_moves(moves: bool) {
     MOVES.store(moves, Ordering::Relaxed);
+}
+
+/// How many stacks, with their contexts, a machine that has no work keeps for the next goroutines.
+pub fn set_pool(count: usize) {
+    POOL.store(count, Ordering::Relaxed);
+}
+
+/// See [`set_pool`]. They lose what deep recursion has left in them.
+pub(crate) fn pool() -> usize {
+    POOL.load(Ordering::Relaxed)
 }
 
 #[inline]
