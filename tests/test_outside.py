@@ -106,13 +106,15 @@ def test_a_forked_child_answers_for_itself():
         PROGRAM
         + """
 import os
-go(nilchan.recv)
+def park(*goroutines):
+    while not all(one.wait_reason for one in goroutines):
+        time.sleep(0.001)
+park(go(nilchan.recv))
 out, into = os.pipe()
 child = os.fork()
 if child == 0:
     os.read(out, 1)
-    go(nilchan.send, 1)
-    go(nilchan.send, 2)
+    park(go(nilchan.send, 1), go(nilchan.send, 2))
     print(f"{os.getpid()}", flush=True)
     os.read(out, 1)
     os._exit(0)
