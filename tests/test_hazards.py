@@ -494,8 +494,13 @@ def test_hazard_11_a_second_ctrl_c_gets_through_a_c_call():
     """Rule: main in a C call cannot be interrupted; the second Ctrl-C dumps the stacks and exits with 130."""
     program = """
 def the_main_function():
-    print("ready", flush=True)
-    time.sleep(3600)
+    while True:
+        try:
+            print("ready", flush=True)
+            time.sleep(3600)
+        except KeyboardInterrupt:
+            # It came before the call.
+            pass
 run(the_main_function)
 """
     with start_script(PREAMBLE + program) as process:

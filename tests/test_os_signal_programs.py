@@ -427,7 +427,7 @@ print(len(channel))
 
 EXITS = {
     "with a channel": "",
-    "with a goroutine that receives": "go(receive_for_ever)",
+    "with a goroutine that receives": "one = go(receive_for_ever)\nwhile one.status == 'runnable':\n    time.sleep(0)",
     "in a run": "run(receive_for_ever_beside)",
     "with a thread that receives": "threading.Thread(target=receive_for_ever, daemon=True).start()",
     "by sys.exit": "sys.exit()",
