@@ -7,13 +7,15 @@ while all of them wait).
 from __future__ import annotations
 
 import pytest
-from helpers import run_script
+from helpers import FREE_THREADED, run_script
 from test_patch_all import output
 
 # A server that answers nobody before `many` have asked, and says then how many threads there were.
 SERVER = """
     import http.server
 
+    # Classes that derive from its own before that would poll in C, which takes a machine without the GIL.
+    patched = patch.patch_all()
     many = 100
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,7 +53,6 @@ SERVER = """
         assert seen.pop() < 20, "a thread each"
 
     seen = []
-    patched = patch.patch_all()
 """
 
 
@@ -220,6 +221,8 @@ def test_pools_of_threads_and_of_processes():
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("where", ["plain", "goroutine"])
 def test_multiprocessing_beside(tmp_path, method, where):
+    # A pool has threads that wait in C. As goroutines they would keep a machine each, without the GIL for good.
+    patched = "threading=False" if FREE_THREADED else ""
     # A file, as a spawned process imports it.
     path = tmp_path / "program.py"
     path.write_text(
@@ -248,7 +251,7 @@ def main():
         print(pool.map(abs, [-1, -2]))
 
 if __name__ == "__main__":
-    patch.patch_all()
+    patch.patch_all({patched})
     run(main) if {where == "goroutine"} else main()
 """,
         encoding="utf-8",
