@@ -40,13 +40,18 @@ fn a_call_that_nobody_waits_for_is_made() {
         for _ in 0..100 {
             // There is a thread that sleeps.
             call(|| ());
-            let made = Arc::new(AtomicBool::new(false));
+            let (left, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
             scheduler::current().unwrap().cancel();
             let work = {
-                let made = made.clone();
-                Box::new(move || made.store(true, Ordering::SeqCst))
+                let (left, made) = (left.clone(), made.clone());
+                Box::new(move || {
+                    // Done sooner it would be waited for.
+                    until("the end of the wait", || left.load(Ordering::SeqCst));
+                    made.store(true, Ordering::SeqCst);
+                })
             };
             assert!(run(work).is_ok_and(|waited| waited == Err(WaitError::Cancelled)));
+            left.store(true, Ordering::SeqCst);
             // The goroutine does not give up its stack.
             until("the call", || made.load(Ordering::SeqCst));
         }
