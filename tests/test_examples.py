@@ -117,6 +117,12 @@ def test_freeze_names_the_call_that_holds_the_others_up() -> None:
     assert re.search(r"freeze\.py:\d+ in fetch\n?", frozen)
 
 
+def test_live_reads_its_own_page() -> None:
+    *states, channel = output("live.py")
+    assert 'offset_goroutines{state="chan receive"} 100' in states
+    assert channel == "channel jobs: 100 goroutines wait there"
+
+
 @pytest.mark.parametrize("pages", [1, 40])
 def test_crawler_visits_every_page_once(pages: int) -> None:
     *lines, verdict = output("crawler.py", pages)
