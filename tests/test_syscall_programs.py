@@ -60,8 +60,8 @@ def test_a_write_to_a_full_pipe_parks(pipe):
             os.write(write, bytes(65_536))
     plain_os.set_blocking(write, True)
     writing = go_parked(os.write, write, b"one more", reason="IO wait")
-    while not writing.join(timeout=0):
-        os.read(read, 65_536)
+    os.read(read, 65_536)
+    wait_ended(writing)
 
 
 @main_goroutine
