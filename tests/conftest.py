@@ -181,6 +181,9 @@ def leak_check(request: pytest.FixtureRequest, settled: None) -> Iterator[None]:
     held = list((getattr(request.node, "funcargs", None) or {}).values())
     deadline = time.monotonic() + SETTLE
     while left := before.leftovers(allowed, held):
+        if helpers.FREE_THREADED:
+            # Frames may hold what they have loaded until a collection.
+            gc.collect()
         if time.monotonic() > deadline:
             end_goroutines(before)
             pytest.fail("the test left behind:\n" + "\n".join(left), pytrace=False)

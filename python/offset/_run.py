@@ -172,14 +172,18 @@ class Call:
         self.caller = _runtime.current()
         self.context = contextvars.copy_context()
         self.answer: _runtime.Chan[tuple[Any, BaseException | None]] = _runtime.Chan(1, "call_on_main")
+        # Its answer is about to be sent: who has that may go on before the main thread does.
+        self.over = False
 
     def serve(self) -> None:
         """Run the call; called on the main thread."""
         try:
             value = self.context.run(self.fn, *self.args, **self.kwargs)
         except BaseException as exc:
+            self.over = True
             self.answer.send((None, exc))
         else:
+            self.over = True
             self.answer.send((value, None))
 
     def refuse(self) -> None:
@@ -214,8 +218,9 @@ class Run:
         self.has_main = False
         self.main: Goroutine | None = None
         self.main_id = 0
-        # The interrupt that was thrown into main last.
+        # The interrupt that was thrown into main last, and one that came before there was a main.
         self.thrown: BaseException | None = None
+        self.early: BaseException | None = None
         self.serving: Call | None = None
         self.winding_down = False
         self.hurried = False
@@ -229,7 +234,8 @@ class Run:
         """Run the main function: the function of the main goroutine."""
         goroutine = _runtime.current()
         assert goroutine is not None
-        self.main_id = goroutine.id
+        # Without the GIL it may be here before who started it has it.
+        self.main, self.main_id = goroutine, goroutine.id
         goroutine.name = getattr(main, "__qualname__", None) or getattr(main, "__name__", None) or type(main).__name__
         outcome = "failed"
         try:
@@ -272,10 +278,10 @@ class Run:
             _runtime.watch(self.note)
             self.has_main = main is not None
             self._install_handlers()
-            if main is not None:
-                self._start(main, args, kwargs)
             while True:
                 try:
+                    if main is not None and self.main is None and not self.ends:
+                        self._start(main, args, kwargs)
                     if self._over():
                         break
                     self._wait()
@@ -302,10 +308,19 @@ class Run:
         give_signals_back()
 
     def _start(self, main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.main = _runtime.go(self.main_function, main, args, kwargs)
-        if self.thrown is not None:
-            # It came while main was being started.
-            self.main.throw(self.thrown)
+        try:
+            self.main = _runtime.go(self.main_function, main, args, kwargs)
+        except BaseException as exc:
+            # What a signal handler raised, if there is a goroutine all the same.
+            name = self.main_function.__qualname__
+            self.main = self.main or next((each for each in _runtime.goroutines() if each.name == name), None)
+            if self.main is None:
+                self.ends.append(exc)
+                return
+            self._interrupt(exc)
+        if self.early is not None:
+            self.main.throw(self.early)
+            self.early = None
 
     def _over(self) -> bool:
         if self.ends or self.errors:
@@ -418,7 +433,7 @@ class Run:
     def on_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Handle SIGINT."""
         serving = self.serving
-        if serving is not None and serving.caller is not None and self.is_main(serving.caller):
+        if serving is not None and not serving.over and serving.caller is not None and self.is_main(serving.caller):
             # The main goroutine is here, in a call on the main thread.
             signal.default_int_handler(number, frame)
         self._interrupt(KeyboardInterrupt())
@@ -436,8 +451,12 @@ class Run:
                 _dump.write("offset: interrupted twice\n\n" + _dump.everything())
                 os._exit(130)
             self.thrown = exc.with_traceback(None)
-            if self.main is not None:
-                self.main.throw(self.thrown)
+            # Without the GIL there may be a main by now.
+            main = self.main
+            if main is None:
+                self.early = self.thrown
+            else:
+                main.throw(self.thrown)
         self.note.set()
 
 

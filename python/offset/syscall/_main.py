@@ -63,6 +63,8 @@ class _Settling(_run.Call):
     def __init__(self, run: _run.Run) -> None:
         super().__init__(lambda: None, (), {})
         self.run = run
+        # It takes no time.
+        self.over = True
 
     def serve(self) -> None:
         """Answer. What a handler raises meanwhile is main's, and no result of this."""
@@ -85,7 +87,8 @@ def settle() -> None:
         return
     if _runtime.current() is None and threading.get_ident() == threading.main_thread().ident:
         return
-    if run.serving is not None:
+    serving = run.serving
+    if serving is not None and not serving.over:
         run.note.set()
         return
     call = _Settling(run)

@@ -31,18 +31,18 @@ def start_new_thread(function, args, kwargs=_types.MappingProxyType({}), /):
     _sys.audit("_thread.start_new_thread", function, args, kwargs)
     begun = _runtime.Chan(1, "start_new_thread")
     goroutine = _runtime.go(_main, begun, function, args, kwargs)
-    _threads.add(goroutine)
     # Its identity is that of its stack, which it has from its first step to its last. It may be cancelled before.
     while True:
         try:
             return begun.recv(0.05)
         except TimeoutError:
             if goroutine.status == "dead" and not len(begun):
-                _threads.discard(goroutine)
                 raise RuntimeError("can't start new thread: its goroutine was cancelled") from None
 
 
 def _main(begun, function, args, kwargs):
+    # Here, as without the GIL it may be over before who started it goes on.
+    _threads.add(_runtime.current())
     begun.send(_runtime.current().ident)
     try:
         function(*args, **kwargs)
