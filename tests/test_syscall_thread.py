@@ -77,8 +77,8 @@ def test_an_interrupt_of_main_by_the_module_below():
             except KeyboardInterrupt:
                 print("at once")
             # The main thread waits for the main goroutine, which waits.
-            offset.go(_thread.interrupt_main)
             try:
+                offset.go(_thread.interrupt_main)
                 offset.sleep(3600)
             except KeyboardInterrupt:
                 print("from a goroutine")
