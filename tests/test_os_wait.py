@@ -271,6 +271,38 @@ def test_what_is_read_for_who_has_given_up_is_the_next_ones(monkeypatch):
 
 
 @main_goroutine
+def test_what_comes_for_the_next_one_before_it_waits_is_not_overlooked(monkeypatch):
+    slow, waiting = threading.Event(), threading.Event()
+    plain_read = python.read
+
+    def read(number, n):
+        waiting.set()
+        assert slow.wait(PATIENCE)
+        return plain_read(number, n)
+
+    def drained(direction):
+        # Read by the thread of the one that has given up, after the next one has looked for that.
+        slow.set()
+        wait_until(lambda: ways._left)
+        return False
+
+    reader, writer = blind_pipe()
+    with reader, writer:
+        writer.write(b"hello")
+        ways = reader._current()
+        with monkeypatch.context() as patched:
+            patched.setattr(python, "read", read)
+            reading = go(reader.read, 10)
+            wait_until(waiting.is_set)
+            reading.cancel()
+            wait_ended(reading)
+            patched.setattr(ways, "ready", drained, raising=False)
+            got = []
+            wait_ended(go(lambda: got.append(reader.read(10))))
+        assert got == [b"hello"]
+
+
+@main_goroutine
 def test_many_at_both_ends(ends):
     reader, writer = ends
     got = []

@@ -231,8 +231,10 @@ class Numbered:
                 return False
             self._waiting[waiter] = direction
             try:
-                # Somebody may have changed either before it was known to him.
+                # Somebody may have changed either before it was known to him, or left something.
                 self._check(direction)
+                if direction == READ and self._left:
+                    return True
                 when = None
                 while when != self._deadlines[direction]:
                     when = self._deadlines[direction]
