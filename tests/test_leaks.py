@@ -358,7 +358,7 @@ def a_goroutine_in_c():
 
 def a_member_of_the_group():
     group, channel = sync.WaitGroup(), makechan()
-    return [go(group.wait), group.go(receives, channel)], channel
+    return [group.go(receives, channel), go(group.wait)], channel
 
 
 def a_goroutine_that_is_joined():
