@@ -380,7 +380,7 @@ def test_nothing_is_left_of_many_pages():
             ask(server.addr, "/debug/live?show=goroutines,channels")
         wait_until(lambda: not served())
 
-    assert_no_growth(once, repeats=25, warm_up=100)
+    assert_no_growth(once, repeats=50, warm_up=300)
 
 
 @main_goroutine
