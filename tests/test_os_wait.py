@@ -6,6 +6,7 @@ Invariant: whoever waits parks, and takes no machine and no thread.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os as python
 import pty
@@ -241,8 +242,9 @@ def test_scopes(ends, tmp_path):
     assert 0 <= len(io.read_all(reader)) - late.value.characters_written <= _ways._PIECE
 
 
-@main_goroutine
-def test_what_is_read_for_who_has_given_up_is_the_next_ones(monkeypatch):
+@contextlib.contextmanager
+def given_up(monkeypatch, reader):
+    """A thread of the pool that is about to read for a goroutine which has given up; it does once the event is set."""
     slow, waiting = threading.Event(), threading.Event()
     plain_read = python.read
 
@@ -251,53 +253,47 @@ def test_what_is_read_for_who_has_given_up_is_the_next_ones(monkeypatch):
         assert slow.wait(PATIENCE)
         return plain_read(number, n)
 
+    with monkeypatch.context() as patched:
+        patched.setattr(python, "read", read)
+        reading = go(reader.read, 10)
+        wait_until(waiting.is_set)
+        reading.cancel()
+        wait_ended(reading)
+        yield slow
+
+
+@main_goroutine
+def test_what_is_read_for_who_has_given_up_is_the_next_ones(monkeypatch):
     reader, writer = blind_pipe()
+    got = []
     with reader, writer:
         writer.write(b"hello")
-        with monkeypatch.context() as patched:
-            patched.setattr(python, "read", read)
-            reading = go(reader.read, 10)
-            wait_until(waiting.is_set)
-            reading.cancel()
-            wait_ended(reading)
+        with given_up(monkeypatch, reader) as slow:
             # Somebody else waits for more by the time when that comes.
-            reader._current().ready = lambda direction: False
-            got = []
+            monkeypatch.setattr(reader._current(), "ready", lambda direction: False)
             reading = go_parked(lambda: got.append(reader.read(3)), reason="IO wait")
             slow.set()
             wait_ended(reading)
-            del reader._current().ready
+            monkeypatch.undo()
         assert [*got, reader.read(10)] == [b"hel", b"lo"]
 
 
 @main_goroutine
 def test_what_comes_for_the_next_one_before_it_waits_is_not_overlooked(monkeypatch):
-    slow, waiting = threading.Event(), threading.Event()
-    plain_read = python.read
-
-    def read(number, n):
-        waiting.set()
-        assert slow.wait(PATIENCE)
-        return plain_read(number, n)
-
-    def drained(direction):
-        # Read by the thread of the one that has given up, after the next one has looked for that.
-        slow.set()
-        wait_until(lambda: ways._left)
-        return False
-
     reader, writer = blind_pipe()
+    got = []
     with reader, writer:
         writer.write(b"hello")
         ways = reader._current()
-        with monkeypatch.context() as patched:
-            patched.setattr(python, "read", read)
-            reading = go(reader.read, 10)
-            wait_until(waiting.is_set)
-            reading.cancel()
-            wait_ended(reading)
-            patched.setattr(ways, "ready", drained, raising=False)
-            got = []
+        with given_up(monkeypatch, reader) as slow:
+
+            def drained(direction):
+                # Read by the thread of the one that has given up, after the next one has looked for that.
+                slow.set()
+                wait_until(lambda: ways._left)
+                return False
+
+            monkeypatch.setattr(ways, "ready", drained)
             wait_ended(go(lambda: got.append(reader.read(10))))
         assert got == [b"hello"]
 

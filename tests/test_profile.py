@@ -186,7 +186,7 @@ def test_rates_and_their_mistakes() -> None:
         with pytest.raises(ValueError, match="at least 0"):
             function(-1)
         with pytest.raises(TypeError):
-            function("often")  # type: ignore[arg-type]
+            function("often")
 
 
 def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:

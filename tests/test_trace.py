@@ -319,9 +319,9 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="positive number of seconds"):
             trace.FlightRecorder(seconds)
     with pytest.raises(TypeError, match="name is a string, not int"):
-        trace.region(3)  # type: ignore[arg-type]
+        trace.region(3)
     with pytest.raises(TypeError, match="both strings"):
-        trace.log("category", 3)  # type: ignore[arg-type]
+        trace.log("category", 3)
     assert not trace.is_enabled()
 
 
