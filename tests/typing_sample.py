@@ -1,4 +1,4 @@
-"""What a type checker must infer about the package, and refuse (`type: ignore`). Checked by `make typecheck`; never run."""
+"""What a type checker must infer about the package, and refuse. Checked by `make typecheck`; never run."""
 
 from __future__ import annotations
 
