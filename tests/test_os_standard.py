@@ -126,8 +126,8 @@ def test_an_interrupt_reaches_who_reads_standard_input():
     program = f"""
     {STREAMS}
     def main():
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             files.stdin.read(1)
         except KeyboardInterrupt:
             print("interrupted")
