@@ -465,3 +465,38 @@ def test_it_is_imported_when_it_is_asked_for():
         print("offset.debug" in sys.modules, "offset.debug" in sys.modules or offset.debug.serve.__name__)
     """
     assert run_script(program) == (0, "False serve\n", "")
+
+
+def test_a_forked_child_does_not_serve_it():
+    ended = run_script(
+        """
+        import os
+        from urllib.request import urlopen
+        from offset import debug, run
+
+        def main():
+            before = sockets()
+            server = debug.serve("127.0.0.1:0")
+            reader, writer = os.pipe()
+            child = os.fork()
+            if not child:
+                os.write(writer, f"{server.closed} {sockets() - before}".encode())
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            print(os.read(reader, 1000).decode())
+            with urlopen(f"http://{server.addr}/debug/vars") as answer:
+                print(answer.status)
+
+        def sockets():
+            found = set()
+            for number in os.listdir("/proc/self/fd"):
+                try:
+                    found.add(os.readlink(f"/proc/self/fd/{number}"))
+                except OSError:
+                    pass
+            return {it for it in found if it.startswith("socket:")}
+
+        run(main)
+    """
+    )
+    assert (ended.returncode, ended.stdout) == (0, "True set()\n200\n"), ended.stderr

@@ -13,20 +13,24 @@ Invariants:
 * `_mutex` guards `_looks`, and is held while one is taken: however many look, one at a time goes through the program,
   and for no more than a tenth of the time.
 * `_looks` is empty when nobody is connected.
+* A forked child closes its copy of the sockets: it serves nothing, and would keep the address from others.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import hmac
 import importlib.resources
 import ipaddress
 import json
+import os
 import re
 import socket
 import time
+import weakref
 from typing import TYPE_CHECKING, Final, Self
 
 from offset import _dump, _exit, _live, _runtime
@@ -48,6 +52,20 @@ _SHORTEST = 0.5
 _SHARE = 10
 
 _JSON = "application/json; charset=utf-8"
+
+# Those that may be open; written and read with the interpreter only.
+_servers: Final[weakref.WeakSet[Server]] = weakref.WeakSet()
+
+
+@functools.cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    for server in list(_servers):
+        server.close()
+    _servers.clear()
 
 
 class Server:
@@ -199,8 +217,8 @@ def serve(addr: str = "127.0.0.1:6060", *, token: str | None = None) -> Server:
     ValueError is raised. With one, requests need `Authorization: Bearer TOKEN`, and the page asks for it, or takes it
     from `?token=TOKEN`. There is no encryption. Raises OSError if the address is in use.
 
-    It is served by goroutines until `close`, or until the run ends in which it was started. A program that is waiting
-    for requests is not found deadlocked, as in Go: the page shows what it waits for instead.
+    It is served by goroutines until `close`, or until the run ends in which it was started; a forked child does not serve
+    it. A program that is waiting for requests is not found deadlocked, as in Go: the page shows what it waits for instead.
     """
     if token is not None:
         if not isinstance(token, str):
@@ -216,6 +234,8 @@ def serve(addr: str = "127.0.0.1:6060", *, token: str | None = None) -> Server:
             )
         sock.listen(_MOST)
         server = Server(Listener(sock, "tcp"), token)
+        _watch_forks()
+        _servers.add(server)
     except BaseException:
         sock.close()
         raise
