@@ -33,6 +33,7 @@ def parked(wait=nilchan.recv):
         wait()
     finally:
         say("finally")
+        os.write(let_go, b"xx")
 
 def computing():
     while True:
@@ -44,6 +45,11 @@ def yielding():
 
 def blocked_in_c():
     time.sleep(3600)
+
+held, let_go = os.pipe()
+
+def blocked_in_c_until_then():
+    os.read(held, 1)
 
 def blocked_in_the_pool():
     offset.syscall.blocking(time.sleep, 3600)
@@ -64,7 +70,7 @@ def reading():
 def begin(*functions):
     "Start goroutines and wait until they have begun, and those that park have parked."
     goroutines = [go(function) for function in functions]
-    restless = (computing, yielding, trading, reading, blocked_in_c)
+    restless = (computing, yielding, trading, reading, blocked_in_c, blocked_in_c_until_then)
     begun = lambda goroutine, function: goroutine.started if function in restless else goroutine.wait_reason
     while not all(map(begun, goroutines, functions)):
         # Without the GIL none of them may start on the caller's machine: it could not be moved away from there.
@@ -86,17 +92,23 @@ LEFT = {
     "trading": ("begin(parked, trading, trading)", 1),
     "computing": ("begin(parked, computing)", 1),
     "many that compute": ("begin(parked, *[computing] * 8)", None if FREE_THREADED else 1),
-    "blocked in C": ("begin(parked, blocked_in_c, blocked_in_c)", None if FREE_THREADED else 1),
+    "blocked in C": ("begin(parked, blocked_in_c, blocked_in_c)", None),
     "blocked in the pool": ("begin(parked, blocked_in_the_pool, blocked_in_the_pool)", 1),
     "reading and writing": ("begin(parked, reading, reading)", 1),
     "timers": ("timer = offset.time.after_func(0.001, yielding); offset.time.tick(0.001); begin(parked)", 1),
     "all of it": ("begin(parked, yielding, trading, computing, blocked_in_c, blocked_in_the_pool, reading)", None),
 }
+if not FREE_THREADED:
+    # There the one that parks may wait for the machine of one that waits for it.
+    LEFT["blocked in C until then"] = ("begin(parked, *[blocked_in_c_until_then] * 2)", 1)
+
+# Where some never end: the grace time is over before the interpreter exits, and need not be long.
+ENDLESS = ("blocked in C", "all of it")
 
 # How a program comes to its end: the text of the program, its status, what follows on stderr.
 ENDINGS = {
     "the end of the script": ("{left}", 0, ""),
-    "run": ("def main():\n    {left}\nrun(main, grace=0.2)", 0, ""),
+    "run": ("def main():\n    {left}\nrun(main, grace=offset._exit.GRACE)", 0, ""),
     "an exception": ("{left}\nraise ValueError('the end')", 1, "ValueError: the end"),
     "sys.exit": ("{left}\nsys.exit(7)", 7, ""),
     "os._exit": ("{left}\nos._exit(8)", 8, ""),
@@ -112,11 +124,14 @@ SCENARIOS = [
 ]
 
 
-def finish(program, options=()):
-    """Run a program whose grace time at exit is short, so that endless loops cost no time here."""
-    return run_script(
-        PREAMBLE + "import offset._exit\noffset._exit.GRACE = 0.2\n" + program, interpreter_options=options
-    )
+def graced(program, endless=False):
+    """A program whose grace time at exit is short where some do not end, and else as long as it takes."""
+    return PREAMBLE + f"import offset._exit\noffset._exit.GRACE = {0.2 if endless else PATIENCE}\n" + program
+
+
+def finish(program, options=(), endless=False):
+    """Run a program; `endless` if it leaves goroutines that do not end, which then cost no time here."""
+    return run_script(graced(program, endless), interpreter_options=options)
 
 
 @pytest.mark.parametrize(("ending", "left"), SCENARIOS)
@@ -125,7 +140,7 @@ def test_exit_with_goroutines_left(ending, left):
     program, status, message = ENDINGS[ending]
     for repetition in range(REPETITIONS):
         options = DEV if repetition % 2 else ()
-        ended = finish(program.format(left=statements), options)
+        ended = finish(program.format(left=statements), options, left in ENDLESS)
         told = f"repetition {repetition} {options}: {ended}"
         assert ended.returncode == status, told
         assert message in ended.stderr, told
@@ -179,7 +194,8 @@ def goexit(thing):
 local = threading.local()
 {DROPS[drop]}
 assert began.wait({PATIENCE})
-"""
+""",
+        endless=True,
     )
     assert ended.returncode == 0, ended
 
@@ -204,7 +220,8 @@ go(the_endless_loop)
 go(the_one_in_c)
 while len(inside) < 2:
     time.sleep(0.001)
-"""
+""",
+        endless=True,
     )
     assert ended.returncode == 0, ended.stderr
     assert "the_endless_loop" in ended.stderr
@@ -216,8 +233,6 @@ def test_finally_blocks_may_use_everything_at_exit():
     """They may park, start goroutines, import, call into the pool, and wait for each other."""
     ended = finish(
         """
-import offset._exit
-offset._exit.GRACE = 30
 def careful(number, mine, yours):
     try:
         nilchan.recv()
@@ -240,7 +255,6 @@ begin(lambda: careful(1, left, right), lambda: careful(2, right, left))
 def test_an_exception_at_exit_is_reported():
     ended = finish(
         """
-offset._exit.GRACE = 30
 def failing():
     try:
         nilchan.recv()
@@ -407,10 +421,10 @@ def test_exit_by_ctrl_c(left, ending):
     """Unwound as Python does: finally blocks, then death by SIGINT."""
     program = {
         "the end of the script": "{left}\nsay('ready')\nmakechan().recv()\n",
-        "run": "def main():\n    {left}\n    say('ready')\n    offset.time.after(3600).recv()\nrun(main, grace=0.2)\n",
+        "run": "def main():\n    {left}\n    say('ready')\n    offset.time.after(3600).recv()\n"
+        f"run(main, grace={PATIENCE})\n",
     }[ending].format(left=left)
-    shortened = PREAMBLE + "import offset._exit\noffset._exit.GRACE = 0.2\n" + program
-    with start_script(shortened) as process:
+    with start_script(graced(program)) as process:
         watchdog = threading.Timer(PATIENCE, process.kill)
         watchdog.start()
         try:
@@ -477,15 +491,12 @@ run(main)
 @pytest.mark.parametrize("options", [("-X", "tracemalloc"), ("-X", "importtime"), ("-X", "faulthandler"), ("-B", "-s")])
 def test_exit_under_options_of_the_interpreter(options):
     for _ in range(REPETITIONS):
-        ended = finish(LEFT["all of it"][0] + "\n", options)
+        ended = finish(LEFT["all of it"][0] + "\n", options, endless=True)
         assert ended.returncode == 0, ended
         assert "Fatal" not in ended.stderr
 
 
 def test_exit_with_the_debug_allocator():
     for _ in range(REPETITIONS):
-        ended = run_script(
-            PREAMBLE + "import offset._exit\noffset._exit.GRACE = 0.2\n" + LEFT["all of it"][0],
-            env={"PYTHONMALLOC": "debug"},
-        )
+        ended = run_script(graced(LEFT["all of it"][0], endless=True), env={"PYTHONMALLOC": "debug"})
         assert ended.returncode == 0, ended
