@@ -16,8 +16,9 @@ from helpers import (
     in_thread,
     main_goroutine,
     wait_ended,
+    wait_until,
 )
-from offset import GoroutineExit, go, gosched, maintask, makechan, nilchan, run
+from offset import GoroutineExit, _failure, go, gosched, maintask, makechan, nilchan, run
 
 
 class Failure(Exception):
@@ -381,7 +382,7 @@ def test_without_main_a_failure_ends_the_run(reports):
             unwound.append(True)
 
     def failing():
-        offset.sleep(0.05)
+        wait_until(_failure.active, "the run is in progress")
         raise Failure("no main")
 
     go(waiter)

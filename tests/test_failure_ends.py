@@ -20,8 +20,9 @@ from helpers import (
     run_script,
     wait_ended,
     wait_parked,
+    wait_until,
 )
-from offset import DeadlockError, GoroutineExit, go, goexit, gosched, makechan, nilchan, run
+from offset import DeadlockError, GoroutineExit, _failure, go, goexit, gosched, makechan, nilchan, run
 from test_failure import Failure, fail
 
 # ---- SystemExit and KeyboardInterrupt --------------------------------------------------------
@@ -55,8 +56,12 @@ def test_system_exit_ends_a_run_that_only_reports():
 
 
 def test_system_exit_without_main():
+    def leave():
+        wait_until(_failure.active, "the run is in progress")
+        sys.exit(4)
+
     go_parked(nilchan.recv)
-    timer = offset.time.after_func(0.01, sys.exit, 4)
+    timer = offset.time.after_func(0.01, leave)
     with pytest.raises(SystemExit) as raised:
         run()
     assert raised.value.code == 4

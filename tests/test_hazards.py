@@ -436,13 +436,14 @@ hit = []
 
 def victim(name, wait):
     try:
+        begun.append(name)
         wait()
         for _ in range(1000):
             pass
     except Asynchronous:
         hit.append(name)
 
-gate = makechan()
+gate, begun = makechan(), []
 
 def spin():
     while not stop:
@@ -453,6 +454,8 @@ def main():
     thread.start()
     goroutines = [go(victim, n, gate.recv) for n in range(5)]
     wait_parked(*goroutines)
+    while "thread" not in begun:
+        offset.sleep(0.001)
     frames = sys._current_frames()
     assert {each.ident for each in goroutines} | {thread.ident, threading.get_ident()} <= set(frames)
     assert len({each.ident for each in goroutines} | {thread.ident, threading.get_ident()}) == 7
@@ -480,8 +483,8 @@ def test_hazard_10_ctrl_c_wakes_the_waiting_main_thread():
         """
 def main():
     far = offset.time.after(3600)  # Something is to happen: `run` does not look about for a deadlock meanwhile.
-    offset.time.after_func(0.02, os.kill, os.getpid(), signal.SIGINT)
     try:
+        offset.time.after_func(0.02, os.kill, os.getpid(), signal.SIGINT)
         nilchan.recv()
     except KeyboardInterrupt:
         print("fine")
@@ -492,15 +495,11 @@ run(main)
 
 def test_hazard_11_a_second_ctrl_c_gets_through_a_c_call():
     """Rule: main in a C call cannot be interrupted; the second Ctrl-C dumps the stacks and exits with 130."""
+    # From the print to the sleep in C, where no exception is raised.
     program = """
+import functools, operator
 def the_main_function():
-    while True:
-        try:
-            print("ready", flush=True)
-            time.sleep(3600)
-        except KeyboardInterrupt:
-            # It came before the call.
-            pass
+    list(map(operator.call, (functools.partial(print, "ready"), functools.partial(time.sleep, 3600))))
 run(the_main_function)
 """
     with start_script(PREAMBLE + program) as process:

@@ -79,8 +79,10 @@ got = []
 channel2 = makechan(1)
 
 def receive():
-    got.append(channel.recv())
-    print("received", got[0].name, flush=True)
+    value = channel.recv()
+    print("received", value.name, flush=True)
+    # The main thread may end the program from here on.
+    got.append(value)
     channel2.send(1)
     if {doing!r} in ("is blocked in C", "waits in run beside a hog"):
         os._exit(0)

@@ -360,8 +360,8 @@ def test_an_interrupt_without_a_traceback_has_been_seen():
 
         def main():
             for wait in (offset.nilchan.recv, compute) * 2:
-                offset.time.after_func(0.01, os.kill, os.getpid(), signal.SIGINT)
                 try:
+                    offset.time.after_func(0.01, os.kill, os.getpid(), signal.SIGINT)
                     wait()
                 except KeyboardInterrupt as error:
                     print(repr(error.with_traceback(None)))
