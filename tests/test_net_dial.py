@@ -69,11 +69,24 @@ def deaf6():
         yield listener
 
 
+# Sockets that nobody listens on: as long as they are there nobody else is given their ports.
+_held = []
+
+
+@pytest.fixture(autouse=True)
+def held():
+    """The ports of `refusing`, which are let go after the test."""
+    yield
+    while _held:
+        _held.pop().close()
+
+
 def refusing(family=socket.AF_INET):
     """An endpoint where nobody listens."""
-    with socket.socket(family) as sock:
-        sock.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
-        return _address.Endpoint(family, socket.SOCK_STREAM, sock.getsockname())
+    sock = socket.socket(family)
+    _held.append(sock)
+    sock.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+    return _address.Endpoint(family, socket.SOCK_STREAM, sock.getsockname())
 
 
 def endpoint_of(listener):
@@ -291,8 +304,9 @@ def test_the_addresses_of_one_family_are_tried_in_turn(known):
 def test_each_address_gets_its_share_of_the_time(known, deaf, monkeypatch):
     monkeypatch.setattr(_dial, "_SHORTEST_TURN", 0.01)
     with net.listen("tcp", "127.0.0.1:0") as listener:
-        known(deaf.endpoint, endpoint_of(listener))
-        with net.dial("tcp", "name:1", timeout=1) as conn, listener.accept():
+        known(deaf.endpoint, *[endpoint_of(listener)] * 99)
+        # The first takes a hundredth of it, and has not taken what the others need.
+        with net.dial("tcp", "name:1", timeout=PATIENCE) as conn, listener.accept():
             assert conn.remote_addr == listener.addr
 
 
@@ -482,6 +496,17 @@ class Resolver:
         return [(socket.AF_INET, type, proto, "", ("127.0.0.1", 0))]
 
 
+class Flights(dict):
+    """Lookups under way, and how often somebody has looked for one to share."""
+
+    looked = 0
+
+    def get(self, key, default=None):
+        found = super().get(key, default)
+        self.looked += 1
+        return found
+
+
 @pytest.fixture
 def resolver(monkeypatch):
     resolver = Resolver()
@@ -490,11 +515,15 @@ def resolver(monkeypatch):
     resolver.gate.set()
 
 
-def test_a_lookup_stops_nobody_and_is_shared(resolver, start):
+def test_a_lookup_stops_nobody_and_is_shared(resolver, start, monkeypatch):
+    flights = Flights()
+    monkeypatch.setattr(_lookup._table, "flights", flights)
     calls = [start(net.lookup_host, "slow.example") for _ in range(5)]
     wait_until(lambda: resolver.asked)
     others = [start(net.lookup_host, f"{number}.example") for number in range(3)]
     wait_until(lambda: len(resolver.asked) == 4)
+    # Who has not looked for the others before the answer comes asks anew.
+    wait_until(lambda: flights.looked == 8)
     # Others go on meanwhile, on the network too.
     with (
         net.listen("tcp", "127.0.0.1:0") as listener,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 
 import helpers
 import pytest
 from descriptors import TESTS
-from helpers import SHORT, main_goroutine
+from helpers import SHORT, main_goroutine, wait_until
 from net_peers import Call, pair, read_all
 from offset import net
 
@@ -75,6 +76,7 @@ def test_accept_gives_up_in_time(kind, start, short):
         with pytest.raises(TimeoutError, match=r"accept .* timed out"):
             start(listener.accept, timeout=short).result()
         client = net.dial(kind[0], listener.addr)
+        wait_until(lambda: select.select([listener.fileno()], [], [], 0)[0], "the connection")
         with client, listener.accept(timeout=short) as server:
             server.write(b"x")
             assert client.read(1) == b"x"
