@@ -11,7 +11,7 @@ import os
 import subprocess
 
 import pytest
-from helpers import PATIENCE, main_goroutine, wait_until
+from helpers import PATIENCE, main_goroutine, wait_parked, wait_until
 from libraries import Call, Threads, calls, cancel, few, needs_rescue, results
 from offset.syscall import subprocess as proxied
 
@@ -63,8 +63,8 @@ def test_those_of_the_proxy_take_no_threads():
     threads = Threads()
     reader, writer = os.pipe()
     begun = calls(count, lambda _: proxied.run(["cat"], stdin=reader, capture_output=True).stdout)
-    for call in begun:
-        call.parked()
+    # Each has its child by then, which has the pipe.
+    wait_parked(*[call.goroutine for call in begun], reason="IO wait")
     few(threads, count)
     os.close(reader)
     os.close(writer)
@@ -84,7 +84,7 @@ def test_much_goes_through(processes):
 @main_goroutine
 def test_who_is_out_of_time_has_the_child_still(processes):
     def work(_):
-        with processes.Popen(["sh", "-c", "echo here; exec sleep 60"], stdout=processes.PIPE) as child:
+        with processes.Popen(["sh", "-c", "echo here; exec sleep 600"], stdout=processes.PIPE) as child:
             assert child.stdout.readline() == b"here\n"
             for _ in range(2):
                 with pytest.raises(processes.TimeoutExpired):
@@ -101,7 +101,9 @@ def test_who_is_out_of_time_has_the_child_still(processes):
 def test_run_ends_the_child_of_who_is_cancelled(tmp_path):
     for number in range(3):
         mark = tmp_path / f"{number}"
-        call = Call(proxied.run, ["sh", "-c", f"echo $$ >{mark}; exec sleep 60"], capture_output=True)
+        # It waits for what `run` says to it once it has it, and not while it makes it.
+        command = ["sh", "-c", f"read -r _; echo $$ >{mark}; exec sleep 600"]
+        call = Call(proxied.run, command, input=b"go on\n", capture_output=True)
         wait_until(lambda mark=mark: mark.exists() and mark.read_text().endswith("\n"), "the child runs")
         cancel(call.parked())
         with pytest.raises(ProcessLookupError):

@@ -69,7 +69,7 @@ def test_transactions_are_held_over_parks(connect):
 
 @main_goroutine
 def test_who_reads_sees_one_state(connect):
-    stop = makechan()
+    stop, begun = makechan(), makechan(1)
 
     def read(_):
         with connect() as conn:
@@ -87,10 +87,12 @@ def test_who_reads_sees_one_state(connect):
                 conn.execute("INSERT INTO numbers VALUES (1, 1)")
                 conn.commit()
                 count += 1
+                begun.try_send(None)
                 parks()
         return count
 
     writing = Call(write)
+    begun.recv(timeout=PATIENCE)
     results(calls(AT_ONCE, read))
     stop.close()
     assert writing.result() > 0

@@ -39,7 +39,7 @@ class Shell:
         self.listener = sockets.create_server(("127.0.0.1", 0), backlog=100)
         self.port = self.listener.getsockname()[1]
         self.transports = []
-        self.running = 0
+        self.running = sync.atomic.Int()
         self.meeting = None
         shell = self
 
@@ -91,7 +91,7 @@ class Shell:
         """Run a command of a client."""
         # Only then the client knows that the command was accepted, and makes sense of what comes.
         channel.recv(1)
-        self.running += 1
+        self.running.add(1)
         try:
             with channel, contextlib.suppress(OSError):
                 what, _, rest = command.partition(" ")
@@ -107,7 +107,7 @@ class Shell:
                 channel.sendall_stderr(b"err")
                 channel.send_exit_status(7)
         finally:
-            self.running -= 1
+            self.running.add(-1)
 
     @contextlib.contextmanager
     def client(self, password="secret"):
@@ -191,7 +191,7 @@ def test_those_of_a_copy_take_no_threads(copied):
                 return execute(client, f"wait {number}")
 
         begun = calls(count, work)
-        wait_until(lambda: shell.running == count, "all run")
+        wait_until(lambda: shell.running.load() == count, "all run")
         # Four goroutines each.
         few(threads, count)
         for transport in shell.transports:
@@ -226,7 +226,7 @@ def test_who_is_out_of_time_can_go_on(shell):
             stdout.read()
         stdin.channel.close()
         assert execute(client, "echo again")[0] == b"again"
-        wait_until(lambda: shell.running == 0, "the server has ended it")
+        wait_until(lambda: shell.running.load() == 0, "the server has ended it")
 
 
 @main_goroutine
@@ -240,9 +240,9 @@ def test_who_is_cancelled_can_go_on(copied):
                 stdout.read()
 
         call = Call(work)
-        wait_until(lambda: shell.running == 1, "it runs")
+        wait_until(lambda: shell.running.load() == 1, "it runs")
         cancel(call.parked())
-        wait_until(lambda: shell.running == 0, "the server has ended it")
+        wait_until(lambda: shell.running.load() == 0, "the server has ended it")
         assert execute(client, "echo again")[0] == b"again"
 
 
