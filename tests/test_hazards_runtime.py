@@ -609,14 +609,17 @@ def main():
     global turn
     thread = threading.Thread(target=look)
     thread.start()
+    began = time.monotonic()
     other = go(lambda: [offset.gosched() for _ in range(200_000)])
     for turn in range(200_000):
         offset.gosched()
+    # As often as the interpreter takes turns, however much of that time others have the processors.
+    turns = (time.monotonic() - began) / sys.getswitchinterval()
     join(other)
     stop.append(True)
     offset.syscall.blocking(thread.join)
     # Those at which the thread got in.
-    print("fine" if len(seen) < 200 else len(seen))
+    print("fine" if len(seen) < 200 + turns else (len(seen), turns))
 
 run(main)
 """

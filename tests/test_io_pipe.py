@@ -376,12 +376,15 @@ def test_a_write_that_times_out_says_how_much_was_taken():
             w.write(b"hello", timeout=datetime.timedelta(milliseconds=50))
         outcome.append(caught.value.characters_written)
 
+    got = []
     writer = go(write)
-    read = len(r.read(3))
+    reader = go(lambda: got.append(r.read(3)))
     wait_ended(writer)
-    assert outcome == [read]
-    with pytest.raises(TimeoutError):
-        r.read(1, timeout=0)
+    w.close()
+    # At the end, should it have come too late.
+    wait_ended(reader)
+    assert outcome == [len(got[0])]
+    assert r.read(1) == b""
 
 
 @main_goroutine

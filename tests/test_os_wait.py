@@ -89,12 +89,12 @@ def test_a_pipe(ends):
 def test_a_write_waits_for_room_and_is_whole(ends):
     reader, writer = ends
     data = bytes(range(256)) * 4096
-    writing = [go(writer.write, part) for part in (data, data[::-1])]
-    # The second one waits for the first.
-    wait_parked(writing[0], reason="IO wait")
+    first = go_parked(writer.write, data, reason="IO wait")
+    # It waits for the first.
+    second = go_parked(writer.write, data[::-1])
     wait_until(no_threads)
-    assert io.read_full(reader, 2 * len(data)) in (data + data[::-1], data[::-1] + data)
-    wait_ended(*writing)
+    assert io.read_full(reader, 2 * len(data)) == data + data[::-1]
+    wait_ended(first, second)
 
 
 @main_goroutine

@@ -57,6 +57,13 @@ def crowd(request):
     return request.param
 
 
+def go_waiting(function):
+    """Start a goroutine and return when it waits for a lock, or has given up already."""
+    goroutine = go(function)
+    wait_until(lambda: "utex" in (goroutine.wait_reason or "") or goroutine.join(timeout=0), "it waits")
+    return goroutine
+
+
 def assert_free(lock):
     """Fail if somebody holds the lock or is counted as waiting for it."""
     assert lock.try_lock() is True
@@ -584,7 +591,7 @@ def test_a_writer_that_gives_up_lets_the_readers_in(giving_up):
         except TimeoutError:
             timed_out.send(None)
 
-    writer = go_parked(write, reason="utex")
+    writer = go_waiting(write)
     readers = [go(lambda: (lock.rlock(), lock.runlock())) for _ in range(5)]
     if giving_up == "cancel":
         wait_parked(*readers)
@@ -609,7 +616,7 @@ def test_a_reader_that_gives_up_lets_the_writer_in(giving_up):
         with contextlib.suppress(TimeoutError):
             lock.rlock(timeout=0.01 if giving_up == "timeout" else None)
 
-    reader = go_parked(read, reason="utex")
+    reader = go_waiting(read)
     writer = go_parked(lambda: (lock.lock(), lock.unlock()), reason="utex")
     if giving_up == "cancel":
         reader.cancel()

@@ -444,13 +444,18 @@ def test_a_waiter_that_is_cancelled_while_it_takes_the_lock_back_holds_it(first)
 
     def body():
         with mutex:
+            began.send(None)
+            # Who waits for the lock has it as soon as the wait gives it up.
+            wait_parked(me, reason="Mutex")
             try:
                 cond.wait(timeout=0.001 if first == "timeout" else None)
             except BaseException as error:
                 seen.append((type(error), mutex.try_lock()))
                 raise
 
-    goroutine = go_parked(body, reason="Cond")
+    me, began = offset.current(), makechan()
+    goroutine = go(body)
+    began.recv()
     mutex.lock()
     if first == "signal":
         cond.signal()
@@ -638,7 +643,9 @@ def test_a_waiter_that_gives_up_lets_those_behind_it_in(giving_up):
             semaphore.acquire(3, timeout=0.05 if giving_up == "timeout" else None)
             raise AssertionError("three units cannot be free")
 
-    big = go_parked(want_all)
+    big = go(want_all)
+    # It waits, or has given up already.
+    wait_until(lambda: big.wait_reason or big.join(timeout=0))
     small = [go(semaphore.acquire) for _ in range(2)]
     if giving_up == "cancel":
         wait_parked(*small)

@@ -136,14 +136,15 @@ def test_a_bad_number_of_workers(make):
 @main_goroutine
 def test_no_more_than_the_workers_run_at_once(make):
     running, most = 0, 0
-    lock = threading.Lock()
+    lock, meeting = threading.Lock(), threading.Barrier(3)
 
     def work():
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
-        offset.sleep(0.001)
+        # As many as may be are there at once.
+        meeting.wait(PATIENCE)
         with lock:
             running -= 1
 
@@ -310,12 +311,14 @@ def test_a_failing_initializer_breaks_the_pool(caplog):
 def test_the_interpreter_waits_for_pools():
     ended = run_script(
         """
+        import os
         import offset
         from offset.syscall.concurrent.futures import ThreadPoolExecutor
 
         executor = ThreadPoolExecutor(2)
         for n in range(4):
-            executor.submit(lambda n=n: (offset.sleep(0.02 * n), print("ended", n, flush=True)))
+            # In one piece, as others write, too.
+            executor.submit(lambda n=n: (offset.sleep(0.02 * n), os.write(1, b"ended %d\\n" % n)))
         """
     )
     assert (ended.returncode, ended.stderr) == (0, "")

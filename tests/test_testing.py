@@ -202,9 +202,9 @@ def test_only_one_may_wait():
 
     gone = threading.Event()
     go(busy)
-    go(lambda: (wait(), gate.send(None)))
-    gosched()
-    gosched()
+    waiting = go(lambda: (wait(), gate.send(None)))
+    while not waiting.wait_reason:
+        gosched()
     with pytest.raises(RuntimeError, match="another goroutine is in testing"):
         wait()
     gone.set()
@@ -467,7 +467,7 @@ def test_a_leak_is_described():
 def test_no_leak():
     def main():
         outside = go(makechan().recv)
-        with testing.leak_check():
+        with testing.leak_check(PATIENCE):
             go(sleep, 0.001)
             box = makechan()
             go(box.send, 1)

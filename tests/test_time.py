@@ -180,11 +180,15 @@ def test_the_others_run_during_a_sleep():
             steps.append(gotime.now())
             gosched()
 
+    def stepped():
+        sleep(SOON)
+        return any(start < step for step in steps)
+
     counting = go(counter)
     for _ in range(5):
         start = gotime.now()
-        sleep(SOON)
-        assert any(start < step for step in steps)
+        # In the first of them, as a rule.
+        wait_until(stepped)
         steps.clear()
     counting.cancel()
     wait_ended(counting)
@@ -580,7 +584,7 @@ def test_after_func_holds_its_function_while_it_needs_it():
     gotime.after_func(1.0, function)
     del function
     gc.collect()
-    assert watch() is not None
+    assert watch() is not None or len(called)
     assert called.recv() == "called"
     # Without the GIL an object that another OS thread let go may be freed by the collector only.
     wait_until(lambda: watch() is None or (FREE_THREADED and gc.collect() < 0), "the timer has let the function go")
