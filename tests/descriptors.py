@@ -14,8 +14,8 @@ TESTS = {"PYTHONPATH": str(Path(__file__).parent)}
 def take_all(limit: int) -> list[int]:
     """Set the limit of descriptors and take those that are left; give them, to be closed later.
 
-    The runtime's monitor opens a file now and then, for some microseconds, or for longer where it is kept from going on:
-    what is free is looked for again until none is such a file.
+    The runtime's monitor opens a file now and then, for some microseconds, or for longer where it is kept from going
+    on: what is free is looked for again until none is such a file.
     """
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     taken: list[int] = []

@@ -39,15 +39,13 @@ def output(name: str, *args: object) -> list[str]:
 
 
 def test_hello_says_both_words() -> None:
-    lines = output("hello.py")
-    if helpers.FREE_THREADED:
-        # There `print` writes the text and the end of the line in two steps, and another thread's may come in between.
-        lines = re.findall("hello|world", "".join(lines))
-    said = Counter(lines)
+    # `print` writes the text and the end of the line in two steps, and another one's may come in between.
+    text = "".join(output("hello.py"))
+    said = Counter(re.findall("hello|world", text))
     assert said["hello"] == 5
-    assert 1 <= said["world"] <= 5
-    assert set(said) == {"hello", "world"}
-    assert lines[-1] == "hello" or said["world"] == 5
+    # On several processors the other one may be late.
+    assert (0 if helpers.FREE_THREADED else 1) <= said["world"] <= 5
+    assert re.fullmatch("(hello|world)*", text)
 
 
 def test_halves_add_up() -> None:
@@ -69,9 +67,9 @@ def test_boom_ticks_and_goes_off_last() -> None:
     lines = output("boom.py")
     assert lines[-1] == "BOOM!"
     assert lines.count("BOOM!") == 1
-    assert 1 <= lines.count("tick.") <= 5
-    assert 1 <= lines.count("    .") <= 10
-    assert set(lines) == {"tick.", "    .", "BOOM!"}
+    # On a machine that stands still for half a second everything is due at once.
+    assert lines.count("    .") <= 10
+    assert set(lines) <= {"tick.", "    .", "BOOM!"}
 
 
 def test_sieve_prints_the_primes() -> None:
@@ -144,12 +142,12 @@ def test_workers_share_the_jobs_and_stop() -> None:
 
 def test_siblings_are_given_up_with_the_first_error() -> None:
     lines = output("siblings.py")
-    assert sorted(lines[:4]) == [
-        "  advice is given up: the reviews are down",
-        "  prices is there",
-        "  stock is given up: the reviews are down",
-        "  title is there",
-    ]
+    # The ends of two lines may trade places, as `print` writes them apart. On a slow machine more parts may be late.
+    text = "".join(lines[:4])
+    parts = sorted(re.findall(r"  (\w+) is (there|given up: the reviews are down)", text))
+    assert [name for name, _ in parts] == ["advice", "prices", "stock", "title"]
+    assert [how for name, how in parts if name in ("advice", "stock")] == ["given up: the reviews are down"] * 2
+    assert re.fullmatch(r"(  \w+ is (there|given up: the reviews are down)){4}", text)
     assert re.fullmatch(r"no page, as the reviews are down; it took \d\.\d\d s", lines[4])
     # On a slow machine more parts may be late.
     verdict = re.fullmatch(r"a page of (.+), no advice: context deadline exceeded; it took \d\.\d\d s", lines[-1])
@@ -161,12 +159,11 @@ def test_restart_prints_all_pages_but_those_that_jam_twice() -> None:
     *jams, verdict = output("restart.py")
     assert verdict == "10 of 12 pages are printed, after 4 jams"
     printer = "(laser|inkjet|plotter)"
-    seen = [
-        re.fullmatch(rf"page ([37]) jams {printer}(, and is given up)?; its worker starts again in \d+ ms", jam)
-        for jam in jams
-    ]
-    assert all(seen)
-    assert sorted((jam[1], bool(jam[3])) for jam in seen if jam) == [
+    # The ends of two lines may trade places, as `print` writes them apart.
+    jam = rf"page ([37]) jams {printer}(, and is given up)?; its worker starts again in \d+ ms"
+    text = "".join(jams)
+    assert re.fullmatch(f"({jam})*", text)
+    assert sorted((seen[1], bool(seen[3])) for seen in re.finditer(jam, text)) == [
         ("3", False),
         ("3", True),
         ("7", False),
