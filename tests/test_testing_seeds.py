@@ -193,10 +193,20 @@ def test_explore_goes_on_from_a_random_seed(capfd):
 # ---- the plugin ------------------------------------------------------------------------------
 
 
+# Who leaks is hardly waited for, and who does not as long as it takes.
+WAITS = f"""
+    from offset.testing import _leaks
+
+    def pytest_runtest_setup(item):
+        _leaks.PATIENCE = 0.2 if item.name == "test_leak" else {PATIENCE}
+"""
+
+
 def pytest_run(tmp_path, tests, *options, ini=""):
     """Run pytest on a file of tests in a process of its own; give its report."""
     (tmp_path / "test_file.py").write_text(textwrap.dedent(tests), encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n" + textwrap.dedent(ini), encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(textwrap.dedent(WAITS), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "--strict-markers", *options],
         cwd=tmp_path,

@@ -3,7 +3,7 @@
 use super::{after, go, join, start, until, until_parked};
 use offset_runtime::clock::Deadline;
 use offset_runtime::fd::{Attempt, Direction, Fd, FdError};
-use offset_runtime::goroutine::WaitReason;
+use offset_runtime::goroutine::{Status, WaitReason};
 use offset_runtime::scheduler;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -128,7 +128,8 @@ fn a_deadline_can_be_moved() {
             let other = other.clone();
             go(move || assert_eq!(other.read(1, None), Err(FdError::TimedOut)))
         };
-        until_parked(&reader, WaitReason::Io);
+        // Or has given up already, where it has little time.
+        until("it waits", || reader.wait_reason() == WaitReason::Io || reader.status() == Status::Dead);
         other.fd.set_deadline(Direction::Read, after(milliseconds));
         join(&reader);
     }
@@ -338,7 +339,7 @@ fn what_comes_behind_an_urgent_byte_is_read() {
             move || {
                 let mut bytes = Vec::new();
                 while bytes.len() < 6 {
-                    let part = fd.run(Direction::Read, after(10_000), |_| {
+                    let part = fd.run(Direction::Read, after(60_000), |_| {
                         let mut part = vec![0; 100];
                         match (&stream).read(&mut part) {
                             Ok(count) => Attempt::Drained(part[..count].to_vec()),
