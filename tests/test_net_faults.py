@@ -14,7 +14,7 @@ import time
 import helpers
 import offset
 import pytest
-from helpers import PATIENCE, Thread, main_goroutine, run_script, wait_ended, wait_until
+from helpers import PATIENCE, Thread, main_goroutine, run_script, wait_ended, wait_parked, wait_until
 from net_peers import MUCH, Call, client_context, pair, pattern, read_all, server_context, waits
 from offset import go, net
 from offset.time import now
@@ -86,7 +86,7 @@ def test_idle_connections_cost_no_thread():
         wait_until(lambda: waits() >= count, "readers that wait")
         # Some may have been needed while a goroutine seemed to be stuck, as one does that the system lets wait.
         assert helpers.os_thread_count() <= threads + 20
-        assert {call.goroutine.wait_reason for call in calls} == {"IO wait"}
+        wait_parked(*[call.goroutine for call in calls], reason="IO wait")
         for client in clients:
             client.write(b"x")
         assert [call.result() for call in calls] == [b"x"] * count
