@@ -384,7 +384,7 @@ def test_an_error_ends_the_bubble():
 
     def main():
         go(worker)
-        gosched()
+        wait()
         raise Boom("main")
 
     with pytest.raises(Boom, match="main"):
