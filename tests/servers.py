@@ -153,10 +153,20 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def free_port() -> int:
-    """A port on which nobody listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def free_port() -> Iterator[int]:
+    """A port on which nobody listens now, and which no other run of these tests uses until the end of the block.
+
+    Else the server of another one might say that it is ready before ours has found out that it cannot listen.
+    """
+    with socket.socket(socket.AF_UNIX) as mark:
+        while True:
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                port = int(probe.getsockname()[1])
+            with contextlib.suppress(OSError):
+                mark.bind(f"\0offset-server-port-{port}")
+                break
+        yield port
 
 
 @contextlib.contextmanager
@@ -165,20 +175,20 @@ def serving(
 ) -> Iterator[int]:
     """Run a server that listens on the port which `arguments` gets, from when it is ready; give that port."""
     for attempt in range(5):
-        port = free_port()
-        process = home.start(program, ["sh", "-c", KEEPER, "sh", *arguments(port)], stdin=subprocess.PIPE)
-        try:
-            deadline = time.monotonic() + PATIENCE * 2
-            while process.poll() is None and not ready(port):
-                assert time.monotonic() < deadline, f"{program.path} is not ready:\n{home.log()}"
-                time.sleep(0.02)
-            if process.poll() is None:
-                yield port
-                return
-            # Somebody else may have been given the port.
-            assert attempt < 4, f"{program.path} has ended:\n{home.log()}"
-        finally:
-            kill(process)
+        with free_port() as port:
+            process = home.start(program, ["sh", "-c", KEEPER, "sh", *arguments(port)], stdin=subprocess.PIPE)
+            try:
+                deadline = time.monotonic() + PATIENCE * 2
+                while process.poll() is None and not ready(port):
+                    assert time.monotonic() < deadline, f"{program.path} is not ready:\n{home.log()}"
+                    time.sleep(0.02)
+                if process.poll() is None:
+                    yield port
+                    return
+                # Somebody else may have been given the port.
+                assert attempt < 4, f"{program.path} has ended:\n{home.log()}"
+            finally:
+                kill(process)
 
 
 def answers(port: int, question: bytes = b"") -> bytes:
