@@ -71,6 +71,7 @@ void offset_context_place(PyThreadState *context, void *chunk, size_t chunk_size
     _PyStackChunk *root = chunk;
     root->previous = NULL;
     root->size = chunk_size;
+    root->data[0] = NULL;
     place_root(context, root);
 }
 
@@ -84,6 +85,7 @@ PyThreadState *offset_context_new(PyInterpreterState *interpreter, uintptr_t ide
     }
     offset_context_place(context, chunk, chunk_size);
     context->thread_id = identity;
+    offset_bytecode_share(context);
 #if OFFSET_3_14
     if (PyUnstable_ThreadState_SetStackProtection(context, stack_low, stack_size) < 0) {
         offset_context_delete(context);
@@ -351,6 +353,7 @@ void offset_context_cut(PyThreadState *context, void *root)
 
 void offset_context_delete(PyThreadState *context)
 {
+    offset_bytecode_part(context);
     _PyStackChunk *root = context->datastack_chunk;
     while (root != NULL && root->previous != NULL) {
         root = root->previous;

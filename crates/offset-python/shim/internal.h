@@ -97,6 +97,12 @@ int offset_threading_setup(void);
  * Python. */
 void offset_forget_stand_in(PyThreadState *context);
 
+/* Attached as the machine's own state: `context`, which is new, runs on that state's copies of the bytecode, as long as it lives. */
+void offset_bytecode_share(PyThreadState *context);
+
+/* `context` will run no more: puts its own index back, to be given free. */
+void offset_bytecode_part(PyThreadState *context);
+
 /* Looks whether offset_refcounts_first can do its work. Attached. */
 void offset_refcounts_setup(void);
 

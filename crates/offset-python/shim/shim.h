@@ -119,6 +119,13 @@ void offset_refcounts_leave(void);
 /* Attached, before contexts are deleted: what those before them have left is free to go. */
 void offset_memory_settle(void);
 
+/* ---- bytecode.c: likewise ---- */
+
+/* In a forked child, before the interpreter deletes the states of the threads that it does not have and before their chunks are cut: each
+ * gets its own index back. `context` is the one that goes on, NULL if that is no goroutine's; `machine` the state of the machine
+ * that ran it. */
+void offset_bytecode_child(PyThreadState *context, PyThreadState *machine);
+
 /* ---- threading.c ---- */
 
 /* Attached as the goroutine, before its function: applies threading.settrace and threading.setprofile as a new thread does.

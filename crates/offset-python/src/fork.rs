@@ -27,6 +27,7 @@ unsafe extern "C" fn child() {
     // SAFETY: after `prepare`, on the only thread of the new process, where the other goroutines' states will never run again.
     unsafe {
         crate::scan::after_fork();
+        shim::offset_bytecode_child(here as *mut _, crate::host::base());
         fork::child(|goroutine| {
             let context = goroutine.context();
             if context != 0 && context != here {

@@ -56,6 +56,11 @@ thread_local! {
     static BASE: Cell<*mut PyThreadState> = const { Cell::new(null_mut()) };
 }
 
+/// The calling machine's own state; null on other threads.
+pub(crate) fn base() -> *mut PyThreadState {
+    BASE.with(Cell::get)
+}
+
 /// How many threads make a state for themselves at the moment, and whether that is still allowed.
 static ADOPTING: AtomicUsize = AtomicUsize::new(0);
 const CLOSED: usize = 1 << (usize::BITS - 1);
@@ -103,7 +108,7 @@ pub(crate) unsafe fn adopt_no_more() {
 
 /// Runs `work` with this machine's own thread state attached.
 fn with_base<R>(work: impl FnOnce() -> R) -> R {
-    let base = BASE.with(Cell::get);
+    let base = base();
     // SAFETY: the state is this thread's own; the slot may name a goroutine's, so it is bound anew.
     unsafe {
         shim::offset_release();
@@ -189,8 +194,8 @@ unsafe impl Host for Python {
 
     fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>) {
         with_base(|| {
-            shim::offset_memory_settle();
             for context in contexts {
+                shim::offset_memory_settle();
                 state_goes();
                 // SAFETY: its goroutine has ended, and this machine ran it last.
                 unsafe { shim::offset_context_delete(context as *mut _) };

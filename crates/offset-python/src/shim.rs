@@ -66,6 +66,13 @@ unsafe extern "C" {
     /// Forgets which state that is: this OS thread's states are about to be deleted.
     pub(crate) safe fn offset_refcounts_leave();
 
+    /// Gives each state its own index into the copies of bytecode back.
+    ///
+    /// # Safety
+    /// In a forked child, before the interpreter deletes states and before chunks are cut; `context` is the one that goes on, null
+    /// if that is no goroutine's, and `machine` the state of its machine.
+    pub(crate) fn offset_bytecode_child(context: *mut PyThreadState, machine: *mut PyThreadState);
+
     /// Attached, before contexts are deleted: what those before them have left is free to go.
     pub(crate) safe fn offset_memory_settle();
 

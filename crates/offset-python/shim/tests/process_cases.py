@@ -5,7 +5,7 @@ import gc
 import unittest
 
 import shimtest
-from contexts import ContextTest, child, run
+from contexts import FREE_THREADED, ContextTest, child, run
 
 
 class Stacks(ContextTest):
@@ -61,6 +61,63 @@ class Stacks(ContextTest):
         self.assertIsNone(shimtest.run(self.context, lambda: depth(700)))
         gc.collect()
         self.assertEqual(shimtest.resume(self.context), (700, 1))
+
+
+@unittest.skipUnless(FREE_THREADED, "all threads run on one copy of the bytecode")
+class Bytecode(unittest.TestCase):
+    """Contexts run on the copy of bytecode of the thread that made them, and no two threads ever get the same one."""
+
+    # No index is free twice, or free and in use.
+    CHECK = (
+        "def check(threads, states):\n"
+        "    held, free = shimtest.indices()\n"
+        "    assert len(set(free)) == len(free) and not set(free) & set(held), (held, free)\n"
+        "    assert len(set(held)) == threads and len(held) == states, held\n"
+        "def work():\n"
+        "    return sum(each % 7 for each in range(1000))\n"
+    )
+
+    def test_one_copy(self):
+        status, output = child(
+            Endings.PARKED + self.CHECK + "check(1, 21)\n"
+            "more = [shimtest.new() for _ in range(5)]\n"
+            "for context in more: assert shimtest.run(context, work) == (work(), 1)\n"
+            "check(1, 26)\n"
+            "for context in more: shimtest.delete(context)\n"
+            "check(1, 21); gc.collect()\n"
+            "threads = [threading.Thread(target=lambda: (barrier.wait(), work())) for _ in range(5)]\n"
+            "barrier = threading.Barrier(6)\n"
+            "for thread in threads: thread.start()\n"
+            "while threading.active_count() < 6: pass\n"
+            "check(6, 26); barrier.wait()\n"
+            "for thread in threads: thread.join()\n"
+            "for context in contexts: shimtest.resume(context); shimtest.delete(context)\n"
+            "check(1, 1); print('done')\n"
+        )
+        self.assertEqual((status, output), (0, "done\n"))
+
+    def test_fork(self):
+        # In the main thread, and in a context, which goes on with the copy that it is at.
+        for call in ("fork()", "shimtest.run(shimtest.new(), fork)"):
+            with self.subTest(call):
+                status, output = child(
+                    Endings.PARKED + self.CHECK + "def fork():\n"
+                    "    pid = os.fork()\n"
+                    "    if pid == 0:\n"
+                    "        check(1, 1); gc.collect(); work()\n"
+                    "        threads = [threading.Thread(target=barrier.wait) for _ in range(30)]\n"
+                    "        for thread in threads: thread.start()\n"
+                    "        while threading.active_count() < 31: pass\n"
+                    "        check(31, 31); barrier.wait()\n"
+                    "        os._exit(7)\n"
+                    "    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+                    "barrier = threading.Barrier(31)\n"
+                    f"{call}\n"
+                    "shimtest.cut_all()\n",
+                    "-W",
+                    "ignore",
+                )
+                self.assertEqual((status, output), (0, "7\n"))
 
 
 class Endings(unittest.TestCase):

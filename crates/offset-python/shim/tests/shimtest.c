@@ -9,6 +9,7 @@
 #include "internal/pycore_interp.h"
 #if OFFSET_3_13
 #include "internal/pycore_ceval.h"
+#include "internal/pycore_tstate.h"
 #endif
 
 #include <pthread.h>
@@ -37,6 +38,7 @@ static struct context contexts[MAXIMUM];
 static int used;
 static int unbinds; /* whether a thread's slot is emptied after each run on it, as before a machine goes idle */
 static __thread struct context *current;
+static __thread PyThreadState *maker; /* of this thread's contexts */
 
 /* ---- the fields of a thread state ---- */
 
@@ -313,6 +315,7 @@ static PyObject *new(PyObject *self, PyObject *unused)
     (void)self;
     (void)unused;
     struct context *context = &contexts[used];
+    maker = PyThreadState_Get();
     char *memory = used == MAXIMUM ? MAP_FAILED : mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         return PyErr_NoMemory();
@@ -483,7 +486,31 @@ static PyObject *delete(PyObject *self, PyObject *number)
     Py_RETURN_NONE;
 }
 
-/* Also in a forked child, before the interpreter deletes the states of the threads that it does not have. */
+/* The indices into the copies of bytecode: those of all states, and those that are free. None on builds that have one copy. */
+static PyObject *indices(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+#ifdef Py_GIL_DISABLED
+    PyInterpreterState *interpreter = PyInterpreterState_Get();
+    _PyIndexHeap *heap = &interpreter->tlbc_indices.free_indices;
+    PyObject *held = PyList_New(0), *free = PyList_New(0), *each;
+    for (PyThreadState *state = interpreter->threads.head; state != NULL; state = state->next) {
+        each = PyLong_FromLong(((_PyThreadStateImpl *)((char *)state + offset_impl_shift))->tlbc_index);
+        PyList_Append(held, each);
+        Py_DECREF(each);
+    }
+    for (Py_ssize_t i = 0; i < heap->size; i++) {
+        each = PyLong_FromLong(heap->values[i]);
+        PyList_Append(free, each);
+        Py_DECREF(each);
+    }
+    return Py_BuildValue("NN", held, free);
+#else
+    Py_RETURN_NONE;
+#endif
+}
+
 static void cut_contexts(void)
 {
     for (int i = 0; i < used; i++) {
@@ -492,6 +519,13 @@ static void cut_contexts(void)
             contexts[i].state = NULL;
         }
     }
+}
+
+/* In a forked child, before the interpreter deletes the states of the threads that it does not have. */
+static void forked(void)
+{
+    offset_bytecode_child(current == NULL ? NULL : current->state, maker);
+    cut_contexts();
 }
 
 static PyObject *cut_all(PyObject *self, PyObject *unused)
@@ -729,6 +763,7 @@ static PyMethodDef methods[] = {
     {"await_exit", await_exit, METH_O, "Whether another thread does, or, as the interpreter ends, waits until it wants to attach."},
     {"delete", delete, METH_O, "Deletes a context and forbids its memory."},
     {"cut_all", cut_all, METH_NOARGS, "Takes the chunks of all contexts away, as in a forked child."},
+    {"indices", indices, METH_NOARGS, "The indices into the copies of bytecode, of states and free ones."},
     {"ident", ident, METH_O, "The identity of a context."},
     {"state", state, METH_O, "The address of a context's thread state."},
     {"fields", fields, METH_O, "The fields of a context that a reset writes."},
@@ -757,7 +792,7 @@ static int exec(PyObject *module)
         PyErr_SetString(PyExc_ImportError, reason);
         return -1;
     }
-    return pthread_atfork(NULL, NULL, cut_contexts) == 0 ? 0 : -1;
+    return pthread_atfork(NULL, NULL, forked) == 0 ? 0 : -1;
 }
 
 static PyModuleDef_Slot slots[] = {
