@@ -367,8 +367,10 @@ void offset_context_delete(PyThreadState *context)
         context->_status.bound_gilstate = 0;
     }
 #endif
+    PyInterpreterState *interpreter = context->interp;
     ENTER();
     PyThreadState_Clear(context);
+    offset_memory_back(interpreter);
     PyThreadState_Delete(context);
     LEAVE();
 }

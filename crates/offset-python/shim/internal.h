@@ -103,6 +103,9 @@ void offset_bytecode_share(PyThreadState *context);
 /* `context` will run no more: puts its own index back, to be given free. */
 void offset_bytecode_part(PyThreadState *context);
 
+/* Attached, right after a context was cleared: what offset_memory_apart has set apart belongs to the interpreter again. */
+void offset_memory_back(PyInterpreterState *interpreter);
+
 /* Looks whether offset_refcounts_first can do its work. Attached. */
 void offset_refcounts_setup(void);
 

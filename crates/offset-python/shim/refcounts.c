@@ -1,4 +1,4 @@
-/* Free-threaded builds: who settles the reference counts of objects that other threads let go, and when the memory of contexts goes.
+/* Free-threaded builds: who settles the reference counts of objects that other threads let go.
  *
  * An object belongs to the OS thread that made it. When another thread drops the last reference that it knows of, CPython queues the
  * object with the first thread state that it finds listed for the owner, which settles the count, and frees the object, at the next
@@ -22,7 +22,6 @@
 #include "internal/pycore_ceval.h"
 #include "internal/pycore_interp.h"
 #include "internal/pycore_llist.h"
-#include "internal/pycore_qsbr.h"
 #include "internal/pycore_tstate.h"
 
 OFFSET_THREAD_LOCAL PyThreadState *first;
@@ -86,34 +85,7 @@ void offset_refcounts_leave(void)
     first = NULL;
 }
 
-/* Contexts are about to be deleted. Of their memory what is empty is given back at once only if all threads are known to have passed by
- * since; otherwise it is left to whoever looks next, as are the memories of those that were deleted before. Nobody asks for that
- * while a machine tidies up, so it is asked here, as in _Py_qsbr_poll. The array of threads grows in a stopped world only. */
-void offset_memory_settle(void)
-{
-    PyThreadState *state = PyThreadState_Get();
-    struct _qsbr_shared *shared = &state->interp->qsbr;
-    _Py_atomic_add_uint64(&shared->wr_seq, QSBR_INCR);
-    _Py_qsbr_quiescent_state(((_PyThreadStateImpl *)((char *)state + offset_impl_shift))->qsbr);
-    _Py_atomic_fence_seq_cst();
-    uint64_t least = _Py_atomic_load_uint64(&shared->wr_seq);
-    for (Py_ssize_t i = 0; i < shared->size; i++) {
-        uint64_t seq = _Py_atomic_load_uint64(&shared->array[i].qsbr.seq);
-        if (seq != QSBR_OFFLINE && QSBR_LT(seq, least)) {
-            least = seq;
-        }
-    }
-    uint64_t seen = _Py_atomic_load_uint64(&shared->rd_seq);
-    if (QSBR_LT(seen, least)) {
-        (void)_Py_atomic_compare_exchange_uint64(&shared->rd_seq, &seen, least);
-    }
-}
-
 #else
-
-void offset_memory_settle(void)
-{
-}
 
 void offset_refcounts_setup(void)
 {

@@ -116,8 +116,13 @@ void offset_refcounts_first(PyThreadState *state);
 /* The calling OS thread is about to end, or its states are deleted by others. */
 void offset_refcounts_leave(void);
 
+/* ---- memory.c: likewise ---- */
+
 /* Attached, before contexts are deleted: what those before them have left is free to go. */
 void offset_memory_settle(void);
+
+/* Attached, before `context` is deleted: that does not look through the memory that others have left. */
+void offset_memory_apart(PyThreadState *context);
 
 /* ---- bytecode.c: likewise ---- */
 

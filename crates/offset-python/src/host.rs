@@ -194,11 +194,19 @@ unsafe impl Host for Python {
 
     fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>) {
         with_base(|| {
-            for context in contexts {
+            let mut contexts = contexts.peekable();
+            while let Some(context) = contexts.next() {
+                let context = context as *mut PyThreadState;
                 shim::offset_memory_settle();
                 state_goes();
                 // SAFETY: its goroutine has ended, and this machine ran it last.
-                unsafe { shim::offset_context_delete(context as *mut _) };
+                unsafe {
+                    // One of them looks.
+                    if contexts.peek().is_some() {
+                        shim::offset_memory_apart(context);
+                    }
+                    shim::offset_context_delete(context);
+                }
             }
         });
     }

@@ -73,6 +73,12 @@ unsafe extern "C" {
     /// if that is no goroutine's, and `machine` the state of its machine.
     pub(crate) fn offset_bytecode_child(context: *mut PyThreadState, machine: *mut PyThreadState);
 
+    /// The deletion of `context` does not look through the memory that others have left.
+    ///
+    /// # Safety
+    /// Attached; `context` is deleted next, on this thread.
+    pub(crate) fn offset_memory_apart(context: *mut PyThreadState);
+
     /// Attached, before contexts are deleted: what those before them have left is free to go.
     pub(crate) safe fn offset_memory_settle();
 
