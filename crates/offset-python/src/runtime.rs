@@ -5,6 +5,10 @@ use crate::method::*;
 use offset_runtime::{blocking, scheduler, stack};
 use pyo3_ffi::*;
 
+/// How long the exit waits for machines to let go of what is theirs.
+#[cfg(Py_GIL_DISABLED)]
+const SHED: std::time::Duration = std::time::Duration::from_secs(30);
+
 unsafe extern "C" fn quiescent(_: Object, _: Object) -> Object {
     boolean(scheduler::quiescent())
 }
@@ -99,6 +103,14 @@ unsafe extern "C" fn stats(_: Object, _: Object) -> Object {
 
 unsafe extern "C" fn shutdown(_: Object, _: Object) -> Object {
     if scheduler::started() {
+        // There the interpreter takes two milliseconds for each state that it finds, and more than a machine does.
+        #[cfg(Py_GIL_DISABLED)]
+        // SAFETY: attached.
+        unsafe {
+            let state = crate::shim::offset_detach();
+            scheduler::shed(SHED);
+            crate::shim::offset_attach(state);
+        }
         scheduler::shutdown();
         // SAFETY: attached.
         unsafe { crate::host::adopt_no_more() };

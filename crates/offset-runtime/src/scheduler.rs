@@ -4,7 +4,7 @@
 //! the parent's behind and makes its own.
 
 use crate::bubble::{self, Bubble};
-use crate::clock::{Deadline, Instant};
+use crate::clock::{self, Deadline, Instant};
 use crate::goroutine::{Goroutine, Handle, Registry, Status, WaitReason};
 use crate::host::host;
 use crate::lock::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -22,6 +22,7 @@ use crate::vigil::Vigil;
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::AtomicPtr;
+use std::time::Duration;
 
 /// More OS threads than this are never made to run goroutines.
 /// A model has room for few.
@@ -46,6 +47,7 @@ pub struct Stats {
     pub descriptor_waits: usize,
     pub blocking_calls: usize,
     pub blocking_threads: usize,
+    pub contexts: usize,
 }
 
 pub(crate) struct Machines {
@@ -71,6 +73,10 @@ pub(crate) struct Runtime {
     pub(crate) vigil: Vigil,
     pub(crate) bubble: Bubble,
     stopping: AtomicBool,
+    /// See [`shed`].
+    shedding: AtomicBool,
+    /// How many contexts there are.
+    pub(crate) contexts: AtomicUsize,
     started: AtomicBool,
     /// How many goroutines are in queues of machines.
     pub(crate) homing: AtomicUsize,
@@ -109,6 +115,9 @@ pub fn set_processors(count: usize) {
 pub fn allow_moves(moves: bool) {
     MOVES.store(moves, Ordering::Relaxed);
 }
+
+/// [`shed`] waits no longer where nothing has gone for so long.
+const SHED_PAUSE: Instant = 250_000_000;
 
 /// How many stacks, with their contexts, a machine that has no work keeps for the next goroutines.
 pub fn set_pool(count: usize) {
@@ -152,6 +161,8 @@ fn create(last_id: u64) -> &'static Runtime {
         vigil: Vigil::new(),
         bubble: Bubble::new(),
         stopping: AtomicBool::new(false),
+        shedding: AtomicBool::new(false),
+        contexts: AtomicUsize::new(0),
         started: AtomicBool::new(false),
         homing: AtomicUsize::new(0),
         watcher: Lock::new(None),
@@ -466,6 +477,29 @@ pub fn shutdown() {
     runtime.poke();
 }
 
+/// Has the machines let go of all stacks and contexts that no goroutine uses, at the end of the process, and waits for that as long as
+/// it goes on, and no longer than `limit`.
+pub fn shed(limit: Duration) {
+    let runtime = runtime();
+    set_pool(0);
+    runtime.shedding.store(true, Ordering::SeqCst);
+    runtime.poke();
+    runtime.machines.lock().idle.iter().for_each(|machine| machine.nudge());
+    let until = clock::now().saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+    let (mut left, mut since) = (usize::MAX, clock::now());
+    loop {
+        let now = clock::now();
+        let contexts = runtime.contexts.load(Ordering::Relaxed);
+        if contexts < left {
+            (left, since) = (contexts, now);
+        }
+        if contexts <= runtime.registry.len() || now >= until || now - since >= SHED_PAUSE {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// What the runtime does at the moment and did so far.
 pub fn stats() -> Stats {
     let runtime = runtime();
@@ -493,12 +527,17 @@ pub fn stats() -> Stats {
         descriptor_waits: runtime.netpoll.waiting.load(Ordering::Relaxed),
         blocking_calls: calls,
         blocking_threads: threads,
+        contexts: runtime.contexts.load(Ordering::Relaxed),
     }
 }
 
 impl Runtime {
     pub(crate) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn shedding(&self) -> bool {
+        self.shedding.load(Ordering::Relaxed)
     }
 
     pub(crate) fn moves(&self) -> bool {

@@ -52,7 +52,11 @@ impl Machine {
         // Another machine may have taken the processor meanwhile, and sleep with it by now.
         while state.idle && std::ptr::eq(state.holder, self) && !runtime.stopping() && !state.claimed() {
             let due = runtime.timers.next().min(retry.unwrap_or(Instant::MAX));
-            let tidy_at = if untidy { slept_at + TIDY_AFTER } else { Instant::MAX };
+            let tidy_at = match (untidy, runtime.shedding()) {
+                (true, false) => slept_at + TIDY_AFTER,
+                (true, true) => slept_at,
+                (false, _) => Instant::MAX,
+            };
             let until = due.min(tidy_at);
             let now = if until == Instant::MAX { 0 } else { clock::now() };
             if now >= due {
