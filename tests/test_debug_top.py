@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
 import re
-import select
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections import Counter
 
 import pytest
+import terminals
 from asked import PARKED, PROGRAM, Asked, command
 from helpers import FREE_THREADED, PATIENCE, script_environment, start_script
 from offset import _outside
@@ -125,33 +120,11 @@ def test_without_a_number_it_takes_the_only_one(monkeypatch):
 # ---- in a terminal ----------------------------------------------------------------------------
 
 
-class Terminal:
+class Terminal(terminals.Terminal):
     """`offset top` in a terminal of 100 columns and 24 lines."""
 
     def __init__(self, *arguments):
-        self.arguments = [sys.executable, "-m", "offset", "top", *map(str, arguments)]
-
-    def __enter__(self):
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-        self.before = termios.tcgetattr(slave)
-        self.slave = slave
-        environment = script_environment({"TERM": "xterm", "COLUMNS": None, "LINES": None})
-        self.process = subprocess.Popen(
-            self.arguments, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
-        )
-        self.output = ""
-        return self
-
-    def __exit__(self, *error):
-        self.process.kill()
-        self.process.wait()
-        os.close(self.slave)
-        os.close(self.master)
-
-    def press(self, keys):
-        self.output = ""
-        os.write(self.master, keys.encode())
+        super().__init__([sys.executable, "-m", "offset", "top", *map(str, arguments)])
 
     def until(self, pattern):
         """Read until a screen fits `pattern`, and give its lines."""
@@ -161,18 +134,7 @@ class Terminal:
                 if screen.endswith("\x1b[J") and re.search(pattern, screen, re.MULTILINE):
                     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).split("\r\n")
             assert time.monotonic() < deadline, f"no screen fits {pattern!r}:\n{self.output}"
-            if select.select([self.master], [], [], 0.2)[0]:
-                self.output += os.read(self.master, 65_536).decode(errors="replace")
-
-    def end(self):
-        """Wait for its end; give its exit status and what it wrote last."""
-        deadline = time.monotonic() + PATIENCE
-        while self.process.poll() is None or select.select([self.master], [], [], 0)[0]:
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.output += os.read(self.master, 65_536).decode(errors="replace")
-            assert time.monotonic() < deadline, self.output
-        assert termios.tcgetattr(self.slave) == self.before
-        return self.process.returncode, self.output
+            self.read(0.2)
 
 
 def test_a_terminal_is_drawn_on_and_given_back():

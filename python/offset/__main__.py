@@ -1,4 +1,4 @@
-"""The command `offset`, also `python -m offset`."""
+"""The command `offset`, also `python -m offset`. Without arguments it is the prompt."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # By the name that is typed, the module in `offset._command`.
-COMMANDS = ["dump", "top", "trace"]
+COMMANDS = ["bench", "doctor", "dump", "run", "top", "trace"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments`, those of the process if None; give the exit status."""
     import offset
 
-    parser = argparse.ArgumentParser(prog="offset", description="Look into programs that run on offset.")
+    text = "Run programs on offset, and look into those that run. Without a command: a prompt, where goroutines go on."
+    parser = argparse.ArgumentParser(prog="offset", description=text)
     parser.add_argument("--version", action="version", version=f"offset {offset.__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in COMMANDS:
         module = importlib.import_module(f"offset._command.{name}")
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
         module.arguments(subparser)
         subparser.set_defaults(run=module.run)
     options = parser.parse_args(arguments)
+    if options.command is None:
+        from offset._command import _prompt
+
+        return _prompt.run()
     try:
         status: int = options.run(options)
     except BrokenPipeError:

@@ -103,6 +103,20 @@ def wind_down(
             pause = min(pause * 2, _LONGEST_PAUSE)
 
 
+def end_in_goroutine(others: Callable[[], list[Goroutine]], grace: float) -> None:
+    """Do what `wind_down` does to the goroutines that `others` gives, inside one; name those that did not end."""
+    deadline = time.monotonic() + grace
+    while group := others():
+        for goroutine in group:
+            if goroutine.id not in _failure.reporting:
+                goroutine.cancel()
+        for goroutine in group:
+            goroutine.join(timeout=max(0, deadline - time.monotonic()))
+        if time.monotonic() >= deadline:
+            name_left_over(left_over := others(), grace)
+            abandoned.update(goroutine.id for goroutine in left_over)
+
+
 def _stuck(note: Note) -> bool:
     """Tell whether nothing can ever happen again. Who asks for service sets the note before waiting for it."""
     return _runtime.quiescent() and _runtime.foreign_threads() == 0 and not note.is_set()

@@ -109,9 +109,14 @@ def run(
     stacks of all goroutines and ends the process with status 130.
 
     Raises DeadlockError when all goroutines are asleep and nothing can wake one, and RuntimeError when it
-    is called inside a goroutine or while another run is in progress.
+    is called inside a goroutine or while another run is in progress. A program that `offset run` or the prompt
+    has started is in its main goroutine already, and may call it there: the goroutines that main has started end
+    with it as ever.
     """
-    if _runtime.current() is not None:
+    active = _failure.active()
+    here = _runtime.current()
+    hosted = here is not None and active is not None and active.hosts and active.is_main(here)
+    if here is not None and not hosted:
         raise RuntimeError("run() was called inside a goroutine; use go() there")
     if on_panic not in ("raise", "report"):
         raise ValueError(f"on_panic must be 'raise' or 'report', not {on_panic!r}")
@@ -123,11 +128,22 @@ def run(
         _runtime.check_callable("run", main)
     elif kwargs:
         raise TypeError("run got arguments for a main function, but no main function")
-    program = Run(on_panic, seconds)
+    if hosted:
+        assert active is not None
+        return active.run_inside(main if main is not _NO_MAIN else _take_registered(), args, kwargs, on_panic, seconds)
+    return start(Run(on_panic, seconds), None if main is _NO_MAIN else main, args, kwargs)
+
+
+def start(program: Run, main: Callable[..., Any] | None, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    """Make `program` the run in progress and execute it; without `main`, with the function that is registered."""
     if not _failure.claim(program):
         raise RuntimeError("run() is in progress already, on another thread")
-    registered = _registered.pop() if _registered else None
-    return program.execute(registered if main is _NO_MAIN else main, args, kwargs)
+    registered = _take_registered()
+    return program.execute(registered if main is None else main, args, kwargs or {})
+
+
+def _take_registered() -> Callable[..., Any] | None:
+    return _registered.pop() if _registered else None
 
 
 def call_on_main(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -204,6 +220,9 @@ class Call:
 class Run:
     """One run in progress."""
 
+    # Whether its main goroutine stands for a whole script, in which `run` may be called.
+    hosts = False
+
     def __init__(self, on_panic: str, grace: float) -> None:
         self.on_panic = on_panic
         self.grace = grace
@@ -270,6 +289,31 @@ class Run:
         """Tell whether `goroutine` is the main goroutine."""
         return goroutine.id == (self.main_id or (self.main.id if self.main is not None else 0))
 
+    def run_inside(
+        self,
+        main: Callable[..., Any] | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        on_panic: str,
+        grace: float,
+    ) -> Any:
+        """Do what `run` does, in the main goroutine of a run that hosts a script."""
+        before = {self.main_id} if main is None else {goroutine.id for goroutine in _exit.alive()}
+
+        def others() -> list[Goroutine]:
+            return [each for each in _exit.alive() if each.id not in before and each.id not in _exit.background]
+
+        previous, self.on_panic = self.on_panic, on_panic
+        try:
+            if main is not None:
+                return main(*args, **kwargs)
+            while left := others():
+                left[0].join()
+            return None
+        finally:
+            _exit.end_in_goroutine(others, grace)
+            self.on_panic = previous
+
     # What the waiting thread does.
 
     def execute(self, main: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -278,15 +322,7 @@ class Run:
             _runtime.watch(self.note)
             self.has_main = main is not None
             self._install_handlers()
-            while True:
-                try:
-                    if main is not None and self.main is None and not self.ends:
-                        self._start(main, args, kwargs)
-                    if self._over():
-                        break
-                    self._wait()
-                except BaseException as exc:
-                    self._interrupt(exc)
+            self._until_over(main, args, kwargs)
             self.winding_down = True
             self._wind_down()
         finally:
@@ -299,6 +335,17 @@ class Run:
                 while (call := self._next_call()) is not None:
                     call.refuse()
         return self._conclude()
+
+    def _until_over(self, main: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        while True:
+            try:
+                if main is not None and self.main is None and not self.ends:
+                    self._start(main, args, kwargs)
+                if self._over():
+                    break
+                self._wait()
+            except BaseException as exc:
+                self._interrupt(exc)
 
     def leave(self) -> None:
         """Take no more calls, and give the signals back; in a forked child, with the run of its parent."""
@@ -323,6 +370,7 @@ class Run:
             self.early = None
 
     def _over(self) -> bool:
+        """Tell whether there is nothing more to wait for."""
         if self.ends or self.errors:
             return True
         if self.main is None:
@@ -345,8 +393,7 @@ class Run:
             if self._over():
                 return
             if _runtime.quiescent():
-                if self._deadlocked():
-                    self.errors.append(DeadlockError(_deadlock.text()))
+                if self._deadlocked() and self._ends_by(DeadlockError(_deadlock.text())):
                     return
                 # A plain thread may end, a signal handler may be taken back: nothing would tell.
                 timeout: float | None = poll
@@ -363,6 +410,11 @@ class Run:
             return False
         # The last look: a signal handler that ran meanwhile may have woken a goroutine, or asked for a call.
         return _runtime.quiescent() and not self.calls and not self._over()
+
+    def _ends_by(self, deadlock: DeadlockError) -> bool:
+        """Take note of a deadlock; tell whether the run is over with it."""
+        self.errors.append(deadlock)
+        return True
 
     def _serve(self) -> None:
         while (call := self._next_call()) is not None:
@@ -503,5 +555,5 @@ HANDLERS: list[tuple[int, Handler, Handler]] = [(signal.SIGINT, signal.default_i
 if hasattr(signal, "SIGQUIT"):
     HANDLERS.append((signal.SIGQUIT, signal.SIG_DFL, _on_quit))
 
-_dump.hidden.add(Run.main_function.__code__)
+_dump.hidden.update(function.__code__ for function in (Run.main_function, Run.run_inside, run))
 _dump.starter = Run.execute.__code__.co_filename + ":"

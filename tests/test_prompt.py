@@ -1,0 +1,151 @@
+"""`python -m offset`: the prompt, in a terminal, with the older reader and with the one of Python 3.13 and later."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+import terminals
+
+READERS = ["basic", *(["pyrepl"] if sys.version_info >= (3, 13) else [])]
+
+
+class Prompt(terminals.Terminal):
+    """A prompt that has said `>>> `."""
+
+    def __init__(self, reader, tmp_path, **env):
+        changes = {"PYTHON_BASIC_REPL": "1" if reader == "basic" else None, "PYTHONSTARTUP": None}
+        # Histories are kept there.
+        changes |= {"HOME": str(tmp_path), "PYTHON_HISTORY": str(tmp_path / "history")}
+        super().__init__([sys.executable, "-m", "offset"], {**changes, **env})
+
+    def __enter__(self):
+        super().__enter__()
+        try:
+            # The first one is what was executed already.
+            self.until(r">>> import offset; from offset import \*\s+>>> $")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def type(self, line, answer=""):
+        """Type a line; wait until `answer` has come, by itself on lines, and then the prompt."""
+        self.press(line + "\n")
+        return self.until(rf"(?s)[\r\n]{answer}.*>>> $")
+
+
+@pytest.fixture(params=READERS)
+def reader(request):
+    return request.param
+
+
+@pytest.fixture
+def prompt(reader, tmp_path):
+    with Prompt(reader, tmp_path) as prompt:
+        yield prompt
+
+
+def test_statements_run_in_one_goroutine_and_others_go_on_while_nothing_is_typed(prompt):
+    prompt.type("current().name", "'main'")
+    prompt.type("import contextvars; var = contextvars.ContextVar('v'); token = var.set(5)")
+    prompt.type("var.get(), current().id", r"\(5, 1\)")
+    prompt.type("ticks = makechan(3)")
+    prompt.press("go(lambda: [print(f'tick {n}', flush=True) or sleep(0.01) for n in range(3)]) and None\n")
+    # No key is pressed meanwhile.
+    prompt.until(r"(?s)tick 0.*tick 1.*tick 2")
+
+
+def test_channels_meet_at_the_prompt(prompt):
+    prompt.type("ch = makechan(); one = go(ch.send, 'value')")
+    prompt.type("ch.recv()", "'value'")
+    prompt.type("one.join(), _", r"\(True, 'value'\)")
+
+
+def test_several_lines(prompt):
+    prompt.press("def double(n):\n")
+    prompt.until(r"\.\.\. +$")
+    prompt.press("    return 2 * n\n" if sys.version_info < (3, 13) or prompt_is_basic(prompt) else "return 2 * n\n")
+    prompt.until(r"\.\.\. +$")
+    prompt.press("\n")
+    prompt.until(r">>> $")
+    prompt.type("double(21)", "42")
+
+
+def prompt_is_basic(prompt):
+    return prompt.environment.get("PYTHON_BASIC_REPL") == "1"
+
+
+def test_ctrl_c_ends_a_statement_or_a_line_and_not_the_session(prompt):
+    prompt.press("print('now', flush=True); sleep(1000)\n")
+    prompt.until(r"now\r\n")
+    prompt.press("\x03")
+    prompt.until(r"(?s)KeyboardInterrupt\r\n.*>>> $")
+    prompt.press("half of a line")
+    prompt.until("line")
+    prompt.press("\x03")
+    prompt.until(r"(?s)KeyboardInterrupt\r\n.*>>> $")
+    prompt.type("1 + 1", "2")
+
+
+def test_a_deadlock_is_raised_in_the_statement_that_waits(prompt):
+    prompt.type("makechan(label='never').recv()", r".*DeadlockError: all goroutines are asleep - deadlock!")
+    assert "goroutine 1 [chan receive] main:" in prompt.plain()
+    assert "_prompt.py" not in prompt.plain()
+    prompt.type("2 + 2", "4")
+
+
+def test_what_fails_elsewhere_is_reported(prompt):
+    prompt.press("go(lambda: 1 / 0) and None\n")
+    prompt.until(r"(?s)Exception in goroutine 2.*ZeroDivisionError: division by zero")
+    prompt.type("3 + 3", "6")
+
+
+def test_input_parks(prompt):
+    prompt.type("ch = makechan(1)")
+    prompt.press("answer = input('your name? ')\n")
+    prompt.until(r"your name\? $")
+    prompt.type("ann")
+    prompt.type("answer", "'ann'")
+    prompt.press("input('again? ')\n")
+    prompt.until(r"again\? $")
+    prompt.press("\x03")
+    prompt.until(r"(?s)KeyboardInterrupt\r\n.*>>> $")
+
+
+def test_a_program_with_run_can_be_pasted(prompt):
+    prompt.type("left = go(sleep, 1000)")
+    prompt.type("run(lambda: go(sleep, 1000) and 'result')", "'result'")
+    prompt.type("[one.name for one in offset.runtime.goroutines()]", r"\['main', 'sleep'\]")
+
+
+def test_names_are_completed(prompt):
+    prompt.press("makech\t")
+    prompt.until(r"makechan\(?")
+    # Completed, but for the arguments, which some versions begin.
+    again = "3).cap" if re.search(r"makechan\(", prompt.plain()) else "(3).cap"
+    prompt.type(again, "3")
+
+
+@pytest.mark.parametrize("end", ["exit()", "\x04", "import sys; sys.exit(0)"])
+def test_the_end_ends_all_goroutines(prompt, end):
+    def_line = "go(lambda: [None for _ in [0] if not print('began', flush=True)] and sleep(1000)).join(timeout=0.01)"
+    prompt.type(def_line, ".*False")
+    prompt.press(end if end == "\x04" else end + "\n")
+    status, output = prompt.end()
+    assert status == 0
+    assert "Traceback" not in output
+
+
+def test_the_exit_status_is_given(reader, tmp_path):
+    with Prompt(reader, tmp_path) as prompt:
+        prompt.press("exit(3)\n")
+        assert prompt.end()[0] == 3
+
+
+def test_the_startup_file_is_run(reader, tmp_path):
+    startup = tmp_path / "startup.py"
+    startup.write_text("from_startup = 'here'\n", encoding="utf-8")
+    with Prompt(reader, tmp_path, PYTHONSTARTUP=str(startup)) as prompt:
+        prompt.type("from_startup", "'here'")
