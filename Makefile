@@ -107,7 +107,7 @@ torture-net: build ## faults of networks at random for SECONDS=60, from SEED=0
 
 # ---- lints -------------------------------------------------------------------------------------
 
-.PHONY: lint rust-lint python-lint typecheck fmt
+.PHONY: lint rust-lint python-lint typecheck pyright aarch64 fmt
 lint: rust-lint python-lint typecheck ## rustfmt, clippy, ruff and mypy; changes nothing
 
 rust-lint: $(VENV)/.python-$(TAG)
@@ -121,6 +121,13 @@ python-lint: $(VENV)/.lint
 typecheck: $(VENV)/.lint ## mypy on the package, its stubs and a typing sample
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy tests/typing_sample.py
+
+pyright: build ## pyright on the typing sample (needs the npm registry)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --group pyright
+	$(VENV)/bin/pyright
+
+aarch64: $(VENV)/.python-$(TAG) ## build for aarch64 Linux, and run the core's tests there where qemu is
+	.ci/aarch64.sh $(VPYTHON) $(ARGS)
 
 fmt: $(VENV)/.lint ## format everything
 	$(CARGO) fmt --all
@@ -153,7 +160,7 @@ fuzz: build ## random channel programs against a naive model, CASES=20000 of the
 
 # ---- figures and packages ----------------------------------------------------------------------
 
-.PHONY: bench wheel sdist clean tag
+.PHONY: bench wheel sdist wheel-test sdist-test clean tag
 bench: build ## offset beside Go, gevent, asyncio and threads: a table and a plot
 	$(VPYTHON) benchmarks/run.py $(ARGS)
 
@@ -162,6 +169,12 @@ wheel: $(VENV)/.python-$(TAG) ## a wheel for PYTHON, in dist/
 
 sdist: $(VENV)/.python-$(TAG) ## the source distribution, in dist/
 	$(VENV)/bin/maturin sdist --out dist
+
+wheel-test: wheel ## install the wheel for PYTHON into a clean environment, and run a program there
+	.ci/try-package.sh $(PYTHON) "$$(ls -t dist/*-cp$(subst .,,$(subst t,,$(TAG)))-cp$(subst .,,$(TAG))-*.whl | head -n 1)"
+
+sdist-test: sdist ## the same with the source distribution, which is compiled there
+	.ci/try-package.sh $(PYTHON) "$$(ls -t dist/*.tar.gz | head -n 1)"
 
 clean: ## remove what was built, environments included
 	rm -rf $(TARGET_DIR) dist .venv .venv-* .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis

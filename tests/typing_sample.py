@@ -8,7 +8,27 @@ from signal import SIGTERM, Signals
 from typing import assert_type
 
 import offset
-from offset import Case, Chan, Goroutine, RecvChan, SendChan, debug, io, os, patch, runtime, sync, syscall, time
+from offset import (
+    Case,
+    Chan,
+    Goroutine,
+    RecvChan,
+    SendChan,
+    context,
+    debug,
+    errgroup,
+    io,
+    net,
+    os,
+    patch,
+    runtime,
+    singleflight,
+    supervise,
+    sync,
+    syscall,
+    testing,
+    time,
+)
 from offset.os import signal
 from offset.sync import atomic
 
@@ -139,3 +159,42 @@ def patching() -> None:
     with patch.patch_all(threading=False) as patched:
         assert_type(patched.replaced, list[patch.Replacement])
         assert_type([leftover.place for leftover in patch.leftovers()], list[str])
+
+
+def groups(words: list[str]) -> None:
+    with errgroup.Group(limit=8) as group:
+        task = group.go(add, 1, 2)
+        assert_type(task, errgroup.Task[int])
+        assert_type(task.result(timeout=1), int)
+        group.go(add, "one", 2)  # type: ignore[arg-type]
+        assert_type(group.try_go(len, words), errgroup.Task[int] | None)
+    flights: singleflight.Group[bytes] = singleflight.Group()
+    assert_type(flights.do("key", lambda: b"page"), tuple[bytes, bool])
+    with supervise.Supervisor(limit=3, within=timedelta(minutes=1)) as supervisor:
+        supervisor.go(print, "again", restart="always")
+        supervisor.go(print, restart="often")  # type: ignore[arg-type]
+
+
+def contexts() -> None:
+    with context.timeout(1.5) as limited:
+        assert_type(limited.deadline(), float | None)
+    ctx, cancel = context.with_cancel(context.background())
+    assert_type(ctx, context.Context)
+    cancel()
+    assert_type(ctx.err(), BaseException | None)
+    context.timeout("soon")  # type: ignore[arg-type]
+
+
+def networks() -> None:
+    with net.listen("tcp", "127.0.0.1:0") as listener, net.dial("tcp", listener.addr, timeout=1) as conn:
+        assert_type(conn.read(10), bytes)
+        assert_type(conn.write(b"hello"), int)
+        conn.write("hello")  # type: ignore[arg-type]
+        for accepted in listener:
+            accepted.close()
+
+
+def tests() -> None:
+    assert_type(testing.bubble(lambda: 1, seed=3), int)
+    with testing.leak_check():
+        assert_type(offset.run(add, 1, 2), int)
