@@ -57,6 +57,8 @@ RUNNING = [page for page in PAGES if page.name != "errors.md"]
 
 # What programs on the pages use besides: libraries, and the server that one talks to.
 NEEDED = {
+    "eventlet": None,
+    "gevent": None,
     "psycopg": "postgres_server",
     "psycopg2": "postgres_server",
     "pymysql": "mariadb_server",
