@@ -39,7 +39,7 @@ SOURCES := Cargo.toml Cargo.lock $(shell find crates -type f \
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # ---- the environment and the extension ---------------------------------------------------------
 
@@ -157,6 +157,21 @@ fuzz: build ## random channel programs against a naive model, CASES=20000 of the
 	OFFSET_MODEL_CASES=$(CASES) $(CARGO) test --release --package offset-runtime --target-dir $(TARGET_DIR) \
 	  --test one_processor --test four_processors model
 	OFFSET_MODEL_EXAMPLES=$(CASES) $(VPYTHON) -m pytest -q --timeout 0 tests/test_model.py
+
+# ---- the site ----------------------------------------------------------------------------------
+
+.PHONY: docs docs-test
+docs: $(VENV)/.site ## the site of the documentation, in target/site; warnings are errors, and so is a link to nowhere
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict --site-dir $(abspath $(TARGET_DIR))/site
+	$(VENV)/bin/python docs/site/check.py $(TARGET_DIR)/site
+
+docs-test: docs build ## the site in a headless Chromium; what was seen goes into target/screenshots
+	OFFSET_SITE=$(abspath $(TARGET_DIR))/site OFFSET_SCREENSHOTS=$(abspath $(TARGET_DIR))/screenshots \
+	  $(VPYTHON) -m pytest -q tests/test_site.py $(ARGS)
+
+$(VENV)/.site: $(VENV)/.python-$(TAG)
+	@.ci/environment.sh $(PYTHON) $(VENV) site
+	@touch $@
 
 # ---- figures and packages ----------------------------------------------------------------------
 

@@ -22,8 +22,9 @@ PYO3_CROSS=1 PYO3_CROSS_PYTHON_VERSION=$version PYO3_PYTHON=$(realpath -s "$pyth
 
 if command -v qemu-aarch64 >/dev/null; then
   export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
-  # Each test has a thread for a goroutine's machine, the monitor and the poller: two tests at a time are enough.
-  RUST_TEST_THREADS=2 cargo test --package offset-runtime --lib --tests --target "$target" --target-dir "$directory" "$@"
+  # The child of a fork in a program of many threads is more than qemu 7.2 takes ("cpu == current_cpu").
+  RUST_TEST_THREADS=2 cargo test --no-fail-fast --package offset-runtime --lib --tests --target "$target" \
+    --target-dir "$directory" "$@" -- --skip a_child_starts_empty_and_works
 else
   say "there is no qemu-aarch64: built, and not run"
 fi

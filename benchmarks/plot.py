@@ -21,8 +21,8 @@ COLOURS = {
     "go-p1": "#74c0fc",
     "asyncio": "#adb5bd",
     "uvloop": "#868e96",
-    "uvloop-protocols": "#343a40",
-    "rloop": "#495057",
+    "uvloop-protocols": "#4263eb",
+    "rloop": "#9775fa",
     "gevent": "#69b34c",
     "threads": "#b08968",
 }
