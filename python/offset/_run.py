@@ -518,7 +518,12 @@ def has_signal_handlers() -> bool:
         return True
     known = (signal.default_int_handler, _on_interrupt, _on_quit)
     handlers = map(signal.getsignal, signal.valid_signals())
-    return any(callable(handler) and handler not in known for handler in handlers)
+    return any(callable(handler) and handler not in known and not _of_the_prompt(handler) for handler in handlers)
+
+
+def _of_the_prompt(handler: Callable[..., Any]) -> bool:
+    """Tell whether a handler belongs to the reader of Python's prompt, which draws its line again and wakes nobody."""
+    return (getattr(handler, "__module__", None) or "").startswith("_pyrepl")
 
 
 def give_signals_back() -> None:
