@@ -23,6 +23,8 @@ pub struct ChanTimer<T> {
     live: AtomicU64,
     /// Whether that turn has rung. Under the channel's lock.
     rung: AtomicBool,
+    /// When the latest value was made. Under the channel's lock.
+    latest: AtomicU64,
     /// It belongs to the bubble's clock.
     bubbled: bool,
 }
@@ -30,8 +32,8 @@ pub struct ChanTimer<T> {
 impl<T: Send + 'static> ChanTimer<T> {
     /// A timer that is not set. `chan` must buffer one value and be used for nothing else.
     pub fn new(chan: Arc<Chan<T>>, value: fn(Instant) -> T) -> Arc<Self> {
-        let (live, rung) = (AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(ChanTimer { node: Node::new(), chan, value, live, rung, bubbled: bubble::inside() })
+        let (live, rung, latest) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
+        Arc::new(ChanTimer { node: Node::new(), chan, value, live, rung, latest, bubbled: bubble::inside() })
     }
 
     /// Sets it to `when`, and then to every `period` nanoseconds if that is not 0; false if it was not set before.
@@ -79,6 +81,12 @@ impl<T: Send + 'static> Alarm for ChanTimer<T> {
         if !state.buffer.is_empty() {
             return;
         }
+        // Nobody holds the heap any more: another machine may have rung for the next period before this one came here. Time does not
+        // go back for who receives (`ticks_do_not_go_back`).
+        if now < self.latest.load(Ordering::Relaxed) {
+            return;
+        }
+        self.latest.store(now, Ordering::Relaxed);
         let claim = state.offer((self.value)(now), 1).ok().flatten();
         drop(state);
         if let Some(claim) = claim {
@@ -156,5 +164,26 @@ impl Alarm for FuncTimer {
         let mut state = self.state.lock();
         state.live = 0;
         state.goroutine.take()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_do_not_go_back() {
+        let chan = Arc::new(Chan::new(1).unwrap());
+        let timer = ChanTimer::new(chan.clone(), |instant| instant);
+        timer.live.store(1, Ordering::Relaxed);
+        // The machine that took the first period out of the heap rings after the one that took the second.
+        timer.ring(1, 20);
+        assert_eq!(chan.lock().buffer.pop_front(), Some(20));
+        timer.ring(1, 10);
+        assert_eq!(chan.lock().buffer.pop_front(), None);
+        timer.ring(1, 20);
+        assert_eq!(chan.lock().buffer.pop_front(), Some(20));
+        timer.ring(1, 30);
+        assert_eq!(chan.lock().buffer.pop_front(), Some(30));
     }
 }
