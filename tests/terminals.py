@@ -19,7 +19,7 @@ import time
 from helpers import PATIENCE, script_environment
 
 # What draws, moves the cursor, or asks the terminal for something.
-SEQUENCES = re.compile(r"\x1b\[[0-9;?<>=]*[A-Za-z]|\x1b[=>]")
+SEQUENCES = re.compile(r"\x1b\[[0-9;?<>=]*[@A-Za-z]|\x1b[=>]")
 # Keys send signals to those whose session the terminal belongs to.
 _TAKE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -37,9 +38,10 @@ class Prompt(terminals.Terminal):
         deadline = time.monotonic() + 2 * terminals.PATIENCE
         while not re.search(r"(?s)KeyboardInterrupt\r\n.*>>> $", self.plain()):
             assert time.monotonic() < deadline, repr(self.output)
+            before = len(self.output)
             self.read(1)
-            if not self.output:
-                self.press("\x03")
+            if len(self.output) == before:
+                os.write(self.master, b"\x03")
 
     def type(self, line, answer=""):
         """Type a line; wait until `answer` has come, by itself on lines, and then the prompt."""
