@@ -367,10 +367,8 @@ void offset_context_delete(PyThreadState *context)
         context->_status.bound_gilstate = 0;
     }
 #endif
-    PyInterpreterState *interpreter = context->interp;
     ENTER();
-    PyThreadState_Clear(context);
-    offset_memory_back(interpreter);
+    offset_memory_clear(context);
     PyThreadState_Delete(context);
     LEAVE();
 }

@@ -103,8 +103,8 @@ void offset_bytecode_share(PyThreadState *context);
 /* `context` will run no more: puts its own index back, to be given free. */
 void offset_bytecode_part(PyThreadState *context);
 
-/* Attached, right after a context was cleared: what offset_memory_apart has set apart belongs to the interpreter again. */
-void offset_memory_back(PyInterpreterState *interpreter);
+/* Attached as another state: PyThreadState_Clear, and its memory goes where it should. In a frame of ENTER(). */
+void offset_memory_clear(PyThreadState *context);
 
 /* Looks whether offset_refcounts_first can do its work. Attached. */
 void offset_refcounts_setup(void);

@@ -1,5 +1,8 @@
 /* Free-threaded builds: how the memory of contexts goes.
  *
+ * PyThreadState_Clear empties the free lists of the state that is attached, taking it for the one that ends. What a context has in its own would
+ * stay for ever, and with it the segments where it lies; so the two trade their lists for that long.
+ *
  * There a thread state allocates from heaps of its own. At its end the segments in which something is alive go to a pool of the interpreter's,
  * for other threads to reuse, and each of its heaps looks through up to 1,024 segments of that pool for some that can be freed: two
  * milliseconds a state where there were thousands. So most contexts leave their segments to a pool of the
@@ -7,7 +10,7 @@
  *
  * Invariants:
  * - The collector looks for objects in the heaps of thread states and in the interpreter's pool, in a stopped world. `apart` holds segments
- *   only on the way from PyThreadState_Clear's last step to offset_memory_back, where a thread that is attached does not stop.
+ *   only on the way from PyThreadState_Clear's last step to `put_back`, where a thread that is attached does not stop.
  * - `apart` is used by its thread alone.
  */
 #define Py_BUILD_CORE 1
@@ -15,6 +18,7 @@
 
 #ifdef Py_GIL_DISABLED
 
+#include "internal/pycore_freelist_state.h"
 #include "internal/pycore_interp.h"
 #include "internal/pycore_mimalloc.h"
 #include "internal/pycore_qsbr.h"
@@ -73,7 +77,7 @@ static void push(mi_abandoned_pool_t *pool, mi_segment_t *segment)
     atomic_fetch_add_explicit(&pool->abandoned_count, 1, memory_order_relaxed);
 }
 
-void offset_memory_back(PyInterpreterState *interpreter)
+static void put_back(PyInterpreterState *interpreter)
 {
     const uintptr_t mask = MI_SEGMENT_SIZE - 1;
     mi_segment_t *lists[] = {
@@ -90,6 +94,23 @@ void offset_memory_back(PyInterpreterState *interpreter)
     }
 }
 
+static void trade_free_lists(PyThreadState *one, PyThreadState *other)
+{
+    struct _Py_freelists kept = impl(one)->freelists;
+    impl(one)->freelists = impl(other)->freelists;
+    impl(other)->freelists = kept;
+}
+
+void offset_memory_clear(PyThreadState *context)
+{
+    PyThreadState *machine = PyThreadState_Get();
+    PyInterpreterState *interpreter = context->interp;
+    trade_free_lists(context, machine);
+    PyThreadState_Clear(context);
+    trade_free_lists(context, machine);
+    put_back(interpreter);
+}
+
 #else
 
 void offset_memory_settle(void)
@@ -101,9 +122,9 @@ void offset_memory_apart(PyThreadState *context)
     (void)context;
 }
 
-void offset_memory_back(PyInterpreterState *interpreter)
+void offset_memory_clear(PyThreadState *context)
 {
-    (void)interpreter;
+    PyThreadState_Clear(context);
 }
 
 #endif

@@ -94,6 +94,7 @@ unsafe extern "C" fn stats(_: Object, _: Object) -> Object {
         (c"descriptor_waits", count(stats.descriptor_waits)),
         (c"blocking_calls", count(stats.blocking_calls)),
         (c"blocking_threads", count(stats.blocking_threads)),
+        (c"contexts", count(stats.contexts)),
         (c"stack_size", count(stack::stack_size())),
         (c"thread_identity", string(crate::identity::decided().map_or("undecided", crate::identity::Identity::name))),
     ];

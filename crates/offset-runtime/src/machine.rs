@@ -41,6 +41,16 @@ const POOL: usize = 65_536;
 const TIDY_STEP: usize = 256;
 const TIDY_BATCH: usize = 64;
 const TIDY_TIME: Instant = 2_000_000;
+/// For so long after that the host looks after their memory, so often.
+const SETTLE_FOR: Instant = 64_000_000_000;
+const SETTLE_EVERY: Instant = 8_000_000_000;
+
+/// When there is more to tidy.
+enum Tidy {
+    Now,
+    Later,
+    Done,
+}
 
 /// A C stack and the host's context that goes with it; 0 while there is none.
 struct Vessel {
@@ -66,6 +76,8 @@ pub(crate) struct Machine {
     home_queue: Lock<VecDeque<*const Goroutine>>,
     /// Goroutines that started here and have not ended.
     home_count: AtomicUsize,
+    /// Until when the host is to look whether the memory of contexts that were deleted is there.
+    unsettled: Cell<Instant>,
     /// The processor that it holds, or held last.
     processor: AtomicPtr<Processor>,
     /// On a goroutine's stack without a processor. Written under the lock of the processor that it held.
@@ -176,6 +188,7 @@ impl Machine {
             mail: Condvar::new(),
             home_queue: Lock::new(VecDeque::new()),
             home_count: AtomicUsize::new(0),
+            unsettled: Cell::new(0),
             processor: AtomicPtr::new(null_mut()),
             stuck: AtomicBool::new(false),
             attaching: AtomicBool::new(false),
@@ -726,14 +739,23 @@ impl Machine {
         spare.into_iter().map(|vessel| vessel.stack)
     }
 
-    /// One step of making the pool small; whether there is more to do.
-    fn tidy(&self) -> bool {
+    /// One step of making the pool small, and when there is more to do.
+    fn tidy(&self) -> Tidy {
         // SAFETY: the pool is this thread's own, and who deletes a context does not touch it.
         let pool = unsafe { &mut *self.pool.get() };
         let keep = crate::scheduler::pool();
         if pool.len() <= keep {
             pool.iter().for_each(|vessel| vessel.stack.release_pages());
-            return false;
+            let until = self.unsettled.get();
+            if until == 0 {
+                return Tidy::Done;
+            }
+            host().contexts_settle();
+            if clock::now() < until {
+                return Tidy::Later;
+            }
+            self.unsettled.set(0);
+            return Tidy::Done;
         }
         let until = clock::now() + TIDY_TIME;
         // Given back together: that interrupts the other cores once.
@@ -743,6 +765,7 @@ impl Machine {
             stacks.extend(Machine::without_contexts(spare));
         }
         Stack::give_back(stacks);
-        true
+        self.unsettled.set(clock::now() + SETTLE_FOR);
+        if pool.len() > keep { Tidy::Now } else { Tidy::Later }
     }
 }

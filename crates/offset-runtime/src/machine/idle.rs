@@ -4,7 +4,7 @@
 //! the processor, ends that under the processor's lock. It stays awake for a little while first if a call or the poller is likely to have
 //! something soon, and tidies its pool once.
 
-use super::Machine;
+use super::{Machine, SETTLE_EVERY, Tidy};
 use crate::clock::{self, Instant};
 use crate::host::host;
 use crate::lock::Guard;
@@ -45,18 +45,14 @@ impl Machine {
         runtime.notice_quiet();
         state = processor.lock();
         let slept_at = clock::now();
-        let mut untidy = true;
+        let mut tidy_after = if runtime.shedding() { 0 } else { TIDY_AFTER };
         let mut polled = false;
         let mut watched = false;
         let mut listened = false;
         // Another machine may have taken the processor meanwhile, and sleep with it by now.
         while state.idle && std::ptr::eq(state.holder, self) && !runtime.stopping() && !state.claimed() {
             let due = runtime.timers.next().min(retry.unwrap_or(Instant::MAX));
-            let tidy_at = match (untidy, runtime.shedding()) {
-                (true, false) => slept_at + TIDY_AFTER,
-                (true, true) => slept_at,
-                (false, _) => Instant::MAX,
-            };
+            let tidy_at = slept_at.saturating_add(tidy_after);
             let until = due.min(tidy_at);
             let now = if until == Instant::MAX { 0 } else { clock::now() };
             if now >= due {
@@ -64,7 +60,11 @@ impl Machine {
             }
             if now >= tidy_at {
                 drop(state);
-                untidy = self.tidy();
+                tidy_after = match self.tidy() {
+                    Tidy::Now => 0,
+                    Tidy::Later => now - slept_at + SETTLE_EVERY,
+                    Tidy::Done => Instant::MAX,
+                };
                 state = processor.lock();
                 continue;
             }
