@@ -22,9 +22,8 @@ fn machines_let_go_of_what_they_keep() {
     };
     let first: Vec<_> = (0..500).map(|_| waiting(&gate)).collect();
     // Their machines lose their processors: what these keep goes, too.
-    let slow: Vec<_> = (0..4)
-        .map(|_| scheduler::spawn(Plain::payload(|| std::thread::sleep(Duration::from_millis(200)))))
-        .collect();
+    let slow: Vec<_> =
+        (0..4).map(|_| scheduler::spawn(Plain::payload(|| std::thread::sleep(Duration::from_millis(200))))).collect();
     let last = waiting(&end);
     let limit = Instant::now() + MINUTE;
     while scheduler::stats().contexts < 505 {
