@@ -217,8 +217,9 @@ def serve(addr: str = "127.0.0.1:6060", *, token: str | None = None) -> Server:
     ValueError is raised. With one, requests need `Authorization: Bearer TOKEN`, and the page asks for it, or takes it
     from `?token=TOKEN`. There is no encryption. Raises OSError if the address is in use.
 
-    It is served by goroutines until `close`, or until the run ends in which it was started; a forked child does not serve
-    it. A program that is waiting for requests is not found deadlocked, as in Go: the page shows what it waits for instead.
+    It is served by goroutines until `close`, or until the run ends in which it was started; a forked child does not
+    serve it. A program that is waiting for requests is not found deadlocked, as in Go: the page shows what it waits for
+    instead.
     """
     if token is not None:
         if not isinstance(token, str):

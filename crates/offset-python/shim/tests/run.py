@@ -12,7 +12,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 # What stands by itself: call.c is the way from C into the extension.
-SOURCES = ["attach.c", "bytecode.c", "context.c", "hand.c", "identity.c", "memory.c", "refcounts.c", "setup.c", "threading.c"]
+PARTS = ["attach", "bytecode", "context", "hand", "identity", "memory", "refcounts", "setup", "threading"]
+SOURCES = [f"{part}.c" for part in PARTS]
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fexceptions", "-fPIC", "-shared", "-g"]
 DESCRIBE = "import sys, sysconfig; print(sys.version.split()[0], sys.abiflags); print(sysconfig.get_path('include'))"
 # Seconds after which a run hangs; one takes a few.
