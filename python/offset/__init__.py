@@ -120,7 +120,7 @@ del set_answer, set_package, set_started_hook, set_uncaught
 
 def __getattr__(name: str) -> object:
     # What few programs need is imported when it is asked for.
-    if name in ("debug", "patch"):
+    if name in ("aio", "debug", "patch"):
         import importlib
 
         return importlib.import_module(f"offset.{name}")

@@ -25,6 +25,7 @@ from offset._errors import GoroutineExit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from offset._run import Run
     from offset._runtime import Goroutine, Note
 
 GRACE = 5.0
@@ -39,6 +40,13 @@ background: set[int] = set()
 
 ahead: list[Callable[[], object]] = []
 """Called when the interpreter exits, before the goroutines that are left are ended."""
+
+behind: list[Callable[[float, Run | None, Callable[[], bool]], None]] = []
+"""Called after the goroutines have ended, with the grace time, the run that ends (None: the interpreter), and what says
+whether to hurry."""
+
+idle_threads: list[Callable[[], int]] = []
+"""Each counts threads of the library that are foreign to the runtime, and have nothing to do."""
 
 
 def alive() -> list[Goroutine]:
@@ -119,7 +127,13 @@ def end_in_goroutine(others: Callable[[], list[Goroutine]], grace: float) -> Non
 
 def _stuck(note: Note) -> bool:
     """Tell whether nothing can ever happen again. Who asks for service sets the note before waiting for it."""
-    return _runtime.quiescent() and _runtime.foreign_threads() == 0 and not note.is_set()
+    return _runtime.quiescent() and outsiders() == 0 and not note.is_set()
+
+
+def outsiders() -> int:
+    """Count the threads that are not the runtime's, nor the caller's, and may wake a goroutine."""
+    threads = _runtime.foreign_threads()
+    return threads - sum(count() for count in idle_threads) if threads else 0
 
 
 def name_left_over(left_over: list[Goroutine], grace: float) -> None:
@@ -169,6 +183,7 @@ def _forked() -> None:
 def finish() -> None:
     """End the goroutines that are left when the interpreter exits, then stop the runtime."""
     if not _runtime.started():
+        _finish_behind()
         return
     try:
         _name_unbegun()
@@ -180,6 +195,7 @@ def finish() -> None:
             name_left_over(wind_down(note, GRACE), GRACE)
         finally:
             _runtime.watch(None)
+        _finish_behind()
     except KeyboardInterrupt:
         # The user does not want to wait.
         pass
@@ -187,6 +203,11 @@ def finish() -> None:
         _dump.write("offset: while the goroutines were ended at exit:\n" + _dump.exception(error))
     finally:
         _runtime.shutdown()
+
+
+def _finish_behind() -> None:
+    for conclude in behind:
+        conclude(GRACE, None, lambda: False)
 
 
 def end_child(goroutine: Goroutine, exc: BaseException | None) -> NoReturn:

@@ -406,7 +406,7 @@ class Run:
             self.note.wait(timeout)
 
     def _deadlocked(self) -> bool:
-        if _runtime.foreign_threads() or has_signal_handlers():
+        if _exit.outsiders() or has_signal_handlers():
             return False
         # The last look: a signal handler that ran meanwhile may have woken a goroutine, or asked for a call.
         return _runtime.quiescent() and not self.calls and not self._over()
@@ -441,6 +441,8 @@ class Run:
                 serve=self._serve,
                 hurry=lambda: self.hurried,
             )
+            for conclude in _exit.behind:
+                conclude(self.grace, self, lambda: self.hurried)
         except BaseException as exc:
             # What a signal handler of the program raised: nobody is left who could take it.
             left_over = _exit.alive()

@@ -100,7 +100,10 @@ class Goroutine:
     def stats(self) -> dict[str, Any]:
         """Give counters of the goroutine."""
     def __await__(self) -> Generator[Any]:
-        """Wait for the end of the goroutine under asyncio; only the task waits."""
+        """Wait for the end of the goroutine in a task of asyncio or trio; only the task waits.
+
+        If the task is cancelled, so is the goroutine, as a task would be that it awaits.
+        """
 
 def goroutines() -> list[Goroutine]:
     """Give the handles of the goroutines that have not ended, by id."""
@@ -167,12 +170,17 @@ class Chan(Generic[_T]):
     def receiver(self) -> RecvChan[_T]:
         """Give the end of this channel that can only receive, as Go's `<-chan T`."""
     def arecv(self, timeout: _Seconds | None = None) -> Coroutine[Any, Any, _T]:
-        """Receive under asyncio.
+        """Receive in a task of asyncio or trio: `await ch.arecv()`; only the task waits.
 
-        `await ch.arecv()`. A value that was received when the task is cancelled is given, not lost.
+        If the task is cancelled nothing is received: a value that was on its way to it goes back into the
+        channel, before all others.
         """
     def asend(self, value: _T, timeout: _Seconds | None = None) -> Coroutine[Any, Any, None]:
-        """Send under asyncio: `await ch.asend(value)`."""
+        """Send in a task of asyncio or trio: `await ch.asend(value)`; only the task waits.
+
+        If the task is cancelled when the value has just been received, the send succeeds, and the cancellation
+        comes at the next await.
+        """
     def stats(self) -> dict[str, Any]:
         """Give counters of the channel: its length, its capacity, and who waits."""
     def __len__(self) -> int: ...
@@ -180,7 +188,7 @@ class Chan(Generic[_T]):
     def __iter__(self) -> Iterator[_T]:
         """Receive until the channel is closed and drained, as Go's `for v := range ch`."""
     def __aiter__(self) -> AsyncIterator[_T]:
-        """Receive under asyncio until the channel is closed and drained."""
+        """Receive in a task of asyncio or trio until the channel is closed and drained."""
 
 def unbounded() -> Chan[Any]:
     """Give a channel whose buffer grows: a send never waits."""
@@ -210,7 +218,7 @@ class SendChan(Generic[_SendT]):
     def if_send(self, value: _SendT, /) -> Case[Any]:
         """Make the case of `select` that sends `value`."""
     def asend(self, value: _SendT, timeout: _Seconds | None = None) -> Coroutine[Any, Any, None]:
-        """Send under asyncio."""
+        """Send in a task, as `Chan.asend`."""
     def stats(self) -> dict[str, Any]:
         """Give counters of the channel."""
     def __len__(self) -> int: ...
@@ -239,7 +247,7 @@ class RecvChan(Generic[_RecvT]):
     def if_recv(self) -> Case[_RecvT]:
         """Make the case of `select` that receives."""
     def arecv(self, timeout: _Seconds | None = None) -> Coroutine[Any, Any, _RecvT]:
-        """Receive under asyncio."""
+        """Receive in a task, as `Chan.arecv`."""
     def stats(self) -> dict[str, Any]:
         """Give counters of the channel."""
     def __len__(self) -> int: ...
@@ -247,7 +255,7 @@ class RecvChan(Generic[_RecvT]):
     def __iter__(self) -> Iterator[_RecvT]:
         """Receive until the channel is closed and drained."""
     def __aiter__(self) -> AsyncIterator[_RecvT]:
-        """Receive under asyncio until the channel is closed and drained."""
+        """Receive in a task of asyncio or trio until the channel is closed and drained."""
 
 @final
 class NilChan:
@@ -286,9 +294,9 @@ class NilChan:
     def receiver(self) -> RecvChan[Any]:
         """Give the receiving end."""
     def arecv(self, timeout: _Seconds | None = None) -> Coroutine[Any, Any, Any]:
-        """Block for ever under asyncio."""
+        """Block the task for ever."""
     def asend(self, value: object, timeout: _Seconds | None = None) -> Coroutine[Any, Any, None]:
-        """Block for ever under asyncio."""
+        """Block the task for ever."""
     def stats(self) -> dict[str, Any]:
         """Give counters of the channel."""
     def __len__(self) -> int: ...
@@ -342,6 +350,66 @@ def select(*cases: Case[Any] | Default, timeout: _Seconds | None = None) -> Any:
     and gives `default` if no other can happen. Without cases it blocks for ever. Sending on a closed
     channel raises ChannelClosed.
     """
+
+# Tasks of asyncio and trio.
+
+@overload
+def select_async(*, timeout: _Seconds | None = None) -> Coroutine[Any, Any, Any]: ...
+@overload
+def select_async(*cases: Case[_T], timeout: _Seconds | None = None) -> Coroutine[Any, Any, Case[_T]]: ...
+@overload
+def select_async(
+    *cases: Case[_T] | Default, timeout: _Seconds | None = None
+) -> Coroutine[Any, Any, Case[_T] | Default]: ...
+@overload
+def select_async(*cases: Case[Any] | Default, timeout: _Seconds | None = None) -> Coroutine[Any, Any, Any]:
+    """Do as `select` in a task of asyncio or trio: `case = await select_async(...)`; only the task waits.
+
+    If the task is cancelled no case happens, but for a send whose value has just been received: then the
+    cancellation comes at the next await.
+    """
+
+def ended(goroutine: Goroutine, /) -> Operation[None]:
+    """Give the end of a goroutine, to be awaited."""
+
+@final
+class Operation(Coroutine[Any, Any, _T]):
+    """What a task of asyncio or trio awaits: an operation on a channel, a select, the end of a goroutine."""
+
+    @property
+    def timeout(self) -> _Seconds | None:
+        """As it was given."""
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits."""
+    def send(self, value: Any, /) -> Any:
+        """Go on, as a coroutine does."""
+    def throw(self, *args: Any) -> Any:
+        """Raise an exception where it waits, as in a coroutine."""
+    def close(self) -> None:
+        """Take it back, if it has not happened."""
+    def begin(self, mailbox: Mailbox, wake: object, /) -> bool:
+        """Wait, and have `wake` put into the mailbox when that is over; gives False if there is no need."""
+    def expire(self) -> Any:
+        """End the wait because its time is over; gives what wakes the task, to be woken by the caller, or None."""
+    def retract(self) -> bool:
+        """End the wait because the task is cancelled; gives False if it is over."""
+    def stats(self) -> dict[str, Any]:
+        """Give what it does, and whether it waits."""
+    def __await__(self) -> Generator[Any, None, _T]: ...
+
+@final
+class Mailbox:
+    """Where an event loop is told which of its tasks can go on, and is given calls."""
+
+    def fileno(self) -> int:
+        """Give the descriptor that is readable while there is something in it."""
+    def put(self, item: object, /) -> None:
+        """Put something in, for the loop to deliver."""
+    def take(self) -> list[Any]:
+        """Take out what there is."""
+    def linger(self, notes: list[Note], /) -> list[Any]:
+        """Set the notes, and take out what there is after up to 20 us of waiting, where that has paid of late."""
 
 # Time.
 
@@ -680,6 +748,8 @@ class Note:
         """Tell whether the note is set."""
     def wait(self, timeout: _Seconds | None = None) -> bool:
         """Wait until the note is set. Gives False when the time is over."""
+    def wait_await(self, timeout: _Seconds | None = None) -> bool:
+        """Wait, for what an event loop does, which the wait reason says: "await"."""
 
 class Fd:
     """The operations of a descriptor that park only the goroutine; of a plain thread, they block it.

@@ -214,7 +214,7 @@ fn recv_on(object: Object, wait: Wait) -> Result<Object, RecvError> {
     }
 }
 
-fn recv_error(object: Object, error: RecvError) -> Object {
+pub(crate) fn recv_error(object: Object, error: RecvError) -> Object {
     match error {
         RecvError::Closed => channel_closed(&format!(
             "receive on closed {}; `for value in ch` ends with it, and recv_ok() says whether there was a value",
@@ -350,7 +350,7 @@ unsafe extern "C" fn next(object: Object) -> Object {
 
 unsafe extern "C" fn anext(object: Object) -> Object {
     // SAFETY: the calling convention.
-    unsafe { crate::goroutine::call_async(c"anext", iterated(object), NULL, NULL) }
+    unsafe { crate::task::anext(iterated(object)) }
 }
 
 unsafe extern "C" fn iter_traverse(object: Object, visit: visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
@@ -417,28 +417,6 @@ unsafe extern "C" fn if_recv(object: Object, _: Object) -> Object {
 unsafe extern "C" fn if_send(object: Object, value: Object) -> Object {
     // SAFETY: the calling convention.
     unsafe { crate::select::new_case(object, value) }
-}
-
-unsafe extern "C" fn arecv(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
-    let mut out = [NULL; 1];
-    // SAFETY: the calling convention.
-    unsafe {
-        if !parse("arecv", args, count, keywords, &["timeout"], 0, &mut out) {
-            return NULL;
-        }
-        crate::goroutine::call_async(c"arecv", object, NULL, out[0])
-    }
-}
-
-unsafe extern "C" fn asend(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
-    let mut out = [NULL; 2];
-    // SAFETY: the calling convention.
-    unsafe {
-        if !parse("asend", args, count, keywords, &["value", "timeout"], 1, &mut out) {
-            return NULL;
-        }
-        crate::goroutine::call_async(c"asend", object, out[0], out[1])
-    }
 }
 
 unsafe extern "C" fn stats(object: Object, _: Object) -> Object {
@@ -565,7 +543,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             one_arg(c"try_send", try_send, c"try_send(value) -> bool\n\nSend if that is possible at once. ChannelClosed if it is closed."),
             fast(c"send_exception", send_exception, c"send_exception(exc, timeout=None)\n\nSend an exception, which is raised where it is received."),
             one_arg(c"if_send", if_send, c"if_send(value) -> Case\n\nThe case of sending value, for select()."),
-            fast(c"asend", asend, c"asend(value, timeout=None)\n\nsend() to be awaited in asyncio."),
+            fast(c"asend", crate::task::asend, c"asend(value, timeout=None)\n\nsend() to be awaited in asyncio or trio."),
         ]
     };
     let receiving = || {
@@ -574,7 +552,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             fast(c"recv_ok", recv_ok, c"recv_ok(timeout=None) -> (value, ok)\n\nReceive; (None, False) once it is closed and drained (Go: v, ok := <-ch)."),
             no_args(c"try_recv", try_recv, c"try_recv() -> (value, ok)\n\nReceive at once; WouldBlock if there is nothing, (None, False) once it is closed and drained."),
             no_args(c"if_recv", if_recv, c"if_recv() -> Case\n\nThe case of receiving, for select()."),
-            fast(c"arecv", arecv, c"arecv(timeout=None)\n\nrecv() to be awaited in asyncio."),
+            fast(c"arecv", crate::task::arecv, c"arecv(timeout=None)\n\nrecv() to be awaited in asyncio or trio."),
         ]
     };
     let ends = || {

@@ -301,32 +301,7 @@ unsafe extern "C" fn stats(object: Object, _: Object) -> Object {
 
 unsafe extern "C" fn await_(object: Object, _: Object) -> Object {
     // SAFETY: attached.
-    unsafe { call_async(c"join", object, NULL, NULL) }
-}
-
-/// Calls `offset._async.NAME(object[, value][, timeout])`.
-pub(crate) unsafe fn call_async(name: &std::ffi::CStr, object: Object, value: Object, timeout: Object) -> Object {
-    // SAFETY: attached; the arguments are alive or null.
-    unsafe {
-        let module = PyImport_ImportModule(c"offset._async".as_ptr());
-        if module.is_null() {
-            return NULL;
-        }
-        let function = PyObject_GetAttrString(module, name.as_ptr());
-        Py_DECREF(module);
-        if function.is_null() {
-            return NULL;
-        }
-        let parts: Vec<Object> = [object, value, timeout].into_iter().filter(|part| !part.is_null()).collect();
-        let args = PyTuple_New(parts.len() as Py_ssize_t);
-        for (index, part) in parts.into_iter().enumerate() {
-            PyTuple_SET_ITEM(args, index as Py_ssize_t, Py_NewRef(part));
-        }
-        let result = shim::offset_object_call(function, args, NULL);
-        Py_DECREF(args);
-        Py_DECREF(function);
-        result
-    }
+    unsafe { crate::task::join(object) }
 }
 
 pub(crate) fn status_name(status: Status) -> &'static str {

@@ -23,6 +23,7 @@ mod identity;
 mod leaks;
 mod lock;
 mod method;
+mod note;
 mod object;
 mod outside;
 mod packet;
@@ -33,6 +34,7 @@ mod select;
 mod shim;
 mod signal;
 mod sync;
+mod task;
 mod timer;
 mod trace;
 mod waits;
@@ -97,6 +99,8 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
             && chan::register(module)
             && select::register(module)
             && sync::register(module)
+            && note::register(module)
+            && task::register(module)
             && lock::register(module)
             && timer::register(module)
             && atomic::register(module)
@@ -119,7 +123,8 @@ pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
         bubble::functions(),
         chan::functions(),
         select::functions(),
-        sync::functions(),
+        note::functions(),
+        task::functions(),
         timer::functions(),
         blocking::functions(),
         runtime::functions(),

@@ -10,6 +10,7 @@ use crate::scope::interrupted;
 use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::chan::Wait;
 use offset_runtime::select::{Case, INLINE, Selected, select as core_select};
+use offset_runtime::task::TaskCase;
 use pyo3_ffi::*;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -51,39 +52,77 @@ pub(crate) unsafe fn new_case(chan: Object, value: Object) -> Object {
     }
 }
 
-unsafe extern "C" fn select(_: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+/// The arguments of a call of `function`: the timeout, which may be null, and whether `default` is among the cases. None with an exception
+/// set if they are wrong.
+///
+/// # Safety
+/// Attached; `args`, `count` and `keywords` are those of a `METH_FASTCALL | METH_KEYWORDS` call.
+pub(crate) unsafe fn arguments(
+    function: &str,
+    args: *const Object,
+    count: Py_ssize_t,
+    keywords: Object,
+) -> Option<(Object, bool)> {
     let total = count as usize;
-    // SAFETY: the calling convention.
+    // SAFETY: by contract.
     unsafe {
         let mut timeout = NULL;
         if !keywords.is_null() {
             for index in 0..PyTuple_GET_SIZE(keywords) {
                 let name = text(PyTuple_GET_ITEM(keywords, index));
                 if name != "timeout" {
-                    return type_error(&format!("select() has no argument '{name}'; it takes cases and timeout"));
+                    type_error(&format!("{function}() has no argument '{name}'; it takes cases and timeout"));
+                    return None;
                 }
                 timeout = *args.add(total + index as usize);
             }
         }
-        let Some(deadline) = deadline(timeout) else { return NULL };
         let (class, default) = (CASE.load(Ordering::Relaxed), DEFAULT.load(Ordering::Relaxed));
-        let mut wait = Wait::Until(deadline);
+        let mut at_once = false;
         for index in 0..total {
             let case = *args.add(index);
             if case == default {
-                wait = Wait::No;
+                at_once = true;
             } else if Py_TYPE(case) != class {
-                return type_error(
-                    "select() takes what ch.if_recv() and ch.if_send(value) give, and default, not a channel or a value itself",
-                );
+                type_error(&format!(
+                    "{function}() takes what ch.if_recv() and ch.if_send(value) give, and default, not a channel or a value itself"
+                ));
+                return None;
             }
         }
         if total > usize::from(u16::MAX) - 8 {
-            return value_error("select() takes up to 65,000 cases");
+            value_error(&format!("{function}() takes up to 65,000 cases"));
+            return None;
         }
+        Some((timeout, at_once))
+    }
+}
+
+unsafe extern "C" fn select(_: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    let total = count as usize;
+    // SAFETY: the calling convention.
+    unsafe {
+        let Some((timeout, at_once)) = arguments("select", args, count, keywords) else { return NULL };
+        let Some(deadline) = deadline(timeout) else { return NULL };
+        let default = DEFAULT.load(Ordering::Relaxed);
+        let wait = if at_once { Wait::No } else { Wait::Until(deadline) };
         if wait != Wait::No && interrupted() {
             return NULL;
         }
+        crate::goroutine::set_selecting(args);
+        let selected = run(args, total, wait);
+        crate::goroutine::set_selecting(std::ptr::null());
+        finish(selected, args, wait, default)
+    }
+}
+
+/// # Safety
+/// Attached; `args` are `total` cases or `default`, held by the caller.
+#[inline]
+unsafe fn run(args: *const Object, total: usize, wait: Wait) -> Selected<Value> {
+    // SAFETY: by contract.
+    unsafe {
+        let default = DEFAULT.load(Ordering::Relaxed);
         let make = |index: usize| {
             let case = *args.add(index);
             if case == default {
@@ -95,22 +134,62 @@ unsafe extern "C" fn select(_: Object, args: *const Object, count: Py_ssize_t, k
                 Some(core) => Case::Send(core, Some(Value::new(it(case).sends))),
             }
         };
-        crate::goroutine::set_selecting(args);
         if total <= INLINE {
             let mut cases = [const { Case::Never }; INLINE];
             for (index, case) in cases.iter_mut().enumerate().take(total) {
                 *case = make(index);
             }
-            finish(core_select(&mut cases[..total], wait), args, wait, default)
+            core_select(&mut cases[..total], wait)
         } else {
             let mut cases: Vec<_> = (0..total).map(make).collect();
-            finish(core_select(&mut cases, wait), args, wait, default)
+            core_select(&mut cases, wait)
         }
     }
 }
 
+// What the select of a task is made of (see `task`).
+
+/// Does one of the cases, if one is ready; None if none is and `default` is not among them.
+///
+/// # Safety
+/// As for `run`; the cases were checked by [`arguments`].
+pub(crate) unsafe fn attempt(args: *const Object, total: usize) -> Option<Object> {
+    // SAFETY: by contract.
+    unsafe {
+        let selected = run(args, total, Wait::No);
+        let default = DEFAULT.load(Ordering::Relaxed);
+        if matches!(selected, Selected::TimedOut) && !(0..total).any(|index| *args.add(index) == default) {
+            return None;
+        }
+        Some(finish(selected, args, Wait::No, default))
+    }
+}
+
+/// What `select_async` gives after a wait.
+///
+/// # Safety
+/// As for [`attempt`].
+pub(crate) unsafe fn finish_async(selected: Selected<Value>, args: *const Object) -> Object {
+    // SAFETY: by contract.
+    unsafe { finish(selected, args, Wait::Until(None), DEFAULT.load(Ordering::Relaxed)) }
+}
+
+/// A case as a task waits for it.
+pub(crate) fn task_case(case: Object) -> TaskCase<Value> {
+    match crate::chan::core(it(case).chan) {
+        None => TaskCase::Never,
+        Some(core) if it(case).sends.is_null() => TaskCase::Recv(core.clone()),
+        // SAFETY: attached; the case holds what it sends.
+        Some(core) => TaskCase::Send(core.clone(), unsafe { Value::new(it(case).sends) }),
+    }
+}
+
+/// The channel of a case, borrowed.
+pub(crate) fn chan_of(case: Object) -> Object {
+    it(case).chan
+}
+
 unsafe fn finish(selected: Selected<Value>, args: *const Object, wait: Wait, default: Object) -> Object {
-    crate::goroutine::set_selecting(std::ptr::null());
     // SAFETY: called by `select` with its own arguments.
     unsafe {
         let (index, value, ok) = match selected {

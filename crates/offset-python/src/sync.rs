@@ -1,4 +1,4 @@
-//! The locks of `offset.sync`, and `Note`, over the core's.
+//! The locks of `offset.sync`, over the core's.
 //!
 //! All of them but `Cond` and `RLocker` hold no Python object. What can park is called without any lock or borrow of ours.
 
@@ -7,9 +7,7 @@ use crate::method::*;
 use crate::scope::{Shield, interrupted};
 use crate::shim;
 use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
-use offset_runtime::error::WaitError;
-use offset_runtime::scheduler;
-use offset_runtime::sync::{Cond, Mutex, Note, RwMutex, Semaphore, WaitGroup};
+use offset_runtime::sync::{Cond, Mutex, RwMutex, Semaphore, WaitGroup};
 use pyo3_ffi::*;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -17,7 +15,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// An object over a core value.
 #[repr(C)]
-struct Shell<T> {
+pub(crate) struct Shell<T> {
     head: PyObject,
     core: Option<T>,
     /// A Python object that it works with: the lock of a condition, the mutex behind an `RLocker`. Else null.
@@ -25,7 +23,7 @@ struct Shell<T> {
     weak: Object,
 }
 
-fn core<'a, T>(object: Object) -> &'a T {
+pub(crate) fn core<'a, T>(object: Object) -> &'a T {
     // SAFETY: `object` is a shell of this core type, alive as the caller's argument.
     match unsafe { &(*object.cast::<Shell<T>>()).core } {
         Some(core) => core,
@@ -51,7 +49,7 @@ unsafe fn birth<T>(class: *mut PyTypeObject, core: T, partner: Object) -> Object
     }
 }
 
-unsafe extern "C" fn dealloc<T>(object: Object) {
+pub(crate) unsafe extern "C" fn dealloc<T>(object: Object) {
     // SAFETY: the last reference is gone.
     unsafe {
         if PyObject_IS_GC(object) != 0 {
@@ -82,7 +80,7 @@ unsafe extern "C" fn traverse<T>(object: Object, visit: visitproc, arg: *mut std
     }
 }
 
-unsafe extern "C" fn new_plain<T: Default>(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
+pub(crate) unsafe extern "C" fn new_plain<T: Default>(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
     // SAFETY: the calling convention of tp_new.
     unsafe {
         if PyTuple_GET_SIZE(args) > 0 || (!kwargs.is_null() && PyDict_Size(kwargs) > 0) {
@@ -481,53 +479,6 @@ unsafe extern "C" fn semaphore_stats(object: Object, _: Object) -> Object {
     unsafe { dict(&[(c"size", int(size)), (c"free", int(free)), (c"waiters", int(waiters as u64))]) }
 }
 
-// Note
-unsafe extern "C" fn note_set(object: Object, _: Object) -> Object {
-    core::<Arc<Note>>(object).set();
-    none()
-}
-unsafe extern "C" fn note_clear(object: Object, _: Object) -> Object {
-    core::<Arc<Note>>(object).clear();
-    none()
-}
-unsafe extern "C" fn note_is_set(object: Object, _: Object) -> Object {
-    boolean(core::<Arc<Note>>(object).is_set())
-}
-unsafe extern "C" fn note_wait(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
-    // SAFETY: the calling convention.
-    let Some(deadline) = (unsafe { only_timeout("wait", args, count, keywords) }) else { return NULL };
-    if interrupted() {
-        return NULL;
-    }
-    match core::<Arc<Note>>(object).wait(deadline) {
-        Ok(()) => boolean(true),
-        Err(WaitError::TimedOut) => boolean(false),
-        Err(WaitError::Cancelled) => cancelled(),
-    }
-}
-unsafe extern "C" fn watch(_: Object, note: Object) -> Object {
-    // SAFETY: attached; the argument is alive.
-    unsafe {
-        if Py_IsNone(note) != 0 {
-            scheduler::watch(None);
-        } else if Py_TYPE(note) == NOTE.load(Ordering::Relaxed) {
-            scheduler::watch(Some(core::<Arc<Note>>(note).clone()));
-        } else {
-            return type_error("watch() takes a Note or None");
-        }
-    }
-    none()
-}
-static NOTE: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
-
-pub(crate) fn functions() -> Vec<PyMethodDef> {
-    vec![one_arg(
-        c"watch",
-        watch,
-        c"watch(note | None)\n\nHave a note set whenever the runtime comes to rest and when the last goroutine ends.",
-    )]
-}
-
 /// Whether an object is a goroutine's function that a WaitGroup counts.
 pub(crate) fn is_member(object: Object) -> bool {
     // SAFETY: attached; the object is alive.
@@ -753,31 +704,13 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         getters: vec![],
         slots: vec![slot!(Py_tp_new, semaphore_new), slot!(Py_tp_dealloc, dealloc::<Semaphore>), weak::<Semaphore>()],
     };
-    let note = TypeSpec {
-        name: c"offset._runtime.Note",
-        doc: c"A flag that can be waited for.",
-        size: size_of::<Shell<Arc<Note>>>(),
-        flags: 0,
-        methods: vec![
-            no_args(c"set", note_set, c"set()\n\nSet the flag; all that wait go on."),
-            no_args(c"clear", note_clear, c"clear()\n\nTake the flag back."),
-            no_args(c"is_set", note_is_set, c"is_set() -> bool"),
-            fast(
-                c"wait",
-                note_wait,
-                c"wait(timeout=None) -> bool\n\nWait until the flag is set; False when timeout seconds pass before.",
-            ),
-        ],
-        getters: vec![],
-        slots: vec![slot!(Py_tp_new, new_plain::<Arc<Note>>), slot!(Py_tp_dealloc, dealloc::<Arc<Note>>)],
-    };
     for spec in [mutex, state_mutex, rwmutex, group, cond, semaphore] {
         // SAFETY: the slots fit the object.
         if unsafe { new_type(module, spec) }.is_null() {
             return false;
         }
     }
-    for (spec, place) in [(rlocker, &RLOCKER), (member, &MEMBER), (note, &NOTE)] {
+    for (spec, place) in [(rlocker, &RLOCKER), (member, &MEMBER)] {
         // SAFETY: the slots fit the object.
         let made = unsafe { new_type(module, spec) };
         if made.is_null() {

@@ -280,6 +280,7 @@ impl WaitReason {
                 | WaitReason::RwMutexRlock
                 | WaitReason::Blocking
                 | WaitReason::Io
+                | WaitReason::Await
         )
     }
 }

@@ -1,8 +1,8 @@
 //! Channels, with Go's rules.
 //!
 //! Invariants, under the channel's lock: one of the two queues is empty but for stale waiters and for a select that waits on
-//! both sides; values are buffered only while no receiver waits, and senders wait only while the buffer is full. A value is
-//! never dropped under the lock: it is handed on, buffered, or given back.
+//! both sides; values are buffered only while no receiver waits, and senders wait only while the buffer is full. The buffer is
+//! over-full only by values that were put back. A value is never dropped under the lock: it is handed on, buffered, or given back.
 
 use crate::clock::{Deadline, now};
 use crate::error::{Misuse, RecvError, SendError};
@@ -58,9 +58,10 @@ impl<T> State<T> {
 
     /// Takes the next value: buffered, or from the sender that waits longest.
     #[inline]
-    pub(crate) fn accept(&mut self) -> Option<(T, Option<Claim>)> {
+    pub(crate) fn accept(&mut self, capacity: usize) -> Option<(T, Option<Claim>)> {
         let buffered = self.buffer.pop_front();
-        if self.senders.is_empty() {
+        // With a value that was put back there may be no room even so.
+        if self.senders.is_empty() || (buffered.is_some() && self.buffer.len() >= capacity) {
             return buffered.map(|value| (value, None));
         }
         let (next, claim) = self.next_sender();
@@ -222,7 +223,7 @@ impl<T> Chan<T> {
     /// Receives a value.
     pub fn recv(&self, wait: Wait) -> Result<T, RecvError> {
         let mut state = self.state.lock();
-        if let Some((value, claim)) = state.accept() {
+        if let Some((value, claim)) = state.accept(self.capacity) {
             drop(state);
             if let Some(claim) = claim {
                 claim.wake();
@@ -250,6 +251,21 @@ impl<T> Chan<T> {
                 self.state.lock().receivers.remove(&waiter);
                 Err(if code == CANCELLED { RecvError::Cancelled } else { RecvError::TimedOut })
             }
+        }
+    }
+
+    /// Takes back a value whose receiver could not do anything with it: the next one gets it, before all others.
+    pub fn put_back(&self, value: T) {
+        let mut state = self.state.lock();
+        let handed = if state.receivers.is_empty() { Err(value) } else { state.hand_over(value) };
+        match handed {
+            Ok(claim) => {
+                // It has passed once, not twice.
+                state.passed -= 1;
+                drop(state);
+                claim.wake();
+            }
+            Err(value) => state.buffer.push_front(value),
         }
     }
 

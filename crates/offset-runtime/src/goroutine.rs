@@ -60,11 +60,12 @@ pub enum WaitReason {
     Blocking,
     Io,
     Bubble,
+    Await,
 }
 
 impl WaitReason {
     /// How many there are.
-    pub(crate) const COUNT: usize = 19;
+    pub(crate) const COUNT: usize = 20;
     const ALL: [(WaitReason, &'static str); Self::COUNT] = [
         (WaitReason::None, ""),
         (WaitReason::ChanSend, "chan send"),
@@ -85,6 +86,7 @@ impl WaitReason {
         (WaitReason::Blocking, "blocking call"),
         (WaitReason::Io, "IO wait"),
         (WaitReason::Bubble, "bubble"),
+        (WaitReason::Await, "await"),
     ];
 
     /// Go's words for it; empty for `None`.
@@ -408,6 +410,12 @@ unsafe impl Send for Handle {}
 unsafe impl Sync for Handle {}
 
 impl Handle {
+    /// Whether it has ended, with all that it does at its end.
+    pub fn ended(&self) -> bool {
+        // In a forked child nobody is there to end, and its lock may be held for ever.
+        self.forked() || self.joiners.lock().ended
+    }
+
     /// Takes over one reference.
     ///
     /// # Safety

@@ -43,6 +43,7 @@ pub mod stack;
 #[cfg(not(loom))]
 mod switch;
 pub mod sync;
+pub mod task;
 mod thread;
 mod timer;
 pub mod trace;

@@ -1,6 +1,7 @@
 //! The park word: how a wait ends exactly once.
 //!
-//! Everyone who can wait, a goroutine or an OS thread, owns one [`Parker`] for life. A wait goes through these steps:
+//! Everyone who can wait, a goroutine or an OS thread, owns one [`Parker`] for life; tasks of event loops borrow one for each wait.
+//! A wait goes through these steps:
 //!
 //! 1. The owner *arms* the parker, which starts a new ticket, and puts waiters that carry the ticket into queues.
 //! 2. Whoever ends the wait *claims* the ticket: a counterpart that found the waiter in a queue (and has put the value
@@ -16,6 +17,7 @@
 
 use crate::goroutine::Goroutine;
 use crate::lock::atomic::{AtomicU64, Ordering};
+use crate::task::TaskSignal;
 use crate::thread::ThreadSignal;
 
 const PARKED: u64 = 1;
@@ -46,6 +48,8 @@ pub(crate) enum Claim {
     Parked(*const Goroutine),
     /// Won, and the owner is an OS thread: signal it. Parkers of threads are never freed.
     Thread(*const ThreadSignal),
+    /// Won, and the owner is a task: signal it. Parkers of tasks are never freed.
+    Task(*const TaskSignal),
 }
 
 impl Claim {
@@ -61,6 +65,8 @@ impl Claim {
             Claim::Parked(goroutine) => crate::scheduler::ready(goroutine),
             // SAFETY: the signal is part of a thread's parker, and those live as long as the process.
             Claim::Thread(signal) => unsafe { (*signal).notify() },
+            // SAFETY: as for threads.
+            Claim::Task(signal) => unsafe { (*signal).notify() },
         }
     }
 }
@@ -71,6 +77,8 @@ pub(crate) enum Owner {
     Goroutine(*const Goroutine),
     /// An OS thread that is not running a goroutine.
     Thread(ThreadSignal),
+    /// A task of an event loop.
+    Task(TaskSignal),
 }
 
 /// The waiting side of a goroutine or an OS thread.
@@ -113,9 +121,10 @@ impl Parker {
             return Claim::Lost;
         }
         // Read before the claim: a goroutine that was claimed early may end, and be freed, at any moment.
-        let (goroutine, thread) = match &self.owner {
+        let (goroutine, other) = match &self.owner {
             Owner::Goroutine(goroutine) => (*goroutine, None),
-            Owner::Thread(signal) => (std::ptr::null(), Some(std::ptr::from_ref(signal))),
+            Owner::Thread(signal) => (std::ptr::null(), Some(Claim::Thread(signal))),
+            Owner::Task(signal) => (std::ptr::null(), Some(Claim::Task(signal))),
         };
         let mut seen = self.word.load(Ordering::Relaxed);
         loop {
@@ -127,8 +136,8 @@ impl Parker {
             // Acquire pairs with the Release of `mark_parked`: who makes ready sees the stack as it was left.
             match self.word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => {
-                    return match thread {
-                        Some(signal) => Claim::Thread(signal),
+                    return match other {
+                        Some(claim) => claim,
                         None if seen & PARKED != 0 => Claim::Parked(goroutine),
                         None => Claim::Early,
                     };

@@ -179,6 +179,7 @@ fn create(last_id: u64) -> &'static Runtime {
 #[cfg(not(loom))]
 pub(crate) fn start_over() {
     machine::start_over();
+    crate::task::start_over();
     crate::thread::start_over();
     crate::bed::start_over();
     // SAFETY: as in `runtime`.

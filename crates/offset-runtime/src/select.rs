@@ -2,13 +2,14 @@
 //!
 //! All channels are locked in address order, each once; the cases are tried in a random order; if none is ready a waiter is
 //! queued at each channel, and whoever claims the common ticket says by its code which case happened. Nothing is allocated
-//! for up to [`INLINE`] cases.
+//! for up to [`INLINE`] cases. A task of an event loop goes the same three steps (`attempt`, `enqueue`, `conclude`), with a wait of its own
+//! between the last two (see `task`).
 
 use crate::chan::{Chan, State, Wait};
 use crate::clock::{now, seed};
 use crate::goroutine::WaitReason;
 use crate::lock::{Cell, Guard, local};
-use crate::park::{CANCELLED, TIMED_OUT};
+use crate::park::{CANCELLED, Code, TIMED_OUT};
 use crate::scheduler::Party;
 use crate::wait_queue::Waiter;
 
@@ -50,7 +51,7 @@ impl<'a, T> Case<'a, T> {
 }
 
 /// A list of up to `INLINE` things in place, or any number on the heap.
-enum List<T> {
+pub(crate) enum List<T> {
     Inline([Option<T>; INLINE], usize),
     Heap(Vec<Option<T>>),
 }
@@ -131,17 +132,21 @@ fn state<'g, 'a, T>(guards: &'g mut List<(*const Chan<T>, Guard<'a, State<T>>)>,
     }
 }
 
-/// Does one of `cases`. With `Wait::No` and nothing ready, or after the deadline: `TimedOut`.
-pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Selected<T> {
+/// The locks of a select's channels, and the order in which its cases are tried.
+pub(crate) type Attempt<'a, T> = (List<(*const Chan<T>, Guard<'a, State<T>>)>, List<usize>);
+
+/// Does one of `cases` if one is ready; else gives the locks, under which none is.
+#[inline(always)]
+pub(crate) fn attempt<'a, T>(cases: &mut [Case<'a, T>]) -> Result<Selected<T>, Attempt<'a, T>> {
     let mut guards = lock_all(cases);
     // A uniform choice among the ready: each ready case is tried with the chance that makes all equal. Trying in a random
     // rotation would favour those behind many that are not ready, so the order is a partial shuffle of indices.
     let count = cases.len();
-    let mut order: List<usize> = List::new(count);
+    let mut indices: List<usize> = List::new(count);
     for index in 0..count {
-        order.push(index);
+        indices.push(index);
     }
-    let order = order.items();
+    let order = indices.items();
     for tried in 0..count {
         let pick = tried + random(count - tried);
         order.swap(tried, pick);
@@ -150,21 +155,21 @@ pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Selected<T> {
             Case::Never => {}
             Case::Recv(chan) => {
                 let state = state(&mut guards, chan);
-                if let Some((value, claim)) = state.accept() {
+                if let Some((value, claim)) = state.accept(chan.capacity()) {
                     drop(guards);
                     if let Some(claim) = claim {
                         claim.wake();
                     }
-                    return Selected::Received(index, Some(value));
+                    return Ok(Selected::Received(index, Some(value)));
                 }
                 if state.closed {
-                    return Selected::Received(index, None);
+                    return Ok(Selected::Received(index, None));
                 }
             }
             Case::Send(chan, value) => {
                 let state = state(&mut guards, chan);
                 if state.closed {
-                    return Selected::SendClosed(index);
+                    return Ok(Selected::SendClosed(index));
                 }
                 let Some(offered) = value.take() else { continue };
                 match state.offer(offered, chan.capacity()) {
@@ -173,13 +178,74 @@ pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Selected<T> {
                         if let Some(claim) = claim {
                             claim.wake();
                         }
-                        return Selected::Sent(index);
+                        return Ok(Selected::Sent(index));
                     }
                     Err(back) => *value = Some(back),
                 }
             }
         }
     }
+    Err((guards, indices))
+}
+
+/// Queues the waiters of `cases`, whose locks are held.
+#[inline(always)]
+pub(crate) fn enqueue<'w, T: 'w>(
+    cases: &[Case<'_, T>],
+    (guards, order): &mut Attempt<'_, T>,
+    waiter: impl Fn(usize) -> &'w Waiter<T>,
+) {
+    // In the random order, so that none of several cases on one channel is preferred.
+    for &mut index in order.items().iter_mut().flatten() {
+        match &cases[index] {
+            Case::Recv(chan) => state(guards, chan).receivers.push_back(waiter(index)),
+            Case::Send(chan, _) => state(guards, chan).senders.push_back(waiter(index)),
+            Case::Never => {}
+        }
+    }
+}
+
+/// After a wait that ended with `code`: takes the waiters out of their queues, and says what happened. Values that were not sent
+/// are in their cases again.
+#[inline(always)]
+pub(crate) fn conclude<'w, T: 'w>(
+    cases: &mut [Case<'_, T>],
+    code: Code,
+    waiter: impl Fn(usize) -> &'w Waiter<T>,
+) -> Selected<T> {
+    let mut guards = lock_all(cases);
+    for (index, case) in cases.iter_mut().enumerate() {
+        match case {
+            Case::Recv(chan) => state(&mut guards, chan).receivers.remove(waiter(index)),
+            Case::Send(chan, value) => {
+                state(&mut guards, chan).senders.remove(waiter(index));
+                *value = waiter(index).take();
+            }
+            Case::Never => {}
+        }
+    }
+    drop(guards);
+    match code {
+        TIMED_OUT => Selected::TimedOut,
+        CANCELLED => Selected::Cancelled,
+        code => {
+            let index = usize::from(code);
+            let waiter = waiter(index);
+            match &cases[index] {
+                Case::Recv(_) => Selected::Received(index, waiter.take()),
+                _ if waiter.granted() => Selected::Sent(index),
+                _ => Selected::SendClosed(index),
+            }
+        }
+    }
+}
+
+/// Does one of `cases`. With `Wait::No` and nothing ready, or after the deadline: `TimedOut`.
+pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Selected<T> {
+    let mut undone = match attempt(cases) {
+        Ok(selected) => return selected,
+        Err(undone) => undone,
+    };
     let deadline = match wait {
         Wait::No => return Selected::TimedOut,
         Wait::Until(deadline) => deadline,
@@ -187,6 +253,7 @@ pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Selected<T> {
     if deadline.is_some_and(|when| when <= now()) {
         return Selected::TimedOut;
     }
+    let count = cases.len();
     let party = Party::new();
     let ticket = party.parker().arm();
     let mut waiters: List<Waiter<T>> = List::new(count);
@@ -198,16 +265,12 @@ pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Selected<T> {
     }
     // From here on the waiters stay where they are until all of them are out of the queues.
     let waiters = waiters.items();
-    // In the random order, so that none of several cases on one channel is preferred.
-    for index in order.iter().flatten() {
-        let Some(waiter) = &waiters[*index] else { unreachable!("each case has a waiter") };
-        match &cases[*index] {
-            Case::Recv(chan) => state(&mut guards, chan).receivers.push_back(waiter),
-            Case::Send(chan, _) => state(&mut guards, chan).senders.push_back(waiter),
-            Case::Never => {}
-        }
-    }
-    drop(guards);
+    let waiter = |index: usize| match &waiters[index] {
+        Some(waiter) => waiter,
+        None => unreachable!("each case has a waiter"),
+    };
+    enqueue(cases, &mut undone, waiter);
+    drop(undone);
     let reason = if any { WaitReason::Select } else { WaitReason::SelectNoCases };
     let addresses = cases.iter().map(|case| case.chan().map_or(0, Chan::address));
     let mut few = [0; INLINE];
@@ -220,29 +283,5 @@ pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Selected<T> {
         &many
     };
     let code = party.block(ticket, reason, at, deadline);
-    let mut guards = lock_all(cases);
-    for (case, waiter) in cases.iter_mut().zip(waiters.iter().flatten()) {
-        match case {
-            Case::Recv(chan) => state(&mut guards, chan).receivers.remove(waiter),
-            Case::Send(chan, value) => {
-                state(&mut guards, chan).senders.remove(waiter);
-                *value = waiter.take();
-            }
-            Case::Never => {}
-        }
-    }
-    drop(guards);
-    match code {
-        TIMED_OUT => Selected::TimedOut,
-        CANCELLED => Selected::Cancelled,
-        code => {
-            let index = usize::from(code);
-            let Some(waiter) = &waiters[index] else { unreachable!("each case has a waiter") };
-            match &cases[index] {
-                Case::Recv(_) => Selected::Received(index, waiter.take()),
-                _ if waiter.granted() => Selected::Sent(index),
-                _ => Selected::SendClosed(index),
-            }
-        }
-    }
+    conclude(cases, code, waiter)
 }

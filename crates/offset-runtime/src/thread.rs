@@ -78,7 +78,7 @@ mod real {
     fn signal(parker: &Parker) -> &ThreadSignal {
         match &parker.owner {
             Owner::Thread(signal) => signal,
-            Owner::Goroutine(_) => unreachable!("a goroutine does not sleep as a thread"),
+            _ => unreachable!("neither goroutines nor tasks sleep as threads"),
         }
     }
 

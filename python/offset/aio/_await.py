@@ -1,0 +1,241 @@
+"""Coroutines from goroutines: `await_`, and what it shares with `iterate` and `enter`.
+
+A call travels to the thread of its loop, becomes a task there, and its end sets a note on which the goroutine is
+parked.
+
+Invariants:
+
+* A call's `result` and `error` are written on the loop's thread before its note is set, and read after it.
+* Who leaves a call that is not over has cancelled it, and has waited for its end as long as `_exit.GRACE`.
+* A call to the library's own loop is in `Loop.calls` until its note is set: if the loop ends before the call has
+  begun, nobody else would set it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import contextlib
+import contextvars
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from offset import _exit, _runtime
+from offset._duration import seconds as duration
+from offset.aio import _loop
+from offset.aio._tasks import in_trio, restore
+
+if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    Seconds = float | datetime.timedelta
+    Submit = Callable[[Callable[[], object]], object]
+
+T = TypeVar("T")
+
+# Before, a task takes its first step in another turn of the loop.
+_EAGER = sys.version_info >= (3, 12)
+
+
+class Call:
+    """One awaitable on its way to a loop and back."""
+
+    __slots__ = ("awaitable", "cancel", "cancelled", "error", "left", "note", "owner", "result", "variables")
+
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
+        self.awaitable: Awaitable[Any] | None = awaitable
+        self.variables = contextvars.copy_context()
+        self.note = _runtime.Note()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.owner: _loop.Loop | None = None
+        # What cancels it while it runs.
+        self.cancel: Callable[[], object] | None = None
+        self.cancelled = False
+        # Nobody waits for it any more.
+        self.left = False
+
+    # On the loop's thread.
+
+    def coroutine(self) -> Coroutine[Any, Any, Any]:
+        """Take out what is to be run."""
+        awaitable, self.awaitable = self.awaitable, None
+        assert awaitable is not None
+        return awaitable if asyncio.iscoroutine(awaitable) else _awaiting(awaitable)
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, ended: list[_runtime.Note]) -> bool:
+        """Make it a task, which takes its first step at once where that is possible; tell whether it goes on.
+
+        If not, its note is appended to `ended`, for the caller to set.
+        """
+        coroutine = self.coroutine()
+        if self.cancelled:
+            coroutine.close()
+            self.conclude(None, asyncio.CancelledError())
+            ended.append(self.note)
+            return False
+        if _EAGER:
+            task = asyncio.Task(coroutine, loop=loop, context=self.variables, eager_start=True)  # type: ignore[call-arg]
+        else:
+            task = loop.create_task(coroutine, context=self.variables)
+        if task.done():
+            self._take(task)
+            ended.append(self.note)
+            return False
+        self.cancel = task.cancel
+        task.add_done_callback(self._finish)
+        return True
+
+    def _finish(self, task: asyncio.Task[Any]) -> None:
+        self._take(task)
+        self.note.set()
+
+    def _take(self, task: asyncio.Task[Any]) -> None:
+        self.cancel = None
+        try:
+            result = task.result()
+        except BaseException as error:
+            if self.left and not isinstance(error, asyncio.CancelledError):
+                message = "a coroutine failed after its goroutine had gone on"
+                task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
+            self.conclude(None, error)
+        else:
+            self.conclude(result, None)
+
+    def conclude(self, result: Any, error: BaseException | None) -> None:
+        """Take note of what it came to."""
+        self.result, self.error = result, error
+        if self.owner is not None:
+            self.owner.calls.discard(self)
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Say what it came to."""
+        self.conclude(result, error)
+        self.note.set()
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin in a loop that is not the library's own."""
+        if not self(loop, []):
+            self.note.set()
+
+    def stop(self) -> None:
+        """Cancel it."""
+        self.cancelled = True
+        if self.cancel is not None:
+            self.cancel()
+
+    # On the caller's side.
+
+    def wait(self, submit: Submit, timeout: float | None = None) -> None:
+        """Wait for its end; whatever ends the wait before cancels it, and is raised."""
+        try:
+            if self.note.wait_await(timeout):
+                return
+        except BaseException:
+            self._leave(submit)
+            raise
+        self._leave(submit)
+        if self.left or isinstance(self.error, asyncio.CancelledError):
+            self.error = None
+            raise TimeoutError("await_() timed out")
+
+    def _leave(self, submit: Submit) -> None:
+        # If the loop is closed, it has ended what it had.
+        with contextlib.suppress(RuntimeError):
+            submit(self.stop)
+        ended = False
+        try:
+            ended = self.note.wait_await(_exit.GRACE)
+        finally:
+            self.left = not ended
+
+    def outcome(self) -> Any:
+        """Give the result, or raise the error, with its traceback."""
+        restore(self.variables)
+        error, self.error = self.error, None
+        if error is None:
+            return self.result
+        try:
+            raise error
+        finally:
+            # The traceback holds this frame.
+            del error
+
+
+async def _awaiting(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def submit_to_own(call: Call) -> Submit:
+    """Hand a call in to the library's own loop."""
+    owner = _loop.get()
+    call.owner = owner
+    owner.calls.add(call)
+    owner.mailbox.put(call)
+    # In this order: who closes the loop looks for calls afterwards.
+    if owner.closed and call in owner.calls:
+        owner.calls.discard(call)
+        raise RuntimeError(_loop.OVER)
+    return owner.loop.call_soon_threadsafe
+
+
+def submit_to(token: Any, call: Call) -> Submit:
+    """Hand a call in to the loop of `token`; gives what has things done there."""
+    native = getattr(token, "native_token", token)
+    if isinstance(native, asyncio.AbstractEventLoop):
+        if not native.is_running():
+            raise RuntimeError("the loop of this token, or future, does not run: nothing would ever happen in it")
+        native.call_soon_threadsafe(call.start, native)
+        return native.call_soon_threadsafe
+    if hasattr(native, "run_sync_soon"):
+        from offset.aio import _trio
+
+        native.run_sync_soon(_trio.begin, call)
+        submit: Submit = native.run_sync_soon
+        return submit
+    raise TypeError(f"a token is a running loop of asyncio, or a token of trio or anyio, not {type(token).__name__}")
+
+
+def check_thread(name: str) -> None:
+    """Raise RuntimeError on the thread of an event loop."""
+    if asyncio._get_running_loop() is not None or in_trio() is not None:
+        raise RuntimeError(f"{name}() would stop the event loop that runs here; use await, async for or async with")
+
+
+def await_(awaitable: Awaitable[T], timeout: Seconds | None = None, *, token: Any = None) -> T:
+    """Wait for a coroutine, a future or anything else that can be awaited, and give its result: `await` for goroutines.
+
+    The goroutine parks, or the thread that calls it blocks, while the awaitable runs as a task on a loop of asyncio
+    in a thread that the library owns (uvloop's if that is installed), or where `token` says: a loop of asyncio that
+    runs in another thread, a `trio.lowlevel.TrioToken`, or what `anyio.lowlevel.current_token()` gives. A future of
+    asyncio is awaited on its own loop. The task has the caller's context variables, and what it sets is set in the
+    caller afterwards.
+
+    Whatever ends the wait first cancels the task: `timeout` seconds (TimeoutError), a context's scope, `cancel()`,
+    Ctrl-C. The task's end is waited for then, up to 5 seconds. Raises what the awaitable raises, with its traceback;
+    TypeError for what cannot be awaited; and RuntimeError on the thread of a running loop, which would stop, and when
+    the program is over.
+    """
+    seconds = None if timeout is None else duration(timeout)
+    if not isinstance(awaitable, collections.abc.Awaitable) and not inspect.isawaitable(awaitable):
+        hint = "; call it first" if inspect.iscoroutinefunction(awaitable) else ""
+        raise TypeError(f"await_() takes what can be awaited, not {type(awaitable).__name__}{hint}")
+    try:
+        check_thread("await_")
+        if token is None and isinstance(awaitable, asyncio.Future):
+            token = awaitable.get_loop()
+        call = Call(awaitable)
+        submit = submit_to_own(call) if token is None else submit_to(token, call)
+    except BaseException:
+        if isinstance(awaitable, collections.abc.Coroutine):
+            awaitable.close()
+        raise
+    del awaitable
+    try:
+        call.wait(submit, seconds)
+        value: T = call.outcome()
+        return value
+    finally:
+        del call

@@ -1,0 +1,184 @@
+"""The event loop that the library owns, on a thread of its own.
+
+It is started by the first call that needs it, and ends after the last goroutines: with the run in which it was started,
+or with the interpreter. Its tasks are cancelled then and have the grace time to end. A forked child has none and starts
+another when it needs one.
+
+Invariants:
+
+* `_Open.loop` is the loop that is open to calls, or None. It changes under `_Open.lock`, which nobody holds while
+  waiting for the loop, and which a forked child makes anew.
+* A loop thread is no goroutine and no foreign thread to the search for deadlocks while it has nothing to do (`idle`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from offset import _dump, _exit, _failure, _runtime
+from offset.aio import _tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from offset._run import Run
+    from offset.aio._await import Call
+
+# How often, in seconds, who waits for the end of the loop looks whether it shall hurry.
+_GLANCE = 0.1
+
+
+class _Open:
+    """What there is in this process."""
+
+    lock = _runtime.Mutex()
+    loop: Loop | None = None
+    # Loops that belong to a parent of this process: to close one would take descriptors out of a poller that it shares.
+    left: ClassVar[list[Loop]] = []
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """Make a loop: uvloop's if that is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+# What a call says that comes too late.
+OVER = "the program is over, and its event loop with it"
+
+
+class Loop:
+    """A thread and its event loop."""
+
+    def __init__(self) -> None:
+        # In which run it was started; None outside of runs.
+        self.run: Run | None = _failure.active()
+        self.loop = _new_event_loop()
+        self.mailbox = _tasks.open_mailbox(self.loop)
+        self.thread = threading.Thread(target=self._main, name="offset-asyncio", daemon=True)
+        self.closing = False
+        self.closed = False
+        self.ended = _runtime.Note()
+        self.calls: set[Call] = set()
+
+    def _main(self) -> None:
+        loop = self.loop
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            try:
+                self._end()
+            finally:
+                asyncio.set_event_loop(None)
+                loop.close()
+                self.closed = True
+                # What came too late to begin.
+                while self.calls:
+                    self.calls.pop().end(None, RuntimeError(OVER))
+                self.ended.set()
+
+    def _end(self) -> None:
+        """End what the loop still has, as `asyncio.run` does."""
+        loop = self.loop
+        # A task may start others in its `finally` blocks.
+        while tasks := [task for task in asyncio.all_tasks(loop) if not task.done()]:
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            for task in tasks:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    loop.call_exception_handler(
+                        {"message": "a task failed while the loop was ended", "exception": error, "task": task}
+                    )
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+
+    def stop(self, grace: float, hurry: Callable[[], bool]) -> None:
+        """End it, and wait for that up to `grace` seconds, or until `hurry` gives True."""
+        self.closing = True
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        deadline = time.monotonic() + grace
+        while not self.ended.wait(min(max(deadline - time.monotonic(), 0), _GLANCE)):
+            if hurry() or time.monotonic() >= deadline:
+                _dump.write(f"offset: tasks of asyncio were cancelled and did not end (grace time {grace:g} s)\n")
+                return
+        self.thread.join(grace)
+
+    def idle(self) -> bool:
+        """Tell whether nothing that the loop has could wake a goroutine. Of uvloop that cannot be known."""
+        ready = getattr(self.loop, "_ready", None)
+        selector = getattr(self.loop, "_selector", None)
+        if ready is None or selector is None:
+            return False
+        frame = sys._current_frames().get(self.thread.ident or 0)
+        if frame is None or frame.f_code.co_name != "select":
+            # It does something.
+            return False
+        with contextlib.suppress(RuntimeError):
+            # They change while we look.
+            loop: Any = self.loop
+            if ready or loop._scheduled or any(not task.done() for task in asyncio.all_tasks(loop)):
+                return False
+            return set(selector.get_map() or ()) <= {self.mailbox.fileno(), loop._ssock.fileno()}
+        return False
+
+
+def get() -> Loop:
+    """Give the loop, started if there is none."""
+    found = _Open.loop
+    if found is not None and not found.closing:
+        return found
+    with _Open.lock:
+        found = _Open.loop
+        if found is None or found.closing:
+            _watch()
+            found = Loop()
+            found.thread.start()
+            _Open.loop = found
+        return found
+
+
+def _stop(grace: float, run: Run | None, hurry: Callable[[], bool]) -> None:
+    """End the loop that was started in `run`, or any if it is None."""
+    found = _Open.loop
+    if found is not None and (run is None or found.run is run):
+        found.stop(grace, hurry)
+        found.run = None
+        with _Open.lock:
+            if _Open.loop is found:
+                _Open.loop = None
+
+
+def _idle_threads() -> int:
+    found = _Open.loop
+    return int(found is not None and found.thread.is_alive() and found.idle())
+
+
+@functools.cache
+def _watch() -> None:
+    # Once in a process and its children. The interpreter's end is the loop's, too, if no goroutine was ever started.
+    _exit.started()
+    _exit.behind.append(_stop)
+    _exit.idle_threads.append(_idle_threads)
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    """Forget the parent's loop, whose thread is not here."""
+    _Open.lock = _runtime.Mutex()
+    found, _Open.loop = _Open.loop, None
+    if found is not None:
+        _Open.left.append(found)

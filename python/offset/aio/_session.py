@@ -1,0 +1,261 @@
+"""Asynchronous generators and context managers from goroutines: `iterate`, `enter`.
+
+What `async for` and `async with` do must begin and end in one task: time limits, task groups and cancel scopes belong
+to the task that entered them. So a task of its own, a session, does what the goroutine asks for, one thing after
+another.
+
+Invariants:
+
+* A session has one request at a time. Who leaves a request has cancelled it, as with any call; the session goes on.
+* A cancellation that no request asked for is the session's own: a time limit or a task group, entered in it, ends what
+  is done under it. Then `interrupt` tells the goroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+
+from offset import _runtime, context
+from offset._errors import Canceled, DeadlineExceeded, GoroutineExit
+from offset.aio._await import Call, check_thread, submit_to_own
+from offset.aio._loop import OVER
+from offset.aio._tasks import restore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Awaitable, Callable, Generator
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+T = TypeVar("T")
+P = ParamSpec("P")
+V_co = TypeVar("V_co", covariant=True)
+
+# The end of an iteration.
+_END: Any = object()
+
+
+class _Request(Call):
+    """Something that a session is asked to do."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self.make = make
+
+    async def run(self, task: asyncio.Task[Any]) -> None:
+        """Do it, in the session's task."""
+        restore(self.variables)
+        result, error = None, None
+        try:
+            if self.cancelled:
+                raise asyncio.CancelledError
+            self.cancel = task.cancel
+            result = await self.make()
+        except BaseException as raised:
+            error = raised
+            if self.cancelled and isinstance(raised, asyncio.CancelledError) and task.cancelling():
+                task.uncancel()
+        finally:
+            self.cancel = None
+        self.variables = contextvars.copy_context()
+        self.end(result, error)
+        # The traceback holds this frame.
+        error = None
+
+
+class _Session:
+    """A task that does what it is asked, one thing after another."""
+
+    def __init__(self) -> None:
+        self.requests: _runtime.Chan[_Request] = _runtime.Chan(1, "requests of a session")
+        # Called once, when the session's task is cancelled while nothing was asked for.
+        self.interrupt: Callable[[], object] = lambda: None
+        self.interruption: asyncio.CancelledError | None = None
+        self.call = Call(self._serve())
+        self.submit = submit_to_own(self.call)
+
+    async def _serve(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        while True:
+            try:
+                request = await anext(aiter(self.requests), None)
+            except asyncio.CancelledError as error:
+                if self.interruption is not None or (self.call.owner is not None and self.call.owner.closing):
+                    raise
+                self.interruption = error
+                self.interrupt()
+                continue
+            if request is None:
+                return
+            await request.run(task)
+
+    def do(self, make: Callable[[], Awaitable[Any]]) -> Any:
+        """Have `make()` awaited in the session, and give its result."""
+        request = _Request(make)
+        if self.call.note.is_set():
+            raise RuntimeError(OVER)
+        self.requests.send(request)
+        if asyncio._get_running_loop() is not None:
+            # A generator that is collected on the loop's thread is closed, but cannot be waited for.
+            return None
+        request.wait(self.submit)
+        return request.outcome()
+
+    def end(self) -> None:
+        """Have the task end after what it was asked for."""
+        self.requests.close()
+
+
+def iterate(iterable: AsyncIterable[T]) -> Generator[T, None, None]:
+    """Iterate over an asynchronous generator, or another asynchronous iterable, in a goroutine: `async for`.
+
+    The goroutine parks while the next value is made, in one task of the library's loop from the first value to the
+    last. When the iteration is left before its end, by `break` or an error, an asynchronous generator is closed.
+    Cancellation and context variables are as with `await_`. Raises TypeError for what cannot be iterated over, and
+    RuntimeError as `await_`.
+    """
+    if not hasattr(iterable, "__aiter__"):
+        raise TypeError(f"iterate() takes an asynchronous iterable, not {type(iterable).__name__}")
+    check_thread("iterate")
+    return _iterate(iterable)
+
+
+def _iterate(iterable: AsyncIterable[T]) -> Generator[T, None, None]:
+    session = _Session()
+    iterator: Any = None
+
+    async def begin() -> None:
+        nonlocal iterator
+        iterator = aiter(iterable)
+
+    async def following() -> Any:
+        return await anext(iterator, _END)
+
+    try:
+        session.do(begin)
+        try:
+            while (value := session.do(following)) is not _END:
+                yield value
+                del value
+        finally:
+            if hasattr(iterator, "aclose"):
+                session.do(iterator.aclose)
+    finally:
+        session.end()
+
+
+def _is_manager(thing: Any) -> bool:
+    return hasattr(type(thing), "__aenter__") and hasattr(type(thing), "__aexit__")
+
+
+class enter(Generic[V_co]):
+    """Enter an asynchronous context manager in a `with` block of a goroutine: `async with`.
+
+        with aio.enter(httpx.AsyncClient()) as client:
+            page = aio.await_(client.get(url))
+
+    What wants a running loop when it is made is given as a function, with its arguments, which is called on the loop:
+    `aio.enter(aiohttp.ClientSession)`, `aio.enter(asyncio.timeout, 5)`. Gives what `__aenter__` gives. Both ends run
+    in one task of the library's loop. If that is cancelled meanwhile, by `asyncio.timeout` or a task group that is
+    entered so, what waits in the block ends as in a `context.scope` that is over, and the block raises what the
+    context manager makes of it. What ends the goroutine's wait in the block, a context's scope or `cancel()`, is
+    asyncio.CancelledError to the context manager. Raises TypeError for what is none, and RuntimeError as `await_`.
+    """
+
+    __slots__ = ("_cancel", "_make", "_manager", "_scope", "_session")
+
+    @overload
+    def __init__(self, manager: AbstractAsyncContextManager[V_co, Any], /) -> None: ...
+    @overload
+    def __init__(
+        self, make: Callable[P, AbstractAsyncContextManager[V_co, Any]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...
+
+    def __init__(self, manager: Any, /, *args: Any, **kwargs: Any) -> None:
+        self._manager: Any = None
+        self._make: Callable[[], Any] = lambda: manager
+        if not _is_manager(manager):
+            if not callable(manager):
+                raise TypeError(f"enter() takes an asynchronous context manager, not {type(manager).__name__}")
+            self._make = functools.partial(manager, *args, **kwargs)
+        elif args or kwargs:
+            raise TypeError("enter() takes arguments for a function that makes a context manager, not for the manager")
+        self._scope: context.scope | None = None
+
+    def stats(self) -> dict[str, Any]:
+        """Give whether it is entered."""
+        return {"entered": self._scope is not None}
+
+    def __enter__(self) -> V_co:
+        check_thread("enter")
+        around = context.current()
+        ctx, self._cancel = context.with_cancel(around if around.err() is None else context.without_cancel(around))
+        self._session = _Session()
+        self._session.interrupt = self._cancel
+        try:
+            value: V_co = self._session.do(self._begin)
+            if _runtime.current() is not None:
+                self._scope = context.scope(ctx)
+                self._scope.__enter__()
+        except BaseException:
+            self._scope = None
+            self._session.end()
+            self._cancel()
+            raise
+        return value
+
+    async def _begin(self) -> Any:
+        manager = self._make()
+        if not _is_manager(manager):
+            raise TypeError(f"enter() was given a function that makes no asynchronous context manager: {manager!r}")
+        self._manager = manager
+        return await type(manager).__aenter__(manager)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        scope, self._scope = self._scope, None
+        try:
+            if scope is not None:
+                scope.__exit__(kind, error, traceback)
+            ended = self._session.interruption is not None and (error is None or isinstance(error, Canceled))
+            if ended or isinstance(error, GoroutineExit | Canceled | DeadlineExceeded):
+                return self._cancelled(error, ended)
+            return self._left(error)
+        finally:
+            self._session.end()
+            self._cancel()
+            # Its traceback holds this frame.
+            del error, traceback
+
+    def _left(self, error: BaseException | None) -> bool:
+        """Leave the context manager with `error`; tell whether it swallows that."""
+        manager = self._manager
+        if error is None:
+            leave = functools.partial(type(manager).__aexit__, manager, None, None, None)
+        else:
+            leave = functools.partial(type(manager).__aexit__, manager, type(error), error, error.__traceback__)
+        try:
+            return bool(self._session.do(leave))
+        finally:
+            # Its traceback holds this frame.
+            del error, leave
+
+    def _cancelled(self, error: BaseException | None, ended: bool) -> bool:
+        """Leave it with a cancellation: the session's own if that has ended the block, or else the goroutine's."""
+        cancellation = (self._session.interruption if ended else None) or asyncio.CancelledError()
+        if not ended:
+            cancellation.__cause__ = error
+        try:
+            swallowed = self._left(cancellation)
+        except asyncio.CancelledError:
+            swallowed = False
+        if ended and error is None and not swallowed:
+            raise cancellation
+        # What ends the goroutine goes on.
+        return ended and swallowed
