@@ -130,7 +130,7 @@ class Loop:
         with contextlib.suppress(RuntimeError):
             # They change while we look.
             loop: Any = self.loop
-            if ready or loop._scheduled or any(not task.done() for task in asyncio.all_tasks(loop)):
+            if self.calls or ready or loop._scheduled or any(not task.done() for task in asyncio.all_tasks(loop)):
                 return False
             return set(selector.get_map() or ()) <= {self.mailbox.fileno(), loop._ssock.fileno()}
         return False
