@@ -1,7 +1,7 @@
 """`offset.aio` from goroutines: `await_`, `iterate`, `enter`, and the loop that the library owns.
 
-Invariants: whatever ends a goroutine's wait ends the coroutine, which has run its `finally` blocks by then; errors cross
-with their traceback, context variables both ways; nothing is left of a loop when its run is over.
+Invariants: whatever ends a goroutine's wait ends the coroutine, which has run its `finally` blocks by then; errors
+cross with their traceback, context variables both ways; nothing is left of a loop when its run is over.
 """
 
 from __future__ import annotations
