@@ -30,6 +30,7 @@ PROGRAMS = {
     "leak.py": "leaks: goroutines that nobody can wake, by name",
     "explore.py": "schedules from seeds: a bug that shows in some of them",
     "chat.py": "a chat server on plain sockets",
+    "both.py": "asyncio, both ways: its streams in plain functions, its tasks at a channel",
     "spider.py": "a crawler with requests: copies on the proxies, and the library as it is",
     "echo.py": "an echo server and ten thousand clients at once, and no threads",
 }

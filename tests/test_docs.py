@@ -38,6 +38,7 @@ MODULES = [
     "offset.os.signal",
     "offset.runtime",
     "offset.debug",
+    "offset.aio",
     "offset.runtime.trace",
     "offset.patch",
     "offset.testing",

@@ -269,6 +269,10 @@ def test_spider_visits_every_page_on_the_proxies_and_without_them() -> None:
         assert int(match[1]) < (20 if how == "on the proxies" else 200)
 
 
+def test_both_hears_every_line_of_every_goroutine() -> None:
+    assert output("both.py") == ["200 lines of 20 goroutines came through a server of asyncio"]
+
+
 def test_demo_runs_every_program() -> None:
     programs = runpy.run_path(str(EXAMPLES / "demo.py"))["PROGRAMS"]
     assert set(programs) == {path.name for path in EXAMPLES.glob("*.py")} - {"demo.py"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from io import BytesIO
 from signal import SIGTERM, Signals
@@ -14,6 +16,7 @@ from offset import (
     Goroutine,
     RecvChan,
     SendChan,
+    aio,
     context,
     debug,
     errgroup,
@@ -61,6 +64,33 @@ async def tasks(numbers: Chan[int], goroutine: Goroutine) -> None:
     async for number in numbers:
         assert_type(number, int)
     await goroutine
+    assert_type(await aio.to_goroutine(add, 1, right=2), int)
+    assert_type((await aio.select_async(numbers.if_recv(), timeout=1)).value, int)
+    await aio.to_goroutine(add, "one", 2)  # type: ignore[arg-type]
+
+
+async def words() -> AsyncIterator[str]:
+    yield "word"
+
+
+@asynccontextmanager
+async def opened(path: str) -> AsyncIterator[int]:
+    yield len(path)
+
+
+async def length(word: str) -> int:
+    return len(word)
+
+
+def awaiting() -> None:
+    assert_type(aio.await_(length("word"), timeout=1), int)
+    for word in aio.iterate(words()):
+        assert_type(word, str)
+    with aio.enter(opened("path")) as number:
+        assert_type(number, int)
+    with aio.enter(opened, "path") as other:
+        assert_type(other, int)
+    aio.enter(opened, 5)  # type: ignore[call-overload]
 
 
 def add(left: int, right: int) -> int:

@@ -12,6 +12,7 @@ A map of the package:
 * `offset.net`: connections, listeners and packets, over TCP, UDP and Unix sockets, with TLS;
 * `offset.os`: files, pipes and terminals; `offset.os.signal`: signals as values on channels;
 * `offset.runtime`: what the scheduler does and how to steer it; `offset.debug`: a page that shows it;
+* `offset.aio`: asyncio, both ways;
 * `offset.testing`: tests of programs with goroutines: a clock that jumps, schedules from a seed, leak checks;
 * `offset.syscall`: calls that block, run outside the scheduler, and the standard library's modules for goroutines.
 * `offset.patch`: copies of libraries over those modules.
@@ -21,8 +22,7 @@ Durations are seconds everywhere, as `float` or `datetime.timedelta`. Every bloc
 
 Inside: `_runtime` is the extension (the scheduler, and everything that can park a goroutine); `_run` runs a
 main goroutine, `_failure` reports exceptions nobody caught, `_dump` formats stacks, `_outside` answers
-`offset dump`, `_exit` ends goroutines, `_async` is the way to asyncio. Importing the package starts no thread; the
-first `go` does.
+`offset dump`, `_exit` ends goroutines. Importing the package starts no thread; the first `go` does.
 """
 
 from offset import _exit, _failure, _outside
