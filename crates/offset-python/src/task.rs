@@ -440,8 +440,8 @@ unsafe fn step(object: Object, value: Object) -> Step {
                 }
             }
             State::Fresh => {
+                op.state = State::Over;
                 if let Some(step) = attempt(object) {
-                    op.state = State::Over;
                     return step;
                 }
                 if !op.timeout.is_null() && deadline(op.timeout) == Some(Some(0)) {
@@ -524,8 +524,14 @@ fn told(step: Step) -> Object {
             let stop = PyObject_CallOneArg(PyExc_StopIteration, result);
             Py_DECREF(result);
             if !stop.is_null() {
-                raise_object(stop);
-                Py_DECREF(stop);
+                // No look at what exception is handled at the moment: nobody will see this one.
+                #[cfg(Py_3_12)]
+                PyErr_SetRaisedException(stop);
+                #[cfg(not(Py_3_12))]
+                {
+                    raise_object(stop);
+                    Py_DECREF(stop);
+                }
             }
             NULL
         },
@@ -759,14 +765,17 @@ unsafe extern "C" fn dealloc(object: Object) {
     // SAFETY: the last reference is gone. Nothing here replaces an exception that is set.
     unsafe {
         PyObject_GC_UnTrack(object.cast());
-        let raised = take_raised();
-        clear(object);
         let op = it(object);
-        Py_XDECREF(op.mailbox);
-        Py_XDECREF(op.subject);
-        if !raised.is_null() {
-            raise_object(raised);
-            Py_DECREF(raised);
+        if op.state == State::Waiting {
+            let raised = take_raised();
+            abandon(object);
+            if !raised.is_null() {
+                raise_object(raised);
+                Py_DECREF(raised);
+            }
+        }
+        for part in [op.value, op.timeout, op.inner, op.mailbox, op.subject] {
+            Py_XDECREF(part);
         }
         free(object);
     }

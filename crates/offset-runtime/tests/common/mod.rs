@@ -12,6 +12,7 @@ mod model;
 mod rescue;
 mod select;
 mod sync;
+mod task;
 mod timer;
 
 use offset_runtime::clock;
