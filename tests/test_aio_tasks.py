@@ -19,6 +19,7 @@ import weakref
 import offset
 import pytest
 from helpers import PATIENCE, Thread, go_parked, main_goroutine, run_script, wait_ended, wait_until
+from libraries import needs_rescue
 from offset import ChannelClosed, aio, default, go, makechan, nilchan, run, select
 
 # libuv has a pipe for the whole process from its first loop on.
@@ -654,6 +655,7 @@ def test_a_forked_child_forgets_the_waits_of_its_parent():
     assert (ended.returncode, ended.stdout) == (0, "to the parent's task\n"), ended.stderr
 
 
+@needs_rescue
 def test_a_loop_inside_a_goroutine():
     channel = makechan()
 

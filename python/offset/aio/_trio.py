@@ -1,11 +1,10 @@
-"""Calls in a run of trio: what `token=trio_token` means."""
+"""Calls in a run of trio: what `token=trio_token` means. Who has a token has imported trio."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-import trio
+import sys
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from offset.aio._await import Call
@@ -13,10 +12,11 @@ if TYPE_CHECKING:
 
 def begin(call: Call) -> None:
     """Make a call a task of the run; called by it."""
-    trio.lowlevel.spawn_system_task(_run, call, name="offset call", context=call.variables)
+    trio: Any = sys.modules["trio"]
+    trio.lowlevel.spawn_system_task(_run, trio, call, name="offset call", context=call.variables)
 
 
-async def _run(call: Call) -> None:
+async def _run(trio: Any, call: Call) -> None:
     coroutine = call.coroutine()
     try:
         result = None

@@ -86,4 +86,6 @@ mod select;
 #[cfg(test)]
 mod sync;
 #[cfg(test)]
+mod task;
+#[cfg(test)]
 mod trace;
