@@ -3,8 +3,8 @@
     make build && .venv/bin/python benchmarks/aio.py [--times 7] [--out benchmarks/aio.md] [NAME ...]
 
 Each sample is a process of its own that does the work for about a second in batches and gives the fastest of them; the
-ways take turns, and the best is shown: what else the machine does only adds. The time is that of the clock, since what is
-measured is the way between two threads. The rivals' other side is a plain thread, as they know no goroutines.
+ways take turns, and the best is shown: what else the machine does only adds. The time is that of the clock, since
+what is measured is the way between two threads. The rivals' other side is a plain thread, as they know no goroutines.
 They are left out where they are not installed (`pip install janus culsans uvloop`).
 """
 
