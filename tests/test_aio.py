@@ -176,8 +176,14 @@ def test_errors_that_are_none_of_exception_cross_too():
         asyncio.current_task().cancel()
         await asyncio.sleep(0)
 
-    with pytest.raises(Own):
-        aio.await_(fail(Own()))
+    async def fail_later(error):
+        await asyncio.sleep(0)
+        raise error
+
+    for error in (Own, SystemExit, KeyboardInterrupt):
+        for way in (fail, fail_later):
+            with pytest.raises(error):
+                aio.await_(way(error()))
     with pytest.raises(RuntimeError, match="StopIteration"):
         aio.await_(fail(StopIteration()))
     with pytest.raises(asyncio.CancelledError):
@@ -537,6 +543,23 @@ def test_another_loop_by_its_token():
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@main_goroutine
+def test_a_task_that_ends_the_loop_ends_no_other(caplog):
+    async def leave():
+        async def exits():
+            raise SystemExit(3)
+
+        return asyncio.get_running_loop(), asyncio.get_running_loop().create_task(exits())
+
+    loop, task = aio.await_(leave())
+    wait_until(loop.is_closed)
+    assert isinstance(task.exception(), SystemExit)
+    assert aio.await_(ready("another loop")) == "another loop"
+    wait_until(lambda: len(loop_threads()) == 1)
+    assert caplog.messages == ["a task has ended the event loop"]
+    caplog.clear()
 
 
 # ---- iterate ----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ mod host;
 mod identity;
 mod leaks;
 mod lock;
+mod mailbox;
 mod method;
 mod note;
 mod object;
@@ -100,6 +101,7 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
             && select::register(module)
             && sync::register(module)
             && note::register(module)
+            && mailbox::register(module)
             && task::register(module)
             && lock::register(module)
             && timer::register(module)

@@ -80,7 +80,11 @@ unsafe extern "C" fn traverse<T>(object: Object, visit: visitproc, arg: *mut std
     }
 }
 
-pub(crate) unsafe extern "C" fn new_plain<T: Default>(class: *mut PyTypeObject, args: Object, kwargs: Object) -> Object {
+pub(crate) unsafe extern "C" fn new_plain<T: Default>(
+    class: *mut PyTypeObject,
+    args: Object,
+    kwargs: Object,
+) -> Object {
     // SAFETY: the calling convention of tp_new.
     unsafe {
         if PyTuple_GET_SIZE(args) > 0 || (!kwargs.is_null() && PyDict_Size(kwargs) > 0) {

@@ -1,4 +1,4 @@
-//! What tasks of asyncio and trio await: operations on channels, selects, the ends of goroutines; and the mailboxes of their loops.
+//! What tasks of asyncio and trio await: operations on channels, selects, the ends of goroutines.
 //!
 //! An `Operation` is a coroutine to whoever awaits it. It tries first; if it must wait it asks `offset.aio._tasks.park` for something to
 //! await in its place, which is given by the library that runs the task, and has called `begin` by then. When that is over, so is the
@@ -14,113 +14,16 @@
 use crate::error::*;
 use crate::method::*;
 use crate::object::Value;
-use crate::shim;
 use crate::shim::{Py_DECREF, Py_XDECREF, PyErr_Clear};
 use offset_runtime::chan::Wait;
 use offset_runtime::error::{RecvError, SendError};
 use offset_runtime::select::Selected;
-use offset_runtime::task::{Mailbox, TaskCase, TaskWait};
+use offset_runtime::task::{TaskCase, TaskWait};
 use pyo3_ffi::*;
 use std::ptr::null_mut;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-// ---- mailboxes -----------------------------------------------------------------------------------
-
-#[repr(C)]
-struct MailboxObject {
-    head: PyObject,
-    core: Option<Arc<Mailbox>>,
-}
-
-static MAILBOX: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
 static OPERATION: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
-
-fn mailbox<'a>(object: Object) -> &'a Arc<Mailbox> {
-    // SAFETY: `object` is a mailbox, alive as the caller's argument.
-    match unsafe { &(*object.cast::<MailboxObject>()).core } {
-        Some(core) => core,
-        None => unreachable!("a mailbox is given its core at birth"),
-    }
-}
-
-unsafe extern "C" fn mailbox_new(class: *mut PyTypeObject, _: Object, _: Object) -> Object {
-    // SAFETY: the calling convention of tp_new.
-    unsafe {
-        let Some(core) = Mailbox::new() else { return PyErr_SetFromErrno(PyExc_OSError) };
-        let object = allocate::<MailboxObject>(class);
-        if !object.is_null() {
-            std::ptr::write(&raw mut (*object).core, Some(core));
-        }
-        object.cast()
-    }
-}
-
-unsafe extern "C" fn mailbox_fileno(object: Object, _: Object) -> Object {
-    int(mailbox(object).descriptor() as u64)
-}
-
-unsafe extern "C" fn mailbox_put(object: Object, item: Object) -> Object {
-    // SAFETY: the calling convention; the mailbox gets a reference.
-    mailbox(object).put(unsafe { Py_NewRef(item) } as usize);
-    none()
-}
-
-/// A list of what was put in; takes the references over.
-unsafe fn items(tags: Vec<usize>) -> Object {
-    // SAFETY: attached.
-    unsafe {
-        let list = PyList_New(tags.len() as Py_ssize_t);
-        for (index, tag) in tags.into_iter().enumerate() {
-            if list.is_null() {
-                Py_DECREF(tag as Object);
-            } else {
-                PyList_SET_ITEM(list, index as Py_ssize_t, tag as Object);
-            }
-        }
-        list
-    }
-}
-
-unsafe extern "C" fn mailbox_take(object: Object, _: Object) -> Object {
-    // SAFETY: attached.
-    unsafe { items(mailbox(object).take()) }
-}
-
-unsafe extern "C" fn mailbox_linger(object: Object, notes: Object) -> Object {
-    // SAFETY: the calling convention; the caller holds both objects meanwhile.
-    unsafe {
-        if PyList_Check(notes) == 0 {
-            return type_error("linger() takes a list of notes");
-        }
-        let notes: Vec<_> =
-            (0..PyList_Size(notes)).filter_map(|index| crate::note::of(PyList_GetItem(notes, index))).collect();
-        let state = shim::offset_detach();
-        // Who waits for them goes on where it need not wait for this thread to let the interpreter go.
-        notes.iter().for_each(|note| note.set());
-        let tags = mailbox(object).linger();
-        if tags.is_empty() {
-            shim::offset_attach(state);
-        } else {
-            // Who put something in parks just now.
-            shim::offset_attach_soon(state);
-        }
-        items(tags)
-    }
-}
-
-unsafe extern "C" fn mailbox_dealloc(object: Object) {
-    // SAFETY: the last reference is gone, and with it all operations that may be about to put something in.
-    unsafe {
-        let core = (*object.cast::<MailboxObject>()).core.take();
-        if let Some(core) = core {
-            core.take().into_iter().for_each(|tag| Py_DECREF(tag as Object));
-        }
-        free(object);
-    }
-}
-
-// ---- operations ----------------------------------------------------------------------------------
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -330,9 +233,7 @@ unsafe fn conclude(object: Object, selected: Selected<Value>) -> Step {
         match (op.kind, selected) {
             (Kind::Select, selected) => Step::of(crate::select::finish_async(selected, cases(object).0)),
             (Kind::End, Selected::Received(..)) | (Kind::Send, Selected::Sent(_)) => Step::of(none()),
-            (Kind::Send, Selected::SendClosed(_)) => {
-                Step::of(sent_on_closed(&crate::chan::describe(op.subject)))
-            }
+            (Kind::Send, Selected::SendClosed(_)) => Step::of(sent_on_closed(&crate::chan::describe(op.subject))),
             (Kind::Send, _) => Step::of(timed_out(&format!("send on {}", crate::chan::describe(op.subject)))),
             (_, Selected::Received(_, Some(value))) => Step::of(value.receive()),
             (_, Selected::Received(_, None)) => closed(object),
@@ -570,8 +471,7 @@ unsafe extern "C" fn throw(object: Object, args: *const Object, count: Py_ssize_
         let op = it(object);
         if op.state == State::Waiting && !op.inner.is_null() {
             let method = PyObject_GetAttrString(op.inner, c"throw".as_ptr());
-            let answer =
-                if method.is_null() { NULL } else { PyObject_Vectorcall(method, args, count as usize, NULL) };
+            let answer = if method.is_null() { NULL } else { PyObject_Vectorcall(method, args, count as usize, NULL) };
             Py_XDECREF(method);
             if !answer.is_null() {
                 // It goes on waiting.
@@ -627,9 +527,9 @@ unsafe extern "C" fn itself(object: Object) -> Object {
 unsafe extern "C" fn begin(object: Object, args: *const Object, count: Py_ssize_t, _: Object) -> Object {
     // SAFETY: the calling convention.
     unsafe {
-        if count != 2 || Py_TYPE(*args) != MAILBOX.load(Ordering::Relaxed) {
+        let Some(mailbox) = (if count == 2 { crate::mailbox::of(*args) } else { None }) else {
             return type_error("begin() takes a mailbox and what wakes the task");
-        }
+        };
         let op = it(object);
         if op.state != State::Waiting {
             return runtime_error("begin() is called while the operation waits");
@@ -664,7 +564,7 @@ unsafe extern "C" fn begin(object: Object, args: *const Object, count: Py_ssize_
             }
         }
         let Some(wait) = &op.wait else { return boolean(false) };
-        match wait.post(mailbox(new_mailbox), Py_NewRef(wake) as usize) {
+        match wait.post(mailbox, Py_NewRef(wake) as usize) {
             Ok(()) => boolean(!wait.over()),
             Err(tag) => {
                 Py_DECREF(tag as Object);
@@ -792,23 +692,9 @@ pub(crate) fn functions() -> Vec<PyMethodDef> {
     ]
 }
 
-/// Adds the types to the module.
+/// Adds the type to the module.
 pub(crate) unsafe fn register(module: Object) -> bool {
     let closed_type = u64::from(Py_TPFLAGS_DISALLOW_INSTANTIATION as u32);
-    let mailbox = TypeSpec {
-        name: c"offset._runtime.Mailbox",
-        doc: c"Where an event loop is told which of its tasks can go on.",
-        size: size_of::<MailboxObject>(),
-        flags: 0,
-        methods: vec![
-            no_args(c"fileno", mailbox_fileno, c"fileno() -> int\n\nThe descriptor that is readable while there is something in it."),
-            one_arg(c"put", mailbox_put, c"put(item)\n\nPut something in, for the loop to deliver."),
-            no_args(c"take", mailbox_take, c"take() -> list\n\nTake out what there is."),
-            one_arg(c"linger", mailbox_linger, c"linger(notes) -> list\n\nSet the notes, and take out what there is after up to 20 us of waiting, where that has paid of late."),
-        ],
-        getters: vec![],
-        slots: vec![slot!(Py_tp_new, mailbox_new), slot!(Py_tp_dealloc, mailbox_dealloc)],
-    };
     let operation = TypeSpec {
         name: c"offset._runtime.Operation",
         doc: c"What a task of asyncio or trio awaits: an operation on a channel, a select, the end of a goroutine.",
@@ -841,9 +727,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     };
     // SAFETY: the slots fit the objects; attached.
     unsafe {
-        MAILBOX.store(new_type(module, mailbox), Ordering::Relaxed);
         OPERATION.store(new_type(module, operation), Ordering::Relaxed);
         CLOSE.store(PyUnicode_InternFromString(c"close".as_ptr()), Ordering::Relaxed);
     }
-    ![&MAILBOX, &OPERATION].iter().any(|place| place.load(Ordering::Relaxed).is_null())
+    !OPERATION.load(Ordering::Relaxed).is_null()
 }

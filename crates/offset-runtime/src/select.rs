@@ -137,6 +137,7 @@ pub(crate) type Attempt<'a, T> = (List<(*const Chan<T>, Guard<'a, State<T>>)>, L
 
 /// Does one of `cases` if one is ready; else gives the locks, under which none is.
 #[inline(always)]
+#[expect(clippy::result_large_err, reason = "it is inlined, and what is large stays where it is")]
 pub(crate) fn attempt<'a, T>(cases: &mut [Case<'a, T>]) -> Result<Selected<T>, Attempt<'a, T>> {
     let mut guards = lock_all(cases);
     // A uniform choice among the ready: each ready case is tried with the chance that makes all equal. Trying in a random

@@ -63,19 +63,21 @@ class Call:
         """Take out what is to be run."""
         awaitable, self.awaitable = self.awaitable, None
         assert awaitable is not None
-        return awaitable if asyncio.iscoroutine(awaitable) else _awaiting(awaitable)
+        return _guarded(awaitable)
 
     def __call__(self, loop: asyncio.AbstractEventLoop, ended: list[_runtime.Note]) -> bool:
         """Make it a task, which takes its first step at once where that is possible; tell whether it goes on.
 
         If not, its note is appended to `ended`, for the caller to set.
         """
-        coroutine = self.coroutine()
         if self.cancelled:
-            coroutine.close()
+            if isinstance(self.awaitable, collections.abc.Coroutine):
+                self.awaitable.close()
+            self.awaitable = None
             self.conclude(None, asyncio.CancelledError())
             ended.append(self.note)
             return False
+        coroutine = self.coroutine()
         if _EAGER:
             task = asyncio.Task(coroutine, loop=loop, context=self.variables, eager_start=True)  # type: ignore[call-arg]
         else:
@@ -102,7 +104,10 @@ class Call:
                 task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
             self.conclude(None, error)
         else:
-            self.conclude(result, None)
+            if type(result) is _Escape:
+                self.conclude(None, result.error)
+            else:
+                self.conclude(result, None)
 
     def conclude(self, result: Any, error: BaseException | None) -> None:
         """Take note of what it came to."""
@@ -164,8 +169,20 @@ class Call:
             del error
 
 
-async def _awaiting(awaitable: Awaitable[T]) -> T:
-    return await awaitable
+class _Escape:
+    """An error that would end the loop, on its way to the goroutine."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+async def _guarded(awaitable: Awaitable[T]) -> T | _Escape:
+    try:
+        return await awaitable
+    except (SystemExit, KeyboardInterrupt) as error:
+        return _Escape(error)
 
 
 def submit_to_own(call: Call) -> Submit:

@@ -77,7 +77,10 @@ class Loop:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            loop.call_exception_handler({"message": "a task has ended the event loop", "exception": error})
         finally:
+            self.closing = True
             try:
                 self._end()
             finally:

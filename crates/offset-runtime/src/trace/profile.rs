@@ -68,7 +68,12 @@ fn weigh(nanos: u64, rate: u64, dice: u64) -> Option<(f64, u64)> {
 pub(super) fn blocked(goroutine: &Goroutine, nanos: u64) {
     let counts = !matches!(
         goroutine.last_reason(),
-        WaitReason::None | WaitReason::Sleep | WaitReason::Blocking | WaitReason::Io | WaitReason::Note | WaitReason::Await
+        WaitReason::None
+            | WaitReason::Sleep
+            | WaitReason::Blocking
+            | WaitReason::Io
+            | WaitReason::Note
+            | WaitReason::Await
     );
     if counts && let Some((count, nanos)) = weigh(nanos, BLOCK_RATE.load(Ordering::Relaxed), roll()) {
         host().profile(Profile::Block, count, nanos);

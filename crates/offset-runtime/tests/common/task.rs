@@ -64,7 +64,8 @@ fn nothing_is_lost_between_tasks_goroutines_and_threads() {
                 // A loop's thread, and not a goroutine: that would have to park.
                 start(true, move || {
                     let mailbox = Mailbox::new().unwrap();
-                    while let Selected::Received(0, Some(value)) = select(&mailbox, vec![TaskCase::Recv(chan.clone())]) {
+                    while let Selected::Received(0, Some(value)) = select(&mailbox, vec![TaskCase::Recv(chan.clone())])
+                    {
                         seen.lock().push(value);
                     }
                 })
