@@ -257,6 +257,28 @@ def test_cancelling_the_goroutine_cancels_the_coroutine():
 
 
 @main_goroutine
+def test_a_cancellation_at_any_moment_leaves_no_coroutine_behind(rng):
+    begun, ended = [], []
+
+    async def sleep():
+        begun.append(None)
+        try:
+            await asyncio.sleep(PATIENCE * 10)
+        finally:
+            ended.append(None)
+
+    aio.await_(ready())
+    for _ in range(100):
+        goroutine = go(lambda: aio.await_(sleep()))
+        for _ in range(rng.randrange(300)):
+            if rng.random() < 0.1:
+                offset.gosched()
+        goroutine.cancel()
+        wait_ended(goroutine)
+        assert len(begun) == len(ended)
+
+
+@main_goroutine
 def test_a_context_that_ends_cancels_the_coroutine():
     sleeper = Sleeper()
     with pytest.raises(context.DeadlineExceeded), context.timeout(0.02):

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
-import contextlib
 import contextvars
+import functools
 import inspect
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,7 +42,7 @@ _EAGER = sys.version_info >= (3, 12)
 class Call:
     """One awaitable on its way to a loop and back."""
 
-    __slots__ = ("awaitable", "cancel", "cancelled", "error", "left", "note", "owner", "result", "variables")
+    __slots__ = ("awaitable", "begun", "cancel", "cancelled", "error", "left", "note", "owner", "result", "variables")
 
     def __init__(self, awaitable: Awaitable[Any]) -> None:
         self.awaitable: Awaitable[Any] | None = awaitable
@@ -54,6 +54,8 @@ class Call:
         # What cancels it while it runs.
         self.cancel: Callable[[], object] | None = None
         self.cancelled = False
+        # It is a task, or will never be one.
+        self.begun = False
         # Nobody waits for it any more.
         self.left = False
 
@@ -70,13 +72,9 @@ class Call:
 
         If not, its note is appended to `ended`, for the caller to set.
         """
-        if self.cancelled:
-            if isinstance(self.awaitable, collections.abc.Coroutine):
-                self.awaitable.close()
-            self.awaitable = None
-            self.conclude(None, asyncio.CancelledError())
-            ended.append(self.note)
+        if self.begun:
             return False
+        self.begun = True
         coroutine = self.coroutine()
         if _EAGER:
             task = asyncio.Task(coroutine, loop=loop, context=self.variables, eager_start=True)  # type: ignore[call-arg]
@@ -126,16 +124,26 @@ class Call:
             self.note.set()
 
     def stop(self) -> None:
-        """Cancel it."""
+        """Cancel it. If it has not begun, it does not, whether or not it is still on its way."""
         self.cancelled = True
         if self.cancel is not None:
             self.cancel()
+        elif not self.begun:
+            self.begun = True
+            awaitable, self.awaitable = self.awaitable, None
+            if isinstance(awaitable, collections.abc.Coroutine):
+                awaitable.close()
+            self.end(None, asyncio.CancelledError())
 
     # On the caller's side.
 
-    def wait(self, submit: Submit, timeout: float | None = None) -> None:
-        """Wait for its end; whatever ends the wait before cancels it, and is raised."""
+    def wait(self, hand_in: Callable[[Any], object], submit: Submit, timeout: float | None = None) -> None:
+        """Hand it in and wait for its end; whatever ends the wait before cancels it, and is raised.
+
+        That may come anywhere in here, as an exception out of the blue: then nobody knows whether it was handed in.
+        """
         try:
+            hand_in(self)
             if self.note.wait_await(timeout):
                 return
         except BaseException:
@@ -147,9 +155,12 @@ class Call:
             raise TimeoutError("await_() timed out")
 
     def _leave(self, submit: Submit) -> None:
-        # If the loop is closed, it has ended what it had.
-        with contextlib.suppress(RuntimeError):
+        try:
             submit(self.stop)
+        except RuntimeError:
+            # The loop is closed, and has ended what it had.
+            self.stop()
+            return
         ended = False
         try:
             ended = self.note.wait_await(_exit.GRACE)
@@ -185,33 +196,33 @@ async def _guarded(awaitable: Awaitable[T]) -> T | _Escape:
         return _Escape(error)
 
 
-def submit_to_own(call: Call) -> Submit:
-    """Hand a call in to the library's own loop."""
+def own_way() -> tuple[Callable[[Call], object], Submit]:
+    """Give what hands a call in to the library's own loop, and what has things done there."""
     owner = _loop.get()
-    call.owner = owner
-    owner.calls.add(call)
-    owner.mailbox.put(call)
-    # In this order: who closes the loop looks for calls afterwards.
-    if owner.closed and call in owner.calls:
-        owner.calls.discard(call)
-        raise RuntimeError(_loop.OVER)
-    return owner.loop.call_soon_threadsafe
+
+    def hand_in(call: Call) -> None:
+        call.owner = owner
+        owner.calls.add(call)
+        owner.mailbox.put(call)
+        # In this order: who closes the loop looks for calls afterwards.
+        if owner.closed and call in owner.calls:
+            owner.calls.discard(call)
+            raise RuntimeError(_loop.OVER)
+
+    return hand_in, owner.loop.call_soon_threadsafe
 
 
-def submit_to(token: Any, call: Call) -> Submit:
-    """Hand a call in to the loop of `token`; gives what has things done there."""
+def way_to(token: Any) -> tuple[Callable[[Call], object], Submit]:
+    """Give the same for the loop of `token`."""
     native = getattr(token, "native_token", token)
     if isinstance(native, asyncio.AbstractEventLoop):
         if not native.is_running():
             raise RuntimeError("the loop of this token, or future, does not run: nothing would ever happen in it")
-        native.call_soon_threadsafe(call.start, native)
-        return native.call_soon_threadsafe
+        return lambda call: native.call_soon_threadsafe(call.start, native), native.call_soon_threadsafe
     if hasattr(native, "run_sync_soon"):
         from offset.aio import _trio
 
-        native.run_sync_soon(_trio.begin, call)
-        submit: Submit = native.run_sync_soon
-        return submit
+        return functools.partial(native.run_sync_soon, _trio.begin), native.run_sync_soon
     raise TypeError(f"a token is a running loop of asyncio, or a token of trio or anyio, not {type(token).__name__}")
 
 
@@ -243,15 +254,15 @@ def await_(awaitable: Awaitable[T], timeout: Seconds | None = None, *, token: An
         check_thread("await_")
         if token is None and isinstance(awaitable, asyncio.Future):
             token = awaitable.get_loop()
-        call = Call(awaitable)
-        submit = submit_to_own(call) if token is None else submit_to(token, call)
+        hand_in, submit = own_way() if token is None else way_to(token)
     except BaseException:
         if isinstance(awaitable, collections.abc.Coroutine):
             awaitable.close()
         raise
+    call = Call(awaitable)
     del awaitable
     try:
-        call.wait(submit, seconds)
+        call.wait(hand_in, submit, seconds)
         value: T = call.outcome()
         return value
     finally:

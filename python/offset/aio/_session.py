@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from offset import _runtime, context
 from offset._errors import Canceled, DeadlineExceeded, GoroutineExit
-from offset.aio._await import Call, check_thread, submit_to_own
+from offset.aio._await import Call, check_thread, own_way
 from offset.aio._loop import OVER
 from offset.aio._tasks import restore
 
@@ -48,11 +48,12 @@ class _Request(Call):
 
     async def run(self, task: asyncio.Task[Any]) -> None:
         """Do it, in the session's task."""
+        if self.begun:
+            return
+        self.begun = True
         restore(self.variables)
         result, error = None, None
         try:
-            if self.cancelled:
-                raise asyncio.CancelledError
             self.cancel = task.cancel
             result = await self.make()
         except BaseException as raised:
@@ -76,7 +77,8 @@ class _Session:
         self.interrupt: Callable[[], object] = lambda: None
         self.interruption: asyncio.CancelledError | None = None
         self.call = Call(self._serve())
-        self.submit = submit_to_own(self.call)
+        hand_in, self.submit = own_way()
+        hand_in(self.call)
 
     async def _serve(self) -> None:
         task = asyncio.current_task()
@@ -99,11 +101,11 @@ class _Session:
         request = _Request(make)
         if self.call.note.is_set():
             raise RuntimeError(OVER)
-        self.requests.send(request)
         if asyncio._get_running_loop() is not None:
             # A generator that is collected on the loop's thread is closed, but cannot be waited for.
+            self.requests.try_send(request)
             return None
-        request.wait(self.submit)
+        request.wait(self.requests.send, self.submit)
         return request.outcome()
 
     def end(self) -> None:

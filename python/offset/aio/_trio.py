@@ -17,13 +17,14 @@ def begin(call: Call) -> None:
 
 
 async def _run(trio: Any, call: Call) -> None:
+    if call.begun:
+        return
+    call.begun = True
     coroutine = call.coroutine()
     try:
         result = None
         with trio.CancelScope() as scope:
             call.cancel = scope.cancel
-            if call.cancelled:
-                scope.cancel()
             result = await coroutine
     except trio.Cancelled:
         # The run ends.
