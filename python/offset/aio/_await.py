@@ -75,11 +75,16 @@ class Call:
         if self.begun:
             return False
         self.begun = True
+        awaitable = self.awaitable
         coroutine = self.coroutine()
         if _EAGER:
             task = asyncio.Task(coroutine, loop=loop, context=self.variables, eager_start=True)  # type: ignore[call-arg]
         else:
             task = loop.create_task(coroutine, context=self.variables)
+            if isinstance(awaitable, collections.abc.Coroutine):
+                # A task that is cancelled before its first step leaves it as it was.
+                close = awaitable.close
+                task.add_done_callback(lambda _: close())
         if task.done():
             self._take(task)
             ended.append(self.note)
