@@ -127,10 +127,22 @@ def end_in_goroutine(others: Callable[[], list[Goroutine]], grace: float) -> Non
 
 def _stuck(note: Note) -> bool:
     """Tell whether nothing can ever happen again. Who asks for service sets the note before waiting for it."""
-    return _runtime.quiescent() and outsiders() == 0 and not note.is_set()
+    return at_rest() and not note.is_set()
 
 
-def outsiders() -> int:
+def at_rest() -> bool:
+    """Tell whether nothing can happen any more, in the runtime or by a thread that may wake a goroutine.
+
+    The looks are not one moment: a thread that is idle at one of them may have woken a goroutine before, which has given
+    it something to do afterwards. Then a goroutine has run in between.
+    """
+    before = _runtime.stats()["switches"]
+    # The second look sees what a thread has woken before it was idle.
+    looks = _runtime.quiescent() and _outsiders() == 0 and _runtime.quiescent()
+    return looks and _runtime.stats()["switches"] == before
+
+
+def _outsiders() -> int:
     """Count the threads that are not the runtime's, nor the caller's, and may wake a goroutine."""
     threads = _runtime.foreign_threads()
     return threads - sum(count() for count in idle_threads) if threads else 0

@@ -406,10 +406,10 @@ class Run:
             self.note.wait(timeout)
 
     def _deadlocked(self) -> bool:
-        if _exit.outsiders() or has_signal_handlers():
+        if has_signal_handlers():
             return False
         # The last look: a signal handler that ran meanwhile may have woken a goroutine, or asked for a call.
-        return _runtime.quiescent() and not self.calls and not self._over()
+        return _exit.at_rest() and not self.calls and not self._over()
 
     def _ends_by(self, deadlock: DeadlockError) -> bool:
         """Take note of a deadlock; tell whether the run is over with it."""
