@@ -10,6 +10,7 @@ import contextvars
 import threading
 
 import offset
+import offset.aio._trio
 import pytest
 from helpers import PATIENCE, Thread, go_parked, main_goroutine, wait_ended
 from libraries import library
@@ -19,6 +20,12 @@ trio = library("trio")
 anyio = library("anyio")
 
 variable = contextvars.ContextVar("variable", default="nothing")
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """What is cancelled may take as long to end as the machine needs."""
+    monkeypatch.setattr("offset._exit.GRACE", PATIENCE)
 
 
 async def waiting(channel, side="receivers", count=1):
@@ -126,6 +133,47 @@ def test_what_was_received_before_a_cancellation_is_received():
 
     trio.run(main)
     assert seen == ["in time"]
+
+
+def test_a_wake_that_comes_late_wakes_nobody_elsewhere():
+    class Served:
+        """An operation that is over between two looks of `begin`: who ended it has put the wake in."""
+
+        timeout = None
+
+        def begin(self, mailbox, wake):
+            mailbox.put(wake)
+            return False
+
+    async def main():
+        event = trio.Event()
+        waits = []
+
+        async def elsewhere():
+            await aio._tasks._until_rescheduled(trio, Served())
+            waits.append(True)
+            await event.wait()
+            return event.is_set()
+
+        async def check():
+            assert await elsewhere()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(check)
+            await library("trio.testing").wait_all_tasks_blocked()
+            assert waits
+            event.set()
+
+    trio.run(main)
+
+
+def test_the_times_of_timers_come_in_trio():
+    async def main():
+        for number in range(50):
+            assert isinstance(await offset.time.after(number * 1e-5).arecv(timeout=PATIENCE), float)
+            await trio.sleep(0)
+
+    trio.run(main)
 
 
 def test_goroutines_from_trio():
@@ -253,6 +301,60 @@ def test_whatever_ends_the_wait_cancels_the_task_of_trio():
         other = go_parked(lambda: aio.await_(makechan().arecv(), token=token), reason="await")
         other.cancel()
         wait_ended(other)
+
+
+@main_goroutine
+def test_a_value_on_its_way_at_the_end_of_a_run(monkeypatch):
+    """The mailbox of the run is not emptied any more; the task that was cancelled has the value."""
+
+    async def sleep(*_):
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("offset.aio._tasks._watch", sleep)
+    channel = makechan()
+
+    async def main(tokens):
+        tokens.send(trio.lowlevel.current_trio_token())
+        await waiting(channel)
+        channel.send("on its way")
+
+    async def receive():
+        return await channel.arecv()
+
+    tokens, values = makechan(1), makechan(1)
+    thread = Thread(trio.run, main, tokens)
+    token = tokens.recv(timeout=PATIENCE)
+    goroutine = go(lambda: values.send(aio.await_(receive(), token=token)))
+    assert values.recv(timeout=PATIENCE) == "on its way"
+    wait_ended(goroutine)
+    thread.result()
+
+
+def test_a_call_that_meets_the_end_of_a_run():
+    """Its task cannot be started any more, which must not end the run with an error."""
+
+    async def ready():
+        return 5
+
+    call = aio._await.Call(ready())
+    left = []
+
+    async def generator():
+        token = trio.lowlevel.current_trio_token()
+        try:
+            yield
+        finally:
+            # After all tasks, and before the end of the run.
+            token.run_sync_soon(aio._trio.begin, call)
+
+    async def main():
+        left.append(generator())
+        await anext(left[0])
+
+    trio.run(main)
+    assert call.note.wait(PATIENCE)
+    with pytest.raises(RuntimeError, match="the run of trio has ended"):
+        call.outcome()
 
 
 @main_goroutine

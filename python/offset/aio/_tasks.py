@@ -66,8 +66,10 @@ def park(operation: Operation[Any]) -> Any:
 
 def open_mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
     """Give a loop its mailbox; on its thread, or before it runs."""
-    mailbox = _mailboxes[loop] = _runtime.Mailbox()
+    mailbox = _runtime.Mailbox()
     loop.add_reader(mailbox.fileno(), _deliver, loop, mailbox)
+    # Not before: a loop that can watch no descriptor says so each time.
+    _mailboxes[loop] = mailbox
     return mailbox
 
 
@@ -75,23 +77,31 @@ def _deliver(loop: asyncio.AbstractEventLoop, mailbox: Mailbox, items: list[Any]
     """Wake tasks, and begin and end calls, as long as there are some."""
     if items is None:
         items = mailbox.take()
-    for turn in range(_ROUNDS):
-        busy = turn == _ROUNDS - 1
-        ended: list[Note] = []
-        for item in items:
-            if callable(item):
-                busy |= item(loop, ended)
-            elif not item.done():
-                item.set_result(None)
-                busy = True
-        # Of uvloop it cannot be seen what it knows of.
-        if busy or getattr(loop, "_ready", None):
-            break
-        items = mailbox.linger(ended)
-        if not items:
-            return
-    for note in ended:
-        note.set()
+    ended: list[Note] = []
+    try:
+        for turn in range(_ROUNDS):
+            busy = turn == _ROUNDS - 1
+            ended = []
+            items.reverse()
+            while items:
+                item = items.pop()
+                if callable(item):
+                    busy |= item(loop, ended)
+                elif not item.done():
+                    item.set_result(None)
+                    busy = True
+            # Of uvloop it cannot be seen what it knows of.
+            if busy or getattr(loop, "_ready", None):
+                break
+            items = mailbox.linger(ended)
+            if not items:
+                return
+    finally:
+        for note in ended:
+            note.set()
+        # A signal handler of the main thread may have raised.
+        for item in reversed(items):
+            mailbox.put(item)
     loop.call_soon(_linger, loop, mailbox)
 
 
@@ -152,7 +162,8 @@ class _Wake:
 
     def __init__(self, task: Any) -> None:
         self.task = task
-        self.waits = True
+        # True only while trio knows it as waiting: what comes from an earlier wait must not wake it elsewhere.
+        self.waits = False
 
     def __call__(self, trio: Any) -> None:
         if self.waits:
@@ -191,16 +202,22 @@ async def _until_rescheduled(trio: Any, operation: Operation[Any]) -> None:
     def abort(_: object) -> Any:
         # What has happened stands: the cancellation comes at the next checkpoint.
         if not operation.retract():
+            # At the end of a run nobody empties the mailbox any more.
+            trio.lowlevel.current_trio_token().run_sync_soon(wake, trio)
             return trio.lowlevel.Abort.FAILED
         wake.waits = False
         return trio.lowlevel.Abort.SUCCEEDED
 
     timeout = operation.timeout
     deadline = float("inf") if timeout is None else trio.current_time() + duration(timeout)
-    with trio.CancelScope(deadline=deadline):
-        while operation.begin(mailbox, wake):
-            await trio.lowlevel.wait_task_rescheduled(abort)
-            wake.waits = True
+    try:
+        with trio.CancelScope(deadline=deadline):
+            while operation.begin(mailbox, wake):
+                wake.waits = True
+                await trio.lowlevel.wait_task_rescheduled(abort)
+    finally:
+        # At the end of a run it stays in the mailbox, where no collector sees it.
+        wake.task = None
 
 
 # ---- goroutines ---------------------------------------------------------------------------------
@@ -237,7 +254,7 @@ class _Call:
         self.args = args
         self.kwargs = kwargs
         self.context = contextvars.copy_context()
-        self.result: Any = None
+        self.result: Any = _NOTHING
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -274,6 +291,9 @@ async def to_goroutine(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs)
     await goroutine
     restore(call.context)
     error = call.error
+    if call.result is _NOTHING and error is None:
+        # It was cancelled before it began.
+        error = GoroutineExit()
     try:
         if error is None:
             result: T = call.result

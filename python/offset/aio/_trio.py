@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from offset.aio._await import Call
 
+_OVER = "the run of trio has ended"
+
 
 def begin(call: Call) -> None:
     """Make a call a task of the run; called by it."""
     trio: Any = sys.modules["trio"]
-    trio.lowlevel.spawn_system_task(_run, trio, call, name="offset call", context=call.variables)
+    try:
+        trio.lowlevel.spawn_system_task(_run, trio, call, name="offset call", context=call.variables)
+    except RuntimeError:
+        # The run ends: it begins no more tasks.
+        if not call.begun:
+            call.end(None, RuntimeError(_OVER))
 
 
 async def _run(trio: Any, call: Call) -> None:
@@ -28,7 +35,7 @@ async def _run(trio: Any, call: Call) -> None:
             result = await coroutine
     except trio.Cancelled:
         # The run ends.
-        call.end(None, asyncio.CancelledError("the run of trio has ended"))
+        call.end(None, asyncio.CancelledError(_OVER))
         raise
     except BaseException as error:
         # Whoever awaits it has it; in a system task it would end the run.
