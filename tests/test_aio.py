@@ -16,12 +16,19 @@ import traceback
 import offset
 import pytest
 from helpers import PATIENCE, go_parked, in_thread, main_goroutine, run_script, wait_ended, wait_parked, wait_until
+from libraries import library
 from offset import aio, context, go, makechan, run
 
 # libuv has a pipe for the whole process from its first loop on.
 aio._loop._new_event_loop().close()
 
 variable = contextvars.ContextVar("variable", default="nothing")
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """What is cancelled may take as long to end as the machine needs."""
+    monkeypatch.setattr("offset._exit.GRACE", PATIENCE)
 
 
 async def ready(value=None):
@@ -320,9 +327,10 @@ def test_ctrl_c_cancels_the_coroutine_of_the_main_goroutine():
 @main_goroutine
 def test_one_that_will_not_end_is_left_behind(monkeypatch, capfd):
     monkeypatch.setattr("offset._exit.GRACE", 0.05)
-    release = makechan()
+    release, began = makechan(), makechan()
 
     async def refuse():
+        await began.asend(None)
         for _ in range(2):
             with contextlib.suppress(asyncio.CancelledError):
                 await release.arecv()
@@ -333,12 +341,13 @@ def test_one_that_will_not_end_is_left_behind(monkeypatch, capfd):
 
     messages = []
     aio.await_(told(messages))
-    with pytest.raises(TimeoutError):
-        aio.await_(refuse(), timeout=0)
-    if release.stats()["receivers"]:
-        release.send(None, timeout=PATIENCE)
-        wait_until(lambda: messages)
-        assert "after its goroutine had gone on" in messages[0]["message"]
+    goroutine = go(lambda: aio.await_(refuse()))
+    began.recv(timeout=PATIENCE)
+    goroutine.cancel()
+    wait_ended(goroutine)
+    release.send(None, timeout=PATIENCE)
+    wait_until(lambda: messages)
+    assert "after its goroutine had gone on" in messages[0]["message"]
 
 
 # ---- the loop ---------------------------------------------------------------------------------
@@ -571,20 +580,110 @@ def test_another_loop_by_its_token():
 
 
 @main_goroutine
-def test_a_task_that_ends_the_loop_ends_no_other(caplog):
-    async def leave():
+def test_a_task_that_would_end_the_program_ends_no_other(caplog):
+    gate = makechan()
+
+    async def leave(error):
         async def exits():
-            raise SystemExit(3)
+            raise error
 
         return asyncio.get_running_loop(), asyncio.get_running_loop().create_task(exits())
 
-    loop, task = aio.await_(leave())
-    wait_until(loop.is_closed)
-    assert isinstance(task.exception(), SystemExit)
-    assert aio.await_(ready("another loop")) == "another loop"
-    wait_until(lambda: len(loop_threads()) == 1)
-    assert caplog.messages == ["a task has ended the event loop"]
+    async def where():
+        await gate.arecv()
+        return asyncio.get_running_loop()
+
+    results = makechan(1)
+    bystander = go_parked(lambda: results.send(aio.await_(where())), reason="await")
+    for error in (SystemExit(3), KeyboardInterrupt()):
+        loop, task = aio.await_(leave(error))
+        wait_until(task.done)
+        assert task.exception() is error
+        assert aio.await_(ready("the same loop")) == "the same loop"
+    gate.send(None, timeout=PATIENCE)
+    assert results.recv(timeout=PATIENCE) is loop
+    wait_ended(bystander)
+    assert caplog.messages == ["a task would end the program; only the task has ended"] * 2
     caplog.clear()
+
+
+def test_such_a_task_at_the_end_of_the_loop(caplog):
+    ended = []
+
+    async def background(error):
+        try:
+            await asyncio.sleep(PATIENCE * 10)
+        finally:
+            await asyncio.sleep(0)
+            ended.append(True)
+            raise error
+
+    async def begin():
+        tasks = [asyncio.create_task(background(error)) for error in (SystemExit(3), KeyboardInterrupt())]
+        await asyncio.sleep(0)
+        return tasks
+
+    tasks = run(lambda: aio.await_(begin()))
+    assert ended == [True, True]
+    assert [type(task.exception()) for task in tasks] == [SystemExit, KeyboardInterrupt]
+    assert caplog.messages != []
+    caplog.clear()
+
+
+@main_goroutine
+def test_another_loop_that_is_closed_before_the_call_begins(monkeypatch):
+    monkeypatch.setattr("offset.aio._await._GLANCE", 0.01)
+    loop = asyncio.new_event_loop()
+    running, submitted = threading.Event(), threading.Event()
+
+    def block():
+        # What is handed in meanwhile comes in the next turn, and there is none.
+        running.set()
+        submitted.wait(PATIENCE)
+        loop.stop()
+
+    def body():
+        loop.call_soon(block)
+        loop.run_forever()
+        loop.close()
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    wait_until(running.is_set)
+    errors = makechan(1)
+
+    def call():
+        try:
+            aio.await_(ready(), token=loop)
+        except RuntimeError as error:
+            errors.send(str(error))
+
+    goroutine = go_parked(call, reason="await")
+    submitted.set()
+    assert "was closed before the end" in errors.recv(timeout=PATIENCE)
+    wait_ended(goroutine)
+    thread.join()
+
+
+@main_goroutine
+def test_what_would_end_the_program_crosses_from_another_loop():
+    async def fail(pause, error):
+        if pause:
+            await asyncio.sleep(0)
+        raise error
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        for pause in (False, True):
+            with pytest.raises(SystemExit):
+                aio.await_(fail(pause, SystemExit(3)), token=loop)
+        assert aio.await_(ready("goes on"), token=loop) == "goes on"
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 # ---- iterate ----------------------------------------------------------------------------------
@@ -668,6 +767,14 @@ def test_a_cancelled_iteration_closes_the_generator():
     goroutine.cancel()
     wait_ended(goroutine)
     assert ended == ["closed"]
+
+
+def test_an_iteration_whose_loop_has_ended_is_told():
+    values = aio.iterate(numbers(5))
+    assert next(values) == 0
+    aio._loop._stop(PATIENCE, None, lambda: False)
+    with pytest.raises(RuntimeError, match="the program is over"):
+        next(values)
 
 
 # ---- enter ------------------------------------------------------------------------------------
@@ -771,3 +878,125 @@ def test_a_goroutine_that_is_parked_says_so():
     assert "[await" in offset.runtime.stack(all=True)
     goroutine.cancel()
     wait_ended(goroutine)
+
+
+@main_goroutine
+def test_a_context_manager_that_is_entered_as_its_goroutine_is_cancelled_is_left():
+    began = makechan(1)
+
+    class Late(Manager):
+        async def __aenter__(self):
+            began.try_send(None)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(PATIENCE * 10)
+            return await super().__aenter__()
+
+    def body():
+        with aio.enter(manager):
+            raise AssertionError
+
+    manager = Late()
+    goroutine = go(body)
+    began.recv(timeout=PATIENCE)
+    goroutine.cancel()
+    wait_ended(goroutine)
+    assert len(manager.tasks) == 2
+    assert isinstance(manager.left, asyncio.CancelledError)
+
+
+@main_goroutine
+def test_one_that_is_entered_after_its_goroutine_has_gone_on_is_left(monkeypatch):
+    monkeypatch.setattr("offset._exit.GRACE", 0.05)
+    began, release = makechan(1), makechan()
+
+    class VeryLate(Manager):
+        async def __aenter__(self):
+            began.try_send(None)
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await release.arecv()
+                    break
+            return await super().__aenter__()
+
+    def body():
+        with aio.enter(manager):
+            raise AssertionError
+
+    manager = VeryLate()
+    goroutine = go(body)
+    began.recv(timeout=PATIENCE)
+    goroutine.cancel()
+    wait_ended(goroutine)
+    release.send(None, timeout=PATIENCE)
+    wait_until(lambda: manager.left)
+    assert isinstance(manager.left, asyncio.CancelledError)
+
+
+@main_goroutine
+def test_groups_and_scopes_of_anyio_which_cancel_in_every_turn():
+    anyio = library("anyio")
+    left = []
+
+    @contextlib.asynccontextmanager
+    async def limited():
+        with anyio.CancelScope() as scope:
+            try:
+                yield scope
+            except asyncio.CancelledError:
+                left.append("cancelled")
+                raise
+
+    async def cancel(scope):
+        scope.cancel()
+
+    async def turns():
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    with aio.enter(limited) as scope:
+        aio.await_(cancel(scope))
+        try:
+            makechan().recv()
+        finally:
+            aio.await_(turns())
+    assert left == ["cancelled"]
+
+    async def fail():
+        raise OSError("the disk is full")
+
+    async def start(group):
+        group.start_soon(fail)
+
+    with pytest.raises(ExceptionGroup) as caught, aio.enter(anyio.create_task_group) as group:
+        aio.await_(start(group))
+        makechan().recv()
+    assert [str(error) for error in caught.value.exceptions] == ["the disk is full"]
+
+
+@main_goroutine
+def test_a_request_that_is_cancelled_too_late_leaves_the_session_alone():
+    channel = makechan()
+
+    class Sends(Manager):
+        async def __aenter__(self):
+            await channel.asend("sent")
+            return self
+
+    async def meet():
+        while not channel.stats()["senders"]:
+            await asyncio.sleep(0)
+        value, _ = channel.try_recv()
+        for call in list(aio._loop._Open.loop.calls):
+            if isinstance(call, aio._session._Request):
+                call.stop()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return value
+
+    values, entered = makechan(1), aio.enter(Sends())
+    meeting = go(lambda: values.send(aio.await_(meet())))
+    with entered as manager:
+        assert values.recv(timeout=PATIENCE) == "sent"
+        assert entered._session.interruption is None
+    wait_ended(meeting)
+    assert (len(manager.tasks), manager.left) == (1, None)

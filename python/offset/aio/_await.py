@@ -9,6 +9,8 @@ Invariants:
 * Who leaves a call that is not over has cancelled it, and has waited for its end as long as `_exit.GRACE`.
 * A call to the library's own loop is in `Loop.calls` until its note is set: if the loop ends before the call has
   begun, nobody else would set it.
+* What would end the program that has the loop, SystemExit and KeyboardInterrupt, is an outcome as any other: the loop
+  never sees it. `Call.__call__` raises nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import collections.abc
 import contextvars
 import functools
 import inspect
+import math
 import sys
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from offset import _exit, _runtime
@@ -28,7 +32,7 @@ from offset.aio._tasks import in_trio, restore
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     Seconds = float | datetime.timedelta
     Submit = Callable[[Callable[[], object]], object]
@@ -38,11 +42,26 @@ T = TypeVar("T")
 # Before, a task takes its first step in another turn of the loop.
 _EAGER = sys.version_info >= (3, 12)
 
+# How often, in seconds, who waits for the loop of somebody else looks whether that was closed: nothing would tell.
+_GLANCE = 1.0
+
 
 class Call:
     """One awaitable on its way to a loop and back."""
 
-    __slots__ = ("awaitable", "begun", "cancel", "cancelled", "error", "left", "note", "owner", "result", "variables")
+    __slots__ = (
+        "awaitable",
+        "begun",
+        "cancel",
+        "cancelled",
+        "error",
+        "left",
+        "loop",
+        "note",
+        "owner",
+        "result",
+        "variables",
+    )
 
     def __init__(self, awaitable: Awaitable[Any]) -> None:
         self.awaitable: Awaitable[Any] | None = awaitable
@@ -50,7 +69,9 @@ class Call:
         self.note = _runtime.Note()
         self.result: Any = None
         self.error: BaseException | None = None
+        # Where it runs: the library's own loop, another one of asyncio, or, if both are None, a run of trio.
         self.owner: _loop.Loop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         # What cancels it while it runs.
         self.cancel: Callable[[], object] | None = None
         self.cancelled = False
@@ -61,11 +82,19 @@ class Call:
 
     # On the loop's thread.
 
-    def coroutine(self) -> Coroutine[Any, Any, Any]:
+    def take(self) -> Awaitable[Any]:
         """Take out what is to be run."""
         awaitable, self.awaitable = self.awaitable, None
         assert awaitable is not None
-        return _guarded(awaitable)
+        return awaitable
+
+    async def carry(self) -> Any:
+        """Run it: the coroutine of its task."""
+        try:
+            return await self.take()
+        except (SystemExit, KeyboardInterrupt) as error:
+            # A task that raises one of these also raises it out of its loop, under all other tasks.
+            self.error = error
 
     def __call__(self, loop: asyncio.AbstractEventLoop, ended: list[_runtime.Note]) -> bool:
         """Make it a task, which takes its first step at once where that is possible; tell whether it goes on.
@@ -75,23 +104,25 @@ class Call:
         if self.begun:
             return False
         self.begun = True
-        awaitable = self.awaitable
-        coroutine = self.coroutine()
-        if _EAGER:
-            task = asyncio.Task(coroutine, loop=loop, context=self.variables, eager_start=True)  # type: ignore[call-arg]
+        if self.owner is not None and self.owner.closing:
+            self.conclude(None, RuntimeError(_loop.OVER))
         else:
-            task = loop.create_task(coroutine, context=self.variables)
-            if isinstance(awaitable, collections.abc.Coroutine):
-                # A task that is cancelled before its first step leaves it as it was.
-                close = awaitable.close
-                task.add_done_callback(lambda _: close())
-        if task.done():
-            self._take(task)
-            ended.append(self.note)
-            return False
-        self.cancel = task.cancel
-        task.add_done_callback(self._finish)
-        return True
+            coroutine = self.carry()
+            try:
+                if _EAGER:
+                    task = asyncio.Task(coroutine, loop=loop, context=self.variables, eager_start=True)  # type: ignore[call-arg]
+                else:
+                    task = loop.create_task(coroutine, context=self.variables)
+                if not task.done():
+                    self.cancel = task.cancel
+                    task.add_done_callback(self._finish)
+                    return True
+                self._take(task)
+            except BaseException as error:
+                coroutine.close()
+                self.conclude(None, error)
+        ended.append(self.note)
+        return False
 
     def _finish(self, task: asyncio.Task[Any]) -> None:
         self._take(task)
@@ -107,14 +138,16 @@ class Call:
                 task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
             self.conclude(None, error)
         else:
-            if type(result) is _Escape:
-                self.conclude(None, result.error)
-            else:
-                self.conclude(result, None)
+            self.conclude(result, self.error)
 
     def conclude(self, result: Any, error: BaseException | None) -> None:
         """Take note of what it came to."""
+        self.begun = True
         self.result, self.error = result, error
+        awaitable, self.awaitable = self.awaitable, None
+        if isinstance(awaitable, collections.abc.Coroutine):
+            # It has not begun.
+            awaitable.close()
         if self.owner is not None:
             self.owner.calls.discard(self)
 
@@ -134,10 +167,6 @@ class Call:
         if self.cancel is not None:
             self.cancel()
         elif not self.begun:
-            self.begun = True
-            awaitable, self.awaitable = self.awaitable, None
-            if isinstance(awaitable, collections.abc.Coroutine):
-                awaitable.close()
             self.end(None, asyncio.CancelledError())
 
     # On the caller's side.
@@ -149,7 +178,7 @@ class Call:
         """
         try:
             hand_in(self)
-            if self.note.wait_await(timeout):
+            if self._ends(timeout):
                 return
         except BaseException:
             self._leave(submit)
@@ -159,16 +188,32 @@ class Call:
             self.error = None
             raise TimeoutError("await_() timed out")
 
+    def _ends(self, timeout: float | None) -> bool:
+        """Tell whether it ends within `timeout` seconds."""
+        loop = self.loop
+        if loop is None:
+            return self.note.wait_await(timeout)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.note.wait_await(min(deadline - time.monotonic(), _GLANCE)):
+            if loop.is_closed():
+                # What it has ended before is noted by now; whatever else it had will never end.
+                if not self.note.is_set():
+                    self.end(None, RuntimeError("the loop was closed before the end of what was awaited there"))
+                return True
+            if time.monotonic() >= deadline:
+                return False
+        return True
+
     def _leave(self, submit: Submit) -> None:
         try:
             submit(self.stop)
         except RuntimeError:
-            # The loop is closed, and has ended what it had.
-            self.stop()
-            return
+            # The loop is closed, and ends what it had.
+            if not self.begun:
+                self.stop()
         ended = False
         try:
-            ended = self.note.wait_await(_exit.GRACE)
+            ended = self._ends(_exit.GRACE)
         finally:
             self.left = not ended
 
@@ -185,22 +230,6 @@ class Call:
             del error
 
 
-class _Escape:
-    """An error that would end the loop, on its way to the goroutine."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-async def _guarded(awaitable: Awaitable[T]) -> T | _Escape:
-    try:
-        return await awaitable
-    except (SystemExit, KeyboardInterrupt) as error:
-        return _Escape(error)
-
-
 def own_way() -> tuple[Callable[[Call], object], Submit]:
     """Give what hands a call in to the library's own loop, and what has things done there."""
     owner = _loop.get()
@@ -211,7 +240,7 @@ def own_way() -> tuple[Callable[[Call], object], Submit]:
         owner.mailbox.put(call)
         # In this order: who closes the loop looks for calls afterwards.
         if owner.closed and call in owner.calls:
-            owner.calls.discard(call)
+            call.conclude(None, None)
             raise RuntimeError(_loop.OVER)
 
     return hand_in, owner.loop.call_soon_threadsafe
@@ -223,7 +252,12 @@ def way_to(token: Any) -> tuple[Callable[[Call], object], Submit]:
     if isinstance(native, asyncio.AbstractEventLoop):
         if not native.is_running():
             raise RuntimeError("the loop of this token, or future, does not run: nothing would ever happen in it")
-        return lambda call: native.call_soon_threadsafe(call.start, native), native.call_soon_threadsafe
+
+        def hand_in(call: Call) -> None:
+            call.loop = native
+            native.call_soon_threadsafe(call.start, native)
+
+        return hand_in, native.call_soon_threadsafe
     if hasattr(native, "run_sync_soon"):
         from offset.aio import _trio
 

@@ -67,7 +67,10 @@ class Loop:
         self.loop = _new_event_loop()
         self.mailbox = _tasks.open_mailbox(self.loop)
         self.thread = threading.Thread(target=self._main, name="offset-asyncio", daemon=True)
+        # Set before it ends, by whoever has it end: it takes no more calls.
         self.closing = False
+        # On its thread: it has been told to stop, or it has stopped.
+        self.halted = False
         self.closed = False
         self.ended = _runtime.Note()
         self.calls: set[Call] = set()
@@ -76,21 +79,41 @@ class Loop:
         loop = self.loop
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
-        except (SystemExit, KeyboardInterrupt) as error:
-            loop.call_exception_handler({"message": "a task has ended the event loop", "exception": error})
+            while not self.halted:
+                try:
+                    loop.run_forever()
+                    self.halted = True
+                except (SystemExit, KeyboardInterrupt) as error:
+                    # Of a task that no goroutine awaits: that is not the end of all others.
+                    message = "a task would end the program; only the task has ended"
+                    loop.call_exception_handler({"message": message, "exception": error})
         finally:
-            self.closing = True
+            self.closing = self.halted = True
             try:
                 self._end()
             finally:
-                asyncio.set_event_loop(None)
-                loop.close()
-                self.closed = True
-                # What came too late to begin.
-                while self.calls:
-                    self.calls.pop().end(None, RuntimeError(OVER))
-                self.ended.set()
+                try:
+                    asyncio.set_event_loop(None)
+                    loop.close()
+                finally:
+                    self.closed = True
+                    try:
+                        self._end_calls()
+                    finally:
+                        self.ended.set()
+
+    def _halt(self) -> None:
+        # After that it would stop what `_end` waits for.
+        if not self.halted:
+            self.halted = True
+            self.loop.stop()
+
+    def _end_calls(self) -> None:
+        """End what came too late to begin."""
+        while self.calls:
+            # Who handed it in may take it out at this moment.
+            with contextlib.suppress(KeyError):
+                self.calls.pop().end(None, RuntimeError(OVER))
 
     def _end(self) -> None:
         """End what the loop still has, as `asyncio.run` does."""
@@ -99,9 +122,11 @@ class Loop:
         while tasks := [task for task in asyncio.all_tasks(loop) if not task.done()]:
             for task in tasks:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            # If one of them raises such a thing the others have another turn.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             for task in tasks:
-                if not task.cancelled() and (error := task.exception()) is not None:
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                     loop.call_exception_handler(
                         {"message": "a task failed while the loop was ended", "exception": error, "task": task}
                     )
@@ -112,7 +137,7 @@ class Loop:
         """End it, and wait for that up to `grace` seconds, or until `hurry` gives True."""
         self.closing = True
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.loop.call_soon_threadsafe(self._halt)
         deadline = time.monotonic() + grace
         while not self.ended.wait(min(max(deadline - time.monotonic(), 0), _GLANCE)):
             if hurry() or time.monotonic() >= deadline:
@@ -135,7 +160,10 @@ class Loop:
             loop: Any = self.loop
             if self.calls or ready or loop._scheduled or any(not task.done() for task in asyncio.all_tasks(loop)):
                 return False
-            return set(selector.get_map() or ()) <= {self.mailbox.fileno(), loop._ssock.fileno()}
+            if not set(selector.get_map() or ()) <= {self.mailbox.fileno(), loop._ssock.fileno()}:
+                return False
+            # Only if it has been in one and the same wait were these looks at one state.
+            return sys._current_frames().get(self.thread.ident or 0) is frame
         return False
 
 
@@ -156,13 +184,17 @@ def get() -> Loop:
 
 def _stop(grace: float, run: Run | None, hurry: Callable[[], bool]) -> None:
     """End the loop that was started in `run`, or any if it is None."""
-    found = _Open.loop
-    if found is not None and (run is None or found.run is run):
-        found.stop(grace, hurry)
+    began, left = time.monotonic(), grace
+    # A thread may have started another one meanwhile.
+    while (found := _Open.loop) is not None and (run is None or found.run is run):
+        found.stop(left, hurry)
         found.run = None
         with _Open.lock:
             if _Open.loop is found:
                 _Open.loop = None
+        left = began + grace - time.monotonic()
+        if left <= 0 or hurry():
+            return
 
 
 def _idle_threads() -> int:

@@ -7,19 +7,23 @@ another.
 Invariants:
 
 * A session has one request at a time. Who leaves a request has cancelled it, as with any call; the session goes on.
+* A request is among its loop's calls until its note is set, and so is ended by the session, by its end, or by the
+  loop's.
 * A cancellation that no request asked for is the session's own: a time limit or a task group, entered in it, ends what
-  is done under it. Then `interrupt` tells the goroutine.
+  is done under it. Then `interrupt` tells the goroutine. There may be more of them, and anyio sends one in every turn
+  of the loop: the first counts. Only the end of the loop ends the session.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from offset import _runtime, context
-from offset._errors import Canceled, DeadlineExceeded, GoroutineExit
+from offset._errors import Canceled, ChannelClosed, DeadlineExceeded, GoroutineExit
 from offset.aio._await import Call, check_thread, own_way
 from offset.aio._loop import OVER
 from offset.aio._tasks import restore
@@ -52,16 +56,17 @@ class _Request(Call):
             return
         self.begun = True
         restore(self.variables)
-        result, error = None, None
+        result, error, before = None, None, task.cancelling()
         try:
             self.cancel = task.cancel
             result = await self.make()
         except BaseException as raised:
             error = raised
-            if self.cancelled and isinstance(raised, asyncio.CancelledError) and task.cancelling():
-                task.uncancel()
         finally:
             self.cancel = None
+            # The session is not cancelled, neither now nor by what is to be raised later (`_tasks.sent`).
+            if self.cancelled and task.cancelling() > before:
+                task.uncancel()
         self.variables = contextvars.copy_context()
         self.end(result, error)
         # The traceback holds this frame.
@@ -83,34 +88,56 @@ class _Session:
     async def _serve(self) -> None:
         task = asyncio.current_task()
         assert task is not None
-        while True:
-            try:
-                request = await anext(aiter(self.requests), None)
-            except asyncio.CancelledError as error:
-                if self.interruption is not None or (self.call.owner is not None and self.call.owner.closing):
-                    raise
-                self.interruption = error
-                self.interrupt()
-                continue
-            if request is None:
-                return
-            await request.run(task)
+        try:
+            while True:
+                try:
+                    request = await anext(aiter(self.requests), None)
+                except asyncio.CancelledError as error:
+                    if self.call.owner is not None and self.call.owner.closing:
+                        raise
+                    if self.interruption is None:
+                        self.interruption = error
+                        self.interrupt()
+                    continue
+                if request is None:
+                    return
+                await request.run(task)
+        finally:
+            self.end()
+            while (request := self.requests.try_recv()[0]) is not None:
+                request.end(None, RuntimeError(OVER))
+
+    def _hand_in(self, request: _Request) -> None:
+        request.owner = owner = self.call.owner
+        assert owner is not None
+        owner.calls.add(request)
+        try:
+            self.requests.send(request)
+        except ChannelClosed:
+            raise RuntimeError(OVER) from None
+        # In this order: who closes the loop looks for calls afterwards.
+        if owner.closed and request in owner.calls:
+            raise RuntimeError(OVER)
 
     def do(self, make: Callable[[], Awaitable[Any]]) -> Any:
         """Have `make()` awaited in the session, and give its result."""
-        request = _Request(make)
-        if self.call.note.is_set():
-            raise RuntimeError(OVER)
         if asyncio._get_running_loop() is not None:
             # A generator that is collected on the loop's thread is closed, but cannot be waited for.
-            self.requests.try_send(request)
+            self.ask(make)
             return None
-        request.wait(self.requests.send, self.submit)
+        request = _Request(make)
+        request.wait(self._hand_in, self.submit)
         return request.outcome()
+
+    def ask(self, make: Callable[[], Awaitable[Any]]) -> None:
+        """Have `make()` awaited in the session, if that goes on; nobody waits for it."""
+        with contextlib.suppress(ChannelClosed):
+            self.requests.try_send(_Request(make))
 
     def end(self) -> None:
         """Have the task end after what it was asked for."""
-        self.requests.close()
+        with contextlib.suppress(ChannelClosed):
+            self.requests.close()
 
 
 def iterate(iterable: AsyncIterable[T]) -> Generator[T, None, None]:
@@ -169,7 +196,7 @@ class enter(Generic[V_co]):
     asyncio.CancelledError to the context manager. Raises TypeError for what is none, and RuntimeError as `await_`.
     """
 
-    __slots__ = ("_cancel", "_make", "_manager", "_scope", "_session")
+    __slots__ = ("_cancel", "_entered", "_make", "_manager", "_scope", "_session")
 
     @overload
     def __init__(self, manager: AbstractAsyncContextManager[V_co, Any], /) -> None: ...
@@ -180,6 +207,8 @@ class enter(Generic[V_co]):
 
     def __init__(self, manager: Any, /, *args: Any, **kwargs: Any) -> None:
         self._manager: Any = None
+        # Set in the session, once `__aenter__` has ended well.
+        self._entered = False
         self._make: Callable[[], Any] = lambda: manager
         if not _is_manager(manager):
             if not callable(manager):
@@ -195,9 +224,10 @@ class enter(Generic[V_co]):
 
     def __enter__(self) -> V_co:
         check_thread("enter")
+        self._entered = False
+        self._session = _Session()
         around = context.current()
         ctx, self._cancel = context.with_cancel(around if around.err() is None else context.without_cancel(around))
-        self._session = _Session()
         self._session.interrupt = self._cancel
         try:
             value: V_co = self._session.do(self._begin)
@@ -206,8 +236,11 @@ class enter(Generic[V_co]):
                 self._scope.__enter__()
         except BaseException:
             self._scope = None
-            self._session.end()
-            self._cancel()
+            try:
+                self._withdraw()
+            finally:
+                self._session.end()
+                self._cancel()
             raise
         return value
 
@@ -216,7 +249,23 @@ class enter(Generic[V_co]):
         if not _is_manager(manager):
             raise TypeError(f"enter() was given a function that makes no asynchronous context manager: {manager!r}")
         self._manager = manager
-        return await type(manager).__aenter__(manager)
+        value = await type(manager).__aenter__(manager)
+        self._entered = True
+        return value
+
+    def _withdraw(self) -> None:
+        """Leave the context manager if it was entered all the same, though the goroutine was told to end at that moment."""
+        if self._entered:
+            with contextlib.suppress(asyncio.CancelledError):
+                self._left(asyncio.CancelledError())
+        else:
+            # It may be entered yet, if it did not end in its grace time.
+            self._session.ask(self._leave_late)
+
+    async def _leave_late(self) -> None:
+        if self._entered:
+            error = asyncio.CancelledError()
+            await type(self._manager).__aexit__(self._manager, type(error), error, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

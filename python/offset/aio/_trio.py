@@ -27,12 +27,11 @@ async def _run(trio: Any, call: Call) -> None:
     if call.begun:
         return
     call.begun = True
-    coroutine = call.coroutine()
     try:
         result = None
         with trio.CancelScope() as scope:
             call.cancel = scope.cancel
-            result = await coroutine
+            result = await call.take()
     except trio.Cancelled:
         # The run ends.
         call.end(None, asyncio.CancelledError(_OVER))
