@@ -385,7 +385,7 @@ def test_goroutines_threads_and_tasks_of_several_loops_at_one_channel(capacity):
         receivers = [go(receive), go(lambda: aio.await_(areceive()))]
         threads[0].result()
         wait_ended(*senders)
-        wait_until(lambda: channel.stats()["passed"] + len(channel) >= 5 * each)
+        wait_until(lambda: channel.stats()["passed"] >= 5 * each)
         channel.close()
         for thread in [*loops, threads[1]]:
             thread.result()
@@ -459,6 +459,55 @@ async def test_select_async_of_many_cases():
     channels[33].send("here")
     assert (await task).index == 33
     assert sum(channel.stats()["receivers"] for channel in channels) == 0
+
+
+# ---- mistakes -----------------------------------------------------------------------------------
+
+
+def test_an_operation_belongs_to_one_task_at_a_time():
+    """Neither another thread nor what it waits for itself gets at it in the middle of a step."""
+    channel, seen = makechan(), []
+
+    def meddle(operation):
+        calls = (operation.close, lambda: operation.send(None), lambda: operation.throw(KeyError()))
+        for call in (*calls, operation.expire, operation.retract):
+            try:
+                call()
+            except RuntimeError as error:
+                seen.append(str(error))
+
+    class Loop(asyncio.SelectorEventLoop):
+        operation = None
+
+        def create_future(self):
+            operation, self.operation = self.operation, None
+            if operation is not None:
+                for call in (operation.close, lambda: operation.send(None), lambda: operation.throw(KeyError())):
+                    with pytest.raises(RuntimeError, match="in use"):
+                        call()
+                Thread(meddle, operation).result()
+            return super().create_future()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.operation = channel.arecv()
+        task = asyncio.create_task(awaited(loop.operation))
+        await waiting(channel)
+        assert loop.operation is None
+        channel.send("unharmed")
+        return await task
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(main()) == "unharmed"
+    assert len(seen) == 5
+    assert all("in use" in text for text in seen)
+
+
+def test_begin_is_called_in_a_step_only():
+    operation, mailbox = makechan().arecv(), offset._runtime.Mailbox()
+    with pytest.raises(RuntimeError, match="while the operation waits"):
+        operation.begin(mailbox, None)
+    operation.close()
 
 
 # ---- goroutines ----------------------------------------------------------------------------------
@@ -572,6 +621,20 @@ async def test_a_goroutine_that_others_cancel_cancels_the_await():
         await task
 
 
+@asynchronous
+async def test_a_goroutine_that_is_cancelled_before_it_begins_gives_no_result(monkeypatch):
+    def go_cancelled(function):
+        goroutine = go(function)
+        goroutine.cancel()
+        return goroutine
+
+    # Mostly it has not begun; if it has, it waits.
+    monkeypatch.setattr("offset._runtime.go", go_cancelled)
+    for _ in range(20):
+        with pytest.raises(asyncio.CancelledError, match="was cancelled"):
+            await aio.to_goroutine(makechan().recv)
+
+
 @main_goroutine
 def test_there_and_back():
     async def twice(number):
@@ -596,11 +659,12 @@ def test_a_loop_that_has_gone_leaves_no_descriptor_and_no_waiter():
         await asyncio.sleep(0)
         return weakref.ref(task)
 
+    before = set(aio._tasks._mailboxes)
     tasks = [asyncio.run(main()) for _ in range(5)]
     gc.collect()
     assert channel.stats()["receivers"] == 0
     assert not any(task() for task in tasks)
-    assert not aio._tasks._mailboxes
+    assert set(aio._tasks._mailboxes) <= before
 
 
 def test_a_task_that_only_a_channel_knows_is_no_garbage():
@@ -648,6 +712,36 @@ def test_a_forked_child_forgets_the_waits_of_its_parent():
             assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
             channel.send("to the parent's task")
             print(await task)
+
+        asyncio.run(main())
+        """
+    )
+    assert (ended.returncode, ended.stdout) == (0, "to the parent's task\n"), ended.stderr
+
+
+def test_a_forked_child_takes_no_wake_from_its_parent():
+    ended = run_script(
+        """
+        import asyncio, gc, os, warnings
+        from offset import aio, makechan
+
+        warnings.simplefilter("ignore")
+        channel = makechan()
+
+        async def main():
+            task = asyncio.create_task(channel_receive())
+            while not channel.stats()["receivers"]:
+                await asyncio.sleep(0)
+            mailbox = aio._tasks._mailboxes[asyncio.get_running_loop()]
+            channel.send("to the parent's task")
+            if os.fork() == 0:
+                assert mailbox.take() == []
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+            print(await asyncio.wait_for(task, 60))
+
+        async def channel_receive():
+            return await channel.arecv()
 
         asyncio.run(main())
         """

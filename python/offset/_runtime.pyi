@@ -374,7 +374,11 @@ def ended(goroutine: Goroutine, /) -> Operation[None]:
 
 @final
 class Operation(Coroutine[Any, Any, _T]):
-    """What a task of asyncio or trio awaits: an operation on a channel, a select, the end of a goroutine."""
+    """What a task of asyncio or trio awaits: an operation on a channel, a select, the end of a goroutine.
+
+    It is used by one at a time: its methods raise RuntimeError while another thread is in one of them, or it itself in
+    `send`, `throw` or `close`.
+    """
 
     @property
     def timeout(self) -> _Seconds | None:

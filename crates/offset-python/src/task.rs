@@ -5,7 +5,8 @@
 //! wait, or it was a false alarm and there is another one.
 //!
 //! Invariants:
-//! * An operation is used by its task alone, on the thread of its loop; only its end may come on another thread.
+//! * An operation is used by one thread state at a time, whose address is in `user` meanwhile: that of its task, on the thread of its loop.
+//!   Everybody else gets RuntimeError (test_an_operation_belongs_to_one_task_at_a_time). Only its end may come on another thread.
 //! * An operation has happened, or it raises, never both. If its task is cancelled after a value was handed to it, the value goes back into
 //!   the channel, before all others; a value that was sent stays sent, and the cancellation comes at the next await (`sent`).
 //! * The tag of a post is a reference to what wakes the task, and so keeps the task, as a goroutine that waits is kept. No
@@ -21,7 +22,7 @@ use offset_runtime::select::Selected;
 use offset_runtime::task::{TaskCase, TaskWait};
 use pyo3_ffi::*;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 static OPERATION: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
 
@@ -46,6 +47,8 @@ enum State {
 #[repr(C)]
 struct OperationObject {
     head: PyObject,
+    /// The thread state that is in one of its methods, or 0. All below belongs to that one.
+    user: AtomicUsize,
     kind: Kind,
     state: State,
     /// A channel, a tuple of cases, a goroutine.
@@ -66,6 +69,48 @@ struct OperationObject {
 fn it<'a>(object: Object) -> &'a mut OperationObject {
     // SAFETY: `object` is an operation, alive as the caller's argument, and used by one task.
     unsafe { &mut *object.cast::<OperationObject>() }
+}
+
+/// The use of an operation by the caller. One that a method called by another has is the other's.
+struct Use<'a>(Option<&'a AtomicUsize>);
+
+impl Use<'_> {
+    /// # Safety
+    /// Attached; `object` is an operation that stays alive meanwhile. If there is none an exception is set.
+    unsafe fn begin(object: Object) -> Option<Use<'static>> {
+        // SAFETY: by contract. The word is shared; the rest is not looked at.
+        let (user, me) = unsafe { (&(*object.cast::<OperationObject>()).user, PyThreadState_Get() as usize) };
+        // Acquire pairs with the Release of `drop`: what the last user has written is seen.
+        if user.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            return Some(Use(Some(user)));
+        }
+        runtime_error("the operation is in use: it is awaited by one task, and by nobody else at the same time");
+        None
+    }
+
+    /// As `begin`, for what is called in the middle of a step, too.
+    ///
+    /// # Safety
+    /// As for `begin`.
+    unsafe fn join(object: Object) -> Option<Use<'static>> {
+        // SAFETY: by contract.
+        unsafe {
+            // Relaxed: if it is ours we have written it.
+            if (*object.cast::<OperationObject>()).user.load(Ordering::Relaxed) == PyThreadState_Get() as usize {
+                return Some(Use(None));
+            }
+            Use::begin(object)
+        }
+    }
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        if let Some(user) = self.0 {
+            // Pairs with the Acquire of `begin`.
+            user.store(0, Ordering::Release);
+        }
+    }
 }
 
 /// # Safety
@@ -322,6 +367,8 @@ static SENT: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 
 /// One step: begins, or goes on with, what is awaited.
 unsafe fn step(object: Object, value: Object) -> Step {
+    // SAFETY: attached; the object is alive as the caller's argument.
+    let Some(_use) = (unsafe { Use::begin(object) }) else { return Step::Raises };
     let op = it(object);
     // SAFETY: attached; the objects are alive.
     unsafe {
@@ -331,6 +378,7 @@ unsafe fn step(object: Object, value: Object) -> Step {
             }
             State::Waiting => {
                 let mut result = null_mut();
+                // It is not gone before it has returned, whatever it does to the operation.
                 let inner = Py_NewRef(op.inner);
                 let sent = PyIter_Send(inner, value, &raw mut result);
                 Py_DECREF(inner);
@@ -380,7 +428,11 @@ unsafe fn go_on(object: Object) -> Step {
                 continue;
             }
             let mut result = null_mut();
-            match PyIter_Send(inner, Py_None(), &raw mut result) {
+            // As in `step`.
+            Py_INCREF(inner);
+            let sent = PyIter_Send(inner, Py_None(), &raw mut result);
+            Py_DECREF(inner);
+            match sent {
                 PySendResult::PYGEN_NEXT => return Step::Yields(result),
                 PySendResult::PYGEN_RETURN => Py_XDECREF(result),
                 PySendResult::PYGEN_ERROR => return failed(object),
@@ -468,6 +520,7 @@ unsafe extern "C" fn throw(object: Object, args: *const Object, count: Py_ssize_
         if count == 0 || count > 3 {
             return type_error("throw() takes an exception");
         }
+        let Some(_use) = Use::begin(object) else { return NULL };
         let op = it(object);
         if op.state == State::Waiting && !op.inner.is_null() {
             let method = PyObject_GetAttrString(op.inner, c"throw".as_ptr());
@@ -498,6 +551,7 @@ unsafe extern "C" fn throw(object: Object, args: *const Object, count: Py_ssize_
 unsafe extern "C" fn close(object: Object, _: Object) -> Object {
     // SAFETY: the calling convention.
     unsafe {
+        let Some(_use) = Use::begin(object) else { return NULL };
         let op = it(object);
         if op.state == State::Waiting && !op.inner.is_null() {
             let inner = Py_NewRef(op.inner);
@@ -530,6 +584,7 @@ unsafe extern "C" fn begin(object: Object, args: *const Object, count: Py_ssize_
         let Some(mailbox) = (if count == 2 { crate::mailbox::of(*args) } else { None }) else {
             return type_error("begin() takes a mailbox and what wakes the task");
         };
+        let Some(_use) = Use::join(object) else { return NULL };
         let op = it(object);
         if op.state != State::Waiting {
             return runtime_error("begin() is called while the operation waits");
@@ -576,12 +631,16 @@ unsafe extern "C" fn begin(object: Object, args: *const Object, count: Py_ssize_
 
 /// Ends the wait because its time is over; gives what wakes the task, to be woken by the caller, or None.
 unsafe extern "C" fn expire(object: Object, _: Object) -> Object {
+    // SAFETY: the calling convention.
+    let Some(_use) = (unsafe { Use::join(object) }) else { return NULL };
     let expired = it(object).wait.as_ref().filter(|wait| wait.expire());
     expired.and_then(TaskWait::unpost).map_or_else(none, |tag| tag as Object)
 }
 
 /// Ends the wait because the task is cancelled; false if it is over.
 unsafe extern "C" fn retract(object: Object, _: Object) -> Object {
+    // SAFETY: the calling convention.
+    let Some(_use) = (unsafe { Use::join(object) }) else { return NULL };
     let retracted = it(object).wait.as_ref().filter(|wait| wait.retract());
     // SAFETY: attached; the reference was the post's.
     retracted.and_then(TaskWait::unpost).into_iter().for_each(|tag| unsafe { Py_DECREF(tag as Object) });
