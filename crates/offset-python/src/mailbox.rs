@@ -30,6 +30,8 @@ fn core<'a>(object: Object) -> &'a Arc<Mailbox> {
 }
 
 unsafe extern "C" fn new(class: *mut PyTypeObject, _: Object, _: Object) -> Object {
+    // A task may wait where no goroutine was ever started.
+    crate::fork::install();
     // SAFETY: the calling convention of tp_new.
     unsafe {
         let Some(core) = Mailbox::new() else { return PyErr_SetFromErrno(PyExc_OSError) };

@@ -30,6 +30,9 @@ pub struct Mailbox {
     rung: AtomicBool,
     bell: Bell,
     vigil: Vigil,
+    /// The generation of the process (see `fork`) in which it was made: in another one the bell is the parent's, whose ring would be
+    /// lost, and the lock is nobody's to give back. Read-only.
+    generation: u32,
 }
 
 #[derive(Default)]
@@ -43,11 +46,19 @@ impl Mailbox {
     /// An empty one; None if the system has no descriptor for it.
     pub fn new() -> Option<Arc<Mailbox>> {
         let (state, rung) = (Lock::default(), AtomicBool::new(false));
-        Some(Arc::new(Mailbox { state, rung, bell: Bell::new()?, vigil: Vigil::new() }))
+        let generation = crate::fork::generation();
+        Some(Arc::new(Mailbox { state, rung, bell: Bell::new()?, vigil: Vigil::new(), generation }))
     }
 
-    /// Puts a tag in.
+    fn left_behind(&self) -> bool {
+        self.generation != crate::fork::generation()
+    }
+
+    /// Puts a tag in; in a forked child, where nobody takes it out, it is lost.
     pub fn put(&self, tag: usize) {
+        if self.left_behind() {
+            return;
+        }
         let mut state = self.state.lock();
         state.tags.push(tag);
         // Relaxed: the tags are under the lock.
@@ -56,8 +67,11 @@ impl Mailbox {
         }
     }
 
-    /// Takes out what there is, and silences the bell.
+    /// Takes out what there is, and silences the bell. In a forked child there is nothing.
     pub fn take(&self) -> Vec<usize> {
+        if self.left_behind() {
+            return Vec::new();
+        }
         self.bell.silence();
         self.take_from(self.state.lock())
     }
@@ -70,6 +84,9 @@ impl Mailbox {
 
     /// As `take`, after staying awake for a little while where that has paid of late. One thread at a time, detached.
     pub fn linger(&self) -> Vec<usize> {
+        if self.left_behind() {
+            return Vec::new();
+        }
         self.state.lock().awake = true;
         self.vigil.keep(|| self.rung.load(Ordering::Relaxed));
         self.take_from(self.state.lock())
@@ -210,11 +227,13 @@ impl Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
+        if self.parker.left_behind() {
+            // Somebody in the parent may have held the lock.
+            return;
+        }
         *self.signal().0.lock() = None;
         #[cfg(not(loom))]
-        if !self.parker.left_behind() {
-            SPARE.lock().push(self.parker);
-        }
+        SPARE.lock().push(self.parker);
     }
 }
 
@@ -304,6 +323,9 @@ impl<T> TaskWait<T> {
 
     /// Has `tag` put into `mailbox` when the wait is over; gives it back if it is, or if it was left behind by a fork.
     pub fn post(&self, mailbox: &Arc<Mailbox>, tag: usize) -> Result<(), usize> {
+        if self.loan.parker.left_behind() {
+            return Err(tag);
+        }
         *self.loan.signal().0.lock() = Some(Post { mailbox: mailbox.clone(), tag });
         // After the post: who claims before this look is seen here, who claims after it sees the post. Both go through the park
         // word and the lock of the signal.
@@ -312,6 +334,9 @@ impl<T> TaskWait<T> {
 
     /// Takes the tag back, if it has not been put into the mailbox.
     pub fn unpost(&self) -> Option<usize> {
+        if self.loan.parker.left_behind() {
+            return None;
+        }
         self.loan.signal().0.lock().take().map(|post| post.tag)
     }
 

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import os
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -37,6 +38,8 @@ P = ParamSpec("P")
 _ROUNDS = 64
 
 _mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = weakref.WeakKeyDictionary()
+# A loop that goes on in a forked child gets another one: the parent's is dead there.
+os.register_at_fork(after_in_child=_mailboxes.clear)
 
 
 def in_trio() -> Any:
