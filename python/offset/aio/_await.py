@@ -281,9 +281,10 @@ def await_(awaitable: Awaitable[T], timeout: Seconds | None = None, *, token: An
     caller afterwards.
 
     Whatever ends the wait first cancels the task: `timeout` seconds (TimeoutError), a context's scope, `cancel()`,
-    Ctrl-C. The task's end is waited for then, up to 5 seconds. Raises what the awaitable raises, with its traceback;
-    TypeError for what cannot be awaited; and RuntimeError on the thread of a running loop, which would stop, and when
-    the program is over.
+    Ctrl-C. The task's end is waited for then, up to 5 seconds; a result that it still has is given after a timeout, and
+    lost otherwise. Raises what the awaitable raises, SystemExit and KeyboardInterrupt, too, with its traceback;
+    TypeError for what cannot be awaited; and RuntimeError on the thread of a running loop, which would stop, when the
+    loop of the token is closed, and when the program is over.
     """
     seconds = None if timeout is None else duration(timeout)
     if not isinstance(awaitable, collections.abc.Awaitable) and not inspect.isawaitable(awaitable):
