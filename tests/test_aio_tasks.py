@@ -225,6 +225,24 @@ async def test_a_value_that_comes_with_a_cancellation_goes_back():
     assert channel.stats()["passed"] == 2
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@asynchronous
+async def test_values_of_several_that_are_cancelled_keep_their_order(order):
+    channel = makechan()
+    tasks = [asyncio.create_task(channel.arecv()) for _ in range(3)]
+    await waiting(channel, count=3)
+    for number in range(3):
+        channel.send(number)
+    for index in order:
+        tasks[index].cancel()
+    for task in tasks:
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert [await channel.arecv() for _ in range(3)] == [0, 1, 2]
+    assert channel.stats()["passed"] == 3
+    assert not channel.try_send(3)
+
+
 @asynchronous
 async def test_it_goes_to_the_next_that_waits():
     channel = makechan()

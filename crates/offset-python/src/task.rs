@@ -294,7 +294,7 @@ unsafe fn abandon(object: Object) -> bool {
     // SAFETY: attached; the subject is alive.
     unsafe {
         let inner = std::mem::replace(&mut op.inner, NULL);
-        let selected = op.done.take().or_else(|| take_wait(object).map(TaskWait::finish));
+        let selected = op.done.take().or_else(|| take_wait(object).map(TaskWait::withdraw));
         let happened = match selected {
             Some(Selected::Received(index, Some(value))) => {
                 let chan = if op.kind == Kind::Select {

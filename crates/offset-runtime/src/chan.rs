@@ -30,6 +30,8 @@ pub struct Chan<T> {
 
 pub(crate) struct State<T> {
     pub(crate) buffer: VecDeque<T>,
+    /// The numbers of the values that were put back, which are the first of the buffer, in their order.
+    returned: VecDeque<u64>,
     pub(crate) receivers: WaitQueue<T>,
     pub(crate) senders: WaitQueue<T>,
     pub(crate) closed: bool,
@@ -43,7 +45,7 @@ impl<T> State<T> {
     pub(crate) fn offer(&mut self, value: T, capacity: usize) -> Result<Option<Claim>, T> {
         let mut value = value;
         if !self.receivers.is_empty() {
-            match self.hand_over(value) {
+            match self.hand_over(value, self.passed) {
                 Ok(claim) => return Ok(Some(claim)),
                 Err(back) => value = back,
             }
@@ -60,6 +62,7 @@ impl<T> State<T> {
     #[inline]
     pub(crate) fn accept(&mut self, capacity: usize) -> Option<(T, Option<Claim>)> {
         let buffered = self.buffer.pop_front();
+        self.returned.pop_front();
         // With a value that was put back there may be no room even so.
         if self.senders.is_empty() || (buffered.is_some() && self.buffer.len() >= capacity) {
             return buffered.map(|value| (value, None));
@@ -75,13 +78,14 @@ impl<T> State<T> {
     }
 
     /// Hands `value` to the receiver that waits longest; gives it back if all that are queued have gone.
-    fn hand_over(&mut self, value: T) -> Result<Claim, T> {
+    fn hand_over(&mut self, value: T, number: u64) -> Result<Claim, T> {
         let mut value = Some(value);
         let claim = {
             let value = std::cell::RefCell::new(&mut value);
             self.receivers.serve(
                 |waiter| {
                     waiter.set_granted(true);
+                    waiter.set_number(number);
                     waiter.put(value.borrow_mut().take());
                 },
                 |waiter| **value.borrow_mut() = waiter.take(),
@@ -133,6 +137,7 @@ impl<T> Chan<T> {
         Chan {
             state: Lock::new(State {
                 buffer,
+                returned: VecDeque::new(),
                 receivers: WaitQueue::new(),
                 senders: WaitQueue::new(),
                 closed: false,
@@ -256,8 +261,14 @@ impl<T> Chan<T> {
 
     /// Takes back a value whose receiver could not do anything with it: the next one gets it, before all others.
     pub fn put_back(&self, value: T) {
+        self.put_back_as(value, 0);
+    }
+
+    /// As `put_back`, for a value before which so many had passed: before all others but those put back before which fewer had. So
+    /// what several receivers that waited could do nothing with comes in its order, whoever of them is first.
+    pub(crate) fn put_back_as(&self, value: T, number: u64) {
         let mut state = self.state.lock();
-        let handed = if state.receivers.is_empty() { Err(value) } else { state.hand_over(value) };
+        let handed = if state.receivers.is_empty() { Err(value) } else { state.hand_over(value, number) };
         match handed {
             Ok(claim) => {
                 // It has passed once, not twice.
@@ -265,7 +276,11 @@ impl<T> Chan<T> {
                 drop(state);
                 claim.wake();
             }
-            Err(value) => state.buffer.push_front(value),
+            Err(value) => {
+                let place = state.returned.partition_point(|other| *other < number);
+                state.returned.insert(place, number);
+                state.buffer.insert(place, value);
+            }
         }
     }
 
@@ -287,7 +302,9 @@ impl<T> Chan<T> {
 
     /// Takes out what is buffered, without waking senders: for the host's collector, when nobody else can reach it.
     pub fn take_buffer(&self) -> VecDeque<T> {
-        std::mem::take(&mut self.state.lock().buffer)
+        let mut state = self.state.lock();
+        state.returned.clear();
+        std::mem::take(&mut state.buffer)
     }
 
     /// Shows each value that a sender waits with, unless the lock is held: for the host, while it is kept from all others.

@@ -358,21 +358,35 @@ impl<T> TaskWait<T> {
     /// Ends the wait, if it is not over, and gives what it came to: `Cancelled` if this call ended it. For a goroutine's end it is
     /// `Received` of nothing. The mailbox must have been asked for its tag.
     pub fn finish(mut self) -> Selected<T> {
-        self.leave()
+        self.leave().0
     }
 
-    fn leave(&mut self) -> Selected<T> {
-        let Some(place) = self.place.take() else { return Selected::Cancelled };
+    /// As `finish`, for who can do nothing with a value: it goes back into its channel, and the answer is `Received` of nothing.
+    pub fn withdraw(mut self) -> Selected<T> {
+        match self.leave() {
+            (Selected::Received(index, Some(value)), Some(Place::Channels(places, waiters))) => {
+                if let (Some(chan), _) = &places[index] {
+                    chan.put_back_as(value, waiters[index].number());
+                }
+                Selected::Received(index, None)
+            }
+            (selected, _) => selected,
+        }
+    }
+
+    /// Ends the wait; gives what it was at, too.
+    fn leave(&mut self) -> (Selected<T>, Option<Place<T>>) {
+        let Some(place) = self.place.take() else { return (Selected::Cancelled, None) };
         if self.loan.parker.left_behind() {
             // The queues have forgotten it, and somebody in the parent may have held their locks.
-            return Selected::Cancelled;
+            return (Selected::Cancelled, None);
         }
         let code = self.loan.end(CANCELLED);
-        match place {
-            Place::Channels(places, waiters) => select::conclude(&mut borrow(&places), code, |index| &waiters[index]),
+        let selected = match &place {
+            Place::Channels(places, waiters) => select::conclude(&mut borrow(places), code, |index| &waiters[index]),
             Place::Goroutine(goroutine, waiter) => {
                 if code != 0 {
-                    goroutine.joiners.lock().queue.remove(&waiter);
+                    goroutine.joiners.lock().queue.remove(waiter);
                 }
                 match code {
                     0 => Selected::Received(0, None),
@@ -380,7 +394,8 @@ impl<T> TaskWait<T> {
                     _ => Selected::Cancelled,
                 }
             }
-        }
+        };
+        (selected, Some(place))
     }
 }
 

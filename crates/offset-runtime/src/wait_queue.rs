@@ -24,6 +24,8 @@ pub(crate) struct Waiter<T> {
     slot: UnsafeCell<Option<T>>,
     /// What the waker wants to say besides: true for success, false for "closed".
     granted: Cell<bool>,
+    /// How many values had passed through the channel before the one that it received.
+    number: Cell<u64>,
 }
 
 impl<T> Waiter<T> {
@@ -37,7 +39,16 @@ impl<T> Waiter<T> {
             code,
             slot: UnsafeCell::new(value),
             granted: Cell::new(false),
+            number: Cell::new(0),
         }
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number.get()
+    }
+
+    pub(crate) fn set_number(&self, number: u64) {
+        self.number.set(number);
     }
 
     pub(crate) fn granted(&self) -> bool {

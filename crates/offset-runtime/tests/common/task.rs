@@ -2,6 +2,7 @@
 
 use super::{go, join, start, until};
 use offset_runtime::chan::{Chan, Wait};
+use offset_runtime::error::RecvError;
 use offset_runtime::select::Selected;
 use offset_runtime::task::{Mailbox, TaskCase, TaskWait};
 use std::sync::Arc;
@@ -135,6 +136,25 @@ fn a_value_that_is_put_back_is_the_next() {
     chan.close().unwrap();
     chan.put_back(4);
     assert_eq!(chan.recv(Wait::No), Ok(4));
+}
+
+#[test]
+fn values_that_are_put_back_keep_their_order() {
+    let chan: Arc<Chan<u32>> = Arc::new(Chan::new(0).unwrap());
+    let mut waits: Vec<_> = (0..4).map(|_| waiting(&chan, TaskCase::Recv(chan.clone()))).collect();
+    let last = waits.pop().unwrap();
+    for value in 1..4 {
+        chan.send(value, Wait::No).unwrap();
+    }
+    // The one that still waits gets the second value first, and hands it on.
+    let first = waits.remove(0);
+    assert_eq!(waits.remove(0).withdraw(), Selected::Received(0, None));
+    assert_eq!(waits.remove(0).withdraw(), Selected::Received(0, None));
+    assert_eq!(first.withdraw(), Selected::Received(0, None));
+    assert_eq!(last.withdraw(), Selected::Received(0, None));
+    assert_eq!(chan.counts(), (0, 0, 3));
+    assert_eq!([(); 3].map(|()| chan.recv(Wait::No)), [Ok(1), Ok(2), Ok(3)]);
+    assert_eq!(chan.recv(Wait::No), Err(RecvError::TimedOut));
 }
 
 #[test]
