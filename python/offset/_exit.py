@@ -133,8 +133,8 @@ def _stuck(note: Note) -> bool:
 def at_rest() -> bool:
     """Tell whether nothing can happen any more, in the runtime or by a thread that may wake a goroutine.
 
-    The looks are not one moment: a thread that is idle at one of them may have woken a goroutine before, which has given
-    it something to do afterwards. Then a goroutine has run in between.
+    The looks are not one moment: a thread that is idle at one of them may have woken a goroutine before, which has
+    given it something to do afterwards. Then a goroutine has run in between.
     """
     before = _runtime.stats()["switches"]
     # The second look sees what a thread has woken before it was idle.

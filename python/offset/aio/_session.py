@@ -254,7 +254,7 @@ class enter(Generic[V_co]):
         return value
 
     def _withdraw(self) -> None:
-        """Leave the context manager if it was entered all the same, though the goroutine was told to end at that moment."""
+        """Leave the context manager if it was entered although the goroutine was told to end at that moment."""
         if self._entered:
             with contextlib.suppress(asyncio.CancelledError):
                 self._left(asyncio.CancelledError())
