@@ -15,7 +15,17 @@ import traceback
 
 import offset
 import pytest
-from helpers import PATIENCE, go_parked, in_thread, main_goroutine, run_script, wait_ended, wait_parked, wait_until
+from helpers import (
+    PATIENCE,
+    Thread,
+    go_parked,
+    in_thread,
+    main_goroutine,
+    run_script,
+    wait_ended,
+    wait_parked,
+    wait_until,
+)
 from libraries import library
 from offset import aio, context, go, makechan, run
 
@@ -775,6 +785,33 @@ def test_an_iteration_whose_loop_has_ended_is_told():
     aio._loop._stop(PATIENCE, None, lambda: False)
     with pytest.raises(RuntimeError, match="the program is over"):
         next(values)
+
+
+def test_a_request_on_its_way_as_the_loop_ends_is_told():
+    running, submitted = threading.Event(), threading.Event()
+
+    async def block():
+        # What the session is asked meanwhile it gets when its task is cancelled, or never.
+        running.set()
+        submitted.wait(PATIENCE)
+        asyncio.get_running_loop().stop()
+
+    def ask():
+        with pytest.raises((RuntimeError, asyncio.CancelledError)):
+            next(values)
+
+    values = aio.iterate(numbers(5))
+    assert next(values) == 0
+    loop = aio._loop._Open.loop
+    blocking = Thread(aio.await_, block())
+    wait_until(running.is_set)
+    asking = Thread(ask)
+    wait_until(lambda: any(isinstance(call, aio._session._Request) for call in list(loop.calls)))
+    submitted.set()
+    asking.result()
+    blocking.result()
+    wait_until(lambda: loop.ended.is_set())
+    aio._loop._stop(PATIENCE, None, lambda: False)
 
 
 # ---- enter ------------------------------------------------------------------------------------
