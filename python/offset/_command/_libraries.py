@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_AWAIT = "its coroutines run on a loop of offset's: aio.await_(...)"
 _COPY = 'a copy parks only the goroutine: patch.patched_import("{}")'
 
 # By the name of the distribution, in the form that the package index compares.
 TESTED = {
+    "aiohttp": _AWAIT,
     "dnspython": _COPY.format("dns.resolver"),
+    "httpx": _AWAIT,
     "paramiko": _COPY.format("paramiko"),
     "pg8000": _COPY.format("pg8000"),
     "psycopg": "import it from offset.syscall: its waits park only the goroutine",
