@@ -118,11 +118,13 @@ class Loop:
     def _end(self) -> None:
         """End what the loop still has, as `asyncio.run` does."""
         loop = self.loop
+        cancelled: set[asyncio.Task[Any]] = set()
         # A task may start others in its `finally` blocks.
         while tasks := [task for task in asyncio.all_tasks(loop) if not task.done()]:
-            for task in tasks:
+            for task in set(tasks) - cancelled:
                 task.cancel()
-            # If one of them raises such a thing the others have another turn.
+            cancelled.update(tasks)
+            # If one of them raises such a thing the others go on in another turn.
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             for task in tasks:
