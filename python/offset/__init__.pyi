@@ -18,6 +18,7 @@ from offset import sync as sync
 from offset import syscall as syscall
 from offset import testing as testing
 from offset import time as time
+from offset import wsgi as wsgi
 from offset._errors import ChannelClosed as ChannelClosed
 from offset._errors import ChannelError as ChannelError
 from offset._errors import DeadlockError as DeadlockError

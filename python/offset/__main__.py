@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # By the name that is typed, the module in `offset._command`.
-COMMANDS = ["bench", "doctor", "dump", "run", "top", "trace"]
+COMMANDS = ["bench", "doctor", "dump", "run", "serve", "top", "trace"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

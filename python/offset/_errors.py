@@ -66,6 +66,21 @@ class DeadlineExceeded(TimeoutError):
     __module__ = "offset.context"
 
 
+class RequestError(OSError):
+    """A request cannot be read to its end: it is broken, too long, too slow, or its client has gone.
+
+    `status` is the status code to answer with, `reason` a sentence that says what was wrong. An application that
+    lets it through has the server answer.
+    """
+
+    __module__ = "offset.wsgi"
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
 def carrier(exc: BaseException) -> type[BaseException]:
     """Give a class whose only instance is ``exc``: CPython raises a class in another thread, never an instance."""
     return type(type(exc).__name__, (type(exc),), {"__new__": lambda cls: exc})

@@ -863,6 +863,74 @@ class Stream:
     def _check_write(self) -> None: ...
     def _close(self) -> bool: ...
 
+class Http:
+    """The server's side of a connection that speaks HTTP/1.1, request by request. See `offset.wsgi._connection`.
+
+    `stream` is a `Stream`; unless `direct` says that the bytes on the wire are the protocol's own, its methods
+    `read` and `write` are called. `base` is what all environs begin with. `times` are those for a head, between
+    requests, for a part of a body and for a write, in seconds, `sizes` those of a target, a head, the number of
+    fields and a body; None is no limit.
+    """
+
+    def __new__(
+        cls,
+        stream: Stream,
+        base: dict[str, Any],
+        direct: bool,
+        times: tuple[float | None, ...],
+        sizes: tuple[int | None, ...],
+        server: bytes,
+    ) -> Self: ...
+    def next(self) -> dict[str, Any] | None:
+        """Wait for a request and give its environ; None when the connection is over."""
+    def read_body(self, n: int, /) -> bytes:
+        """Read up to `n` bytes of the request's body; `b""` is its end. Raises `RequestError`."""
+    def feed(self, data: Buffer, /) -> None:
+        """Put bytes that were read already before what comes."""
+    def detach(self) -> bytes:
+        """Speak HTTP no more, and give what has come after the request."""
+    def drain(self) -> None:
+        """End the connection at the next moment between two requests."""
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        """Begin the response, as PEP 3333 has it."""
+    def write(self, data: Buffer, /) -> None:
+        """Write bytes of the response's body, with its head before the first."""
+    def respond(self, body: object, /) -> int:
+        """Write a list of bytes and end the response: 0 if it is none, 1, or 2 if its length is not what the head
+        says."""
+    def finish(self) -> int:
+        """End the response: 1, or 2 if its length was not what its head said."""
+    def begin_file(self, size: int, /) -> int | None:
+        """Write the head before a file of so many bytes, and give how many the caller is to send; None if it has
+        begun."""
+    def sent_file(self, size: int, /) -> None:
+        """Say how many bytes the caller has sent."""
+    def take_back(self) -> bool:
+        """Forget a response of which nothing has gone out, for another one; False if something has."""
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request."""
+    @property
+    def special(self) -> int:
+        """1 if the request has a body, plus 2 if it asks for another protocol."""
+    @property
+    def status(self) -> int:
+        """The status of the response; 0 before there is one."""
+    @property
+    def sent(self) -> int:
+        """The bytes of the response's body so far."""
+    @property
+    def sent_head(self) -> bool:
+        """Whether the head of the response has gone out."""
+    @property
+    def unread(self) -> bool:
+        """Whether something may be coming that was not read."""
+    @property
+    def refusal(self) -> tuple[int, str] | None:
+        """The status and the reason with which a request was refused."""
+
 def watch(note: Note | None, /) -> None:
     """Name the note that is set when the runtime becomes quiescent and when the last goroutine ends."""
 

@@ -6,11 +6,15 @@
 //! Attempts are system calls that do not wait, made without giving up the GIL, and what they read goes through a buffer of the OS
 //! thread: a goroutine that waits holds none. No attempt runs Python. An argument's buffer stays exported while its owner is parked.
 
+mod failure;
+
+pub(crate) use failure::{Failure, fail, note_written, settle};
+
 use crate::buffer::{Buffer, flags_argument, size_argument};
 use crate::error::*;
 use crate::method::*;
 use crate::scope::interrupted;
-use crate::shim::{Py_DECREF, PyErr_Clear};
+use crate::shim::Py_DECREF;
 use offset_runtime::clock::Deadline;
 use offset_runtime::error::WaitError;
 use offset_runtime::fd::{Attempt, Direction, Fd, FdError};
@@ -20,6 +24,7 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// As much is read at once, from a stream; each OS thread that reads has so much.
 const SCRATCH: usize = 256 * 1024;
@@ -48,6 +53,8 @@ enum Kind {
     /// A socket whose packets must not be cut.
     Socket,
 }
+
+static STREAM: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
 
 fn it<'a>(object: Object) -> &'a FdObject {
     // SAFETY: `object` is one of ours, alive as the caller's argument; only birth and death write to it.
@@ -83,100 +90,6 @@ pub(crate) fn call(mut system_call: impl FnMut() -> isize) -> Attempt<Answer> {
     }
 }
 
-/// What goes wrong with an operation, besides what the system says.
-#[derive(Clone, Copy)]
-pub(crate) enum Failure {
-    Fd(FdError),
-    System(c_int),
-}
-
-impl From<FdError> for Failure {
-    fn from(error: FdError) -> Self {
-        Failure::Fd(error)
-    }
-}
-
-pub(crate) fn settle(result: Result<Answer, FdError>) -> Result<usize, Failure> {
-    result?.map_err(Failure::System)
-}
-
-/// The system's words for an error.
-fn words(number: c_int) -> String {
-    // SAFETY: the text is the C library's, copied at once.
-    unsafe { std::ffi::CStr::from_ptr(libc::strerror(number)) }.to_string_lossy().into_owned()
-}
-
-/// Raises what `failure` means for `what` with `object`.
-///
-/// # Safety
-/// Attached; `object` is one of ours.
-pub(crate) unsafe fn fail(object: Object, failure: Failure, what: &str) -> Object {
-    if let (true, Failure::Fd(FdError::TimedOut)) = (it(object).plain, failure) {
-        // SAFETY: a constant of the interpreter.
-        return raise(unsafe { PyExc_TimeoutError }, "timed out");
-    }
-    let (number, text) = match failure {
-        Failure::Fd(FdError::Cancelled) => return cancelled(),
-        Failure::Fd(FdError::TimedOut) => (libc::ETIMEDOUT, "timed out".to_owned()),
-        Failure::Fd(FdError::Closed) if !it(object).plain => (libc::EBADF, "closed".to_owned()),
-        Failure::Fd(FdError::Closed) => (libc::EBADF, words(libc::EBADF)),
-        Failure::System(number) => (number, words(number)),
-    };
-    // SAFETY: by contract. A subclass tells what it is connected to by `_name`; it may fail, and is then left out.
-    unsafe {
-        let name = if it(object).plain { NULL } else { PyObject_GetAttrString(object, c"_name".as_ptr()) };
-        let message = if name.is_null() {
-            if !it(object).plain && PyErr_ExceptionMatches(PyExc_Exception) == 0 {
-                // The goroutine was cancelled, or interrupted, while it ran there.
-                return NULL;
-            }
-            PyErr_Clear();
-            text
-        } else {
-            let message = format!("{what} {}: {text}", self::text(name));
-            Py_DECREF(name);
-            message
-        };
-        let arguments = Py_BuildValue(c"(is)".as_ptr(), number, c"".as_ptr());
-        if arguments.is_null() {
-            return NULL;
-        }
-        let message = string(&message);
-        if message.is_null() || PyTuple_SetItem(arguments, 1, message) < 0 {
-            Py_DECREF(arguments);
-            return NULL;
-        }
-        // OSError makes itself the subclass that the number asks for.
-        let error = PyObject_CallObject(PyExc_OSError, arguments);
-        Py_DECREF(arguments);
-        if !error.is_null() {
-            raise_object(error);
-            Py_DECREF(error);
-        }
-    }
-    NULL
-}
-
-/// Notes on the exception that is set how much had been written by then.
-unsafe fn note_written(written: usize) {
-    // SAFETY: attached, with an exception set.
-    unsafe {
-        let raised = take_raised();
-        if raised.is_null() {
-            return;
-        }
-        let count = int(written as u64);
-        if count.is_null() || PyObject_SetAttrString(raised, c"characters_written".as_ptr(), count) < 0 {
-            PyErr_Clear();
-        }
-        if !count.is_null() {
-            Py_DECREF(count);
-        }
-        raise_object(raised);
-        Py_DECREF(raised);
-    }
-}
-
 unsafe extern "C" {
     pub(crate) fn _PyBytes_Resize(bytes: *mut Object, size: Py_ssize_t) -> c_int;
 }
@@ -208,6 +121,41 @@ fn read_some(number: RawFd, kind: Kind, size: usize, flags: c_int) -> Attempt<Re
             Attempt::Again | Attempt::Drained(Ok(_)) => Attempt::Again,
         }
     })
+}
+
+/// Reads what there is onto the end of `to`, from a stream; `clean` if a short answer means that there is no more. Never inlined, as
+/// [`read_some`].
+#[inline(never)]
+pub(crate) fn read_onto(number: RawFd, clean: bool, to: &mut Vec<u8>) -> Attempt<Answer> {
+    BUFFER.with(|buffer| {
+        let mut buffer = buffer.borrow_mut();
+        buffer.reserve_exact(SCRATCH);
+        let scratch = buffer.as_mut_ptr();
+        let attempt = call(|| raw_read(number, Kind::Stream, scratch, SCRATCH, 0));
+        if let Attempt::Done(Ok(count)) = attempt {
+            // SAFETY: so many bytes were written there just now.
+            to.extend_from_slice(unsafe { std::slice::from_raw_parts(scratch, count) });
+            if clean && count > 0 && count < SCRATCH {
+                return Attempt::Drained(Ok(count));
+            }
+        }
+        attempt
+    })
+}
+
+/// Whether it is a `Stream`.
+///
+/// # Safety
+/// Attached; `object` is alive.
+pub(crate) unsafe fn is_stream(object: Object) -> bool {
+    let class = STREAM.load(Ordering::Relaxed);
+    // SAFETY: by contract; the class is kept for ever.
+    !class.is_null() && unsafe { PyType_IsSubtype(Py_TYPE(object), class) } != 0
+}
+
+/// Whether a short answer to a read means that there is no more.
+pub(crate) fn is_clean(object: Object) -> bool {
+    it(object).kind == Kind::Stream
 }
 
 fn raw_read(number: RawFd, kind: Kind, to: *mut u8, size: usize, flags: c_int) -> isize {
@@ -761,5 +709,9 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         ],
     );
     // SAFETY: by contract.
-    unsafe { !new_type(module, fd).is_null() && !new_type(module, stream).is_null() }
+    unsafe {
+        let stream = new_type(module, stream);
+        STREAM.store(stream, Ordering::Relaxed);
+        !new_type(module, fd).is_null() && !stream.is_null()
+    }
 }

@@ -19,6 +19,7 @@ mod fork;
 mod goroutine;
 mod guard;
 mod host;
+mod http;
 mod identity;
 mod leaks;
 mod lock;
@@ -108,6 +109,7 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
             && atomic::register(module)
             && fd::register(module)
             && file::register(module)
+            && http::register(module)
     };
     if ok { 0 } else { -1 }
 }

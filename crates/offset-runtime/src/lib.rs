@@ -22,6 +22,7 @@ pub mod fork;
 mod futex;
 pub mod goroutine;
 pub mod host;
+pub mod http;
 mod inbox;
 pub mod lock;
 #[cfg(loom)]

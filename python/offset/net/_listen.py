@@ -203,8 +203,9 @@ def _backlog() -> int:
         return socket.SOMAXCONN
 
 
-def bound(network: str, address: str, wanted: int) -> socket.socket:
-    """Make a socket of the type `wanted` that is bound to an address."""
+def bound(network: str, address: str, wanted: int, reuse_port: bool = False) -> socket.socket:
+    """Make a socket of the type `wanted` that is bound to an address, where others may be bound, too, with
+    `reuse_port`."""
     family, type = _address.kind(network, wanted)
     if family == socket.AF_UNIX:
         return _bind(_address.Endpoint(family, type, _address.unix_path(address)), network, address)
@@ -215,7 +216,7 @@ def bound(network: str, address: str, wanted: int) -> socket.socket:
         if family != socket.AF_INET and socket.has_dualstack_ipv6():
             try:
                 endpoint = _address.Endpoint(socket.AF_INET6, type, ("::", number, 0, 0))
-                return _bind(endpoint, network, address, dual=family == socket.AF_UNSPEC)
+                return _bind(endpoint, network, address, family == socket.AF_UNSPEC, reuse_port)
             except OSError as error:
                 if family == socket.AF_INET6 or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     raise
@@ -223,10 +224,12 @@ def bound(network: str, address: str, wanted: int) -> socket.socket:
     found = _lookup.endpoints(host, number, family, type, passive=True)
     # As Go: IPv4 first.
     found.sort(key=lambda endpoint: endpoint.family != socket.AF_INET)
-    return _bind(found[0], network, address)
+    return _bind(found[0], network, address, reuse_port=reuse_port)
 
 
-def _bind(endpoint: _address.Endpoint, network: str, address: str, dual: bool = False) -> socket.socket:
+def _bind(
+    endpoint: _address.Endpoint, network: str, address: str, dual: bool = False, reuse_port: bool = False
+) -> socket.socket:
     try:
         sock = socket.socket(endpoint.family, endpoint.type)
     except OSError as error:
@@ -235,6 +238,8 @@ def _bind(endpoint: _address.Endpoint, network: str, address: str, dual: bool = 
         sock.setblocking(False)
         if endpoint.family != socket.AF_UNIX and endpoint.type == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if endpoint.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual)
         sock.bind(endpoint.address)

@@ -1,0 +1,501 @@
+//! The response of an application: `start_response`, and the ways in which its body comes.
+//!
+//! Invariants:
+//!
+//! * The head waits for the first bytes of the body and goes out with them, in one write; it is ended (`framing` is known) right
+//!   before that.
+//! * A body that is longer or shorter than its Content-Length is told to the caller (`WRONG`), and the connection is not kept.
+//! * Buffers of an application stay exported, or its bytes referenced, while they are written.
+
+use super::wire::{Trouble, after};
+use super::{Inside, State, it};
+use crate::buffer::{Buffer, size_argument};
+use crate::error::*;
+use crate::method::*;
+use crate::shim::Py_DECREF;
+use offset_runtime::http::response::{Framing, Response, Wrong, date};
+use pyo3_ffi::*;
+use std::cell::Cell;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// What `respond` and `finish` say: it is not done here, it is done, its length was not what its head said.
+const NOT_TAKEN: u64 = 0;
+const DONE: u64 = 1;
+const WRONG: u64 = 2;
+
+/// Parts of a response's body that are written without being joined.
+const PARTS: usize = 12;
+
+#[derive(Default)]
+pub(super) struct Reply {
+    response: Response,
+    started: bool,
+    /// Known once the head is ended.
+    framing: Option<Framing>,
+    head_sent: bool,
+    wrong: bool,
+    /// Bytes of the body so far.
+    pub sent: u64,
+}
+
+impl Reply {
+    /// Begins the next one.
+    pub fn begin(&mut self) {
+        self.response.reset();
+        self.started = false;
+        self.framing = None;
+        self.head_sent = false;
+        self.wrong = false;
+        self.sent = 0;
+    }
+
+    pub fn status(&self) -> u16 {
+        self.response.status
+    }
+
+    pub fn sent_head(&self) -> bool {
+        self.head_sent
+    }
+}
+
+thread_local! {
+    static DATE: Cell<(i64, [u8; 29])> = const { Cell::new((-1, [0; 29])) };
+}
+
+/// Today's date. Never inlined: the caller may find itself on another thread after a park.
+#[inline(never)]
+fn today() -> [u8; 29] {
+    // SAFETY: a call without a place to write to.
+    let now = unsafe { libc::time(null_mut()) };
+    DATE.with(|cell| {
+        let (when, text) = cell.get();
+        if when == now {
+            return text;
+        }
+        let text = date(now.max(0) as u64);
+        cell.set((now, text));
+        text
+    })
+}
+
+static WRITE: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
+
+/// Makes a name; false with an exception set if there is no memory.
+pub(super) fn load() -> bool {
+    let name = string("write");
+    WRITE.store(name, Ordering::Relaxed);
+    !name.is_null()
+}
+
+/// Gives the bytes of a native string to `work`; None, with an exception set, if it is none.
+unsafe fn with_native<R>(object: Object, what: &str, work: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    // SAFETY: attached; `object` is alive.
+    unsafe {
+        if PyUnicode_Check(object) == 0 {
+            let kind = std::ffi::CStr::from_ptr((*Py_TYPE(object)).tp_name).to_string_lossy();
+            type_error(&format!("{what} must be a string, not {kind}"));
+            return None;
+        }
+        let mut size = 0;
+        let data = PyUnicode_AsUTF8AndSize(object, &raw mut size);
+        if data.is_null() {
+            return None;
+        }
+        let bytes = std::slice::from_raw_parts(data.cast::<u8>(), size as usize);
+        if bytes.is_ascii() {
+            return Some(work(bytes));
+        }
+        let encoded = PyUnicode_AsLatin1String(object);
+        if encoded.is_null() {
+            return None;
+        }
+        let (mut data, mut size) = (null_mut(), 0);
+        PyBytes_AsStringAndSize(encoded, &raw mut data, &raw mut size);
+        let result = work(std::slice::from_raw_parts(data.cast::<u8>(), size as usize));
+        Py_DECREF(encoded);
+        Some(result)
+    }
+}
+
+unsafe fn raise_wrong(wrong: Wrong, object: Object) -> bool {
+    // SAFETY: attached; `object` is alive.
+    let shown = unsafe {
+        let repr = PyObject_Repr(object);
+        if repr.is_null() {
+            return false;
+        }
+        let shown = text(repr);
+        Py_DECREF(repr);
+        shown
+    };
+    value_error(&match wrong {
+        Wrong::Status => {
+            format!("the status must be three digits, a space and words, without a line's end, not {shown}")
+        }
+        Wrong::Name => format!("the name of the header {shown} has a character that belongs in no name"),
+        Wrong::Value => format!("the value of the header {shown} has a line's end or a control character"),
+        Wrong::Length => format!("the header {shown} is no length, or not the only one"),
+    });
+    false
+}
+
+/// Writes the status and the fields; false with an exception set.
+unsafe fn write_head(response: &mut Response, status: Object, headers: Object) -> bool {
+    // SAFETY: attached; live objects. No Python runs between the size and the items of the list, or they are looked at again.
+    unsafe {
+        match with_native(status, "the status", |bytes| response.start(bytes)) {
+            Some(Ok(())) => {}
+            Some(Err(wrong)) => return raise_wrong(wrong, status),
+            None => return false,
+        }
+        if PyList_Check(headers) == 0 && PyTuple_Check(headers) == 0 {
+            type_error("the headers must be a list of pairs of strings");
+            return false;
+        }
+        let is_list = PyList_Check(headers) != 0;
+        let mut index = 0;
+        while index < if is_list { PyList_Size(headers) } else { PyTuple_Size(headers) } {
+            let pair = if is_list { PyList_GetItem(headers, index) } else { PyTuple_GetItem(headers, index) };
+            if pair.is_null() {
+                return false;
+            }
+            if PyTuple_Check(pair) == 0 || PyTuple_Size(pair) != 2 {
+                type_error("each of the headers must be a tuple of a name and a value");
+                return false;
+            }
+            let pair = Py_NewRef(pair);
+            let (name, value) = (PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1));
+            let result = with_native(name, "the name of a header", |name| {
+                with_native(value, "the value of a header", |value| response.field(name, value))
+            });
+            let ok = match result.flatten() {
+                Some(Ok(())) => true,
+                Some(Err(wrong)) => raise_wrong(wrong, pair),
+                None => false,
+            };
+            Py_DECREF(pair);
+            if !ok {
+                return false;
+            }
+            index += 1;
+        }
+        true
+    }
+}
+
+unsafe extern "C" fn start_response(
+    object: Object,
+    args: *const Object,
+    count: Py_ssize_t,
+    keywords: Object,
+) -> Object {
+    let mut out = [NULL; 3];
+    // SAFETY: the calling convention.
+    unsafe {
+        if !parse("start_response", args, count, keywords, &["status", "headers", "exc_info"], 2, &mut out) {
+            return NULL;
+        }
+        let Some(inside) = Inside::enter(object) else { return NULL };
+        let state = inside.state();
+        let failed = !out[2].is_null() && Py_IsNone(out[2]) == 0;
+        if failed && state.reply.head_sent {
+            let exception = if PyTuple_Check(out[2]) != 0 { PyTuple_GetItem(out[2], 1) } else { NULL };
+            if exception.is_null() || PyExceptionInstance_Check(exception) == 0 {
+                return type_error("exc_info must be what sys.exc_info() gives");
+            }
+            return raise_object(exception);
+        }
+        if state.reply.started && !failed {
+            return raise(PyExc_AssertionError, "start_response was called a second time, without exc_info");
+        }
+        if state.reply.framing.is_some() {
+            return raise(PyExc_AssertionError, "start_response was called after the response had begun");
+        }
+        state.reply.started = write_head(&mut state.reply.response, out[0], out[1]);
+        if !state.reply.started {
+            state.reply.response.reset();
+            return NULL;
+        }
+        drop(inside);
+        PyObject_GetAttr(object, WRITE.load(Ordering::Relaxed))
+    }
+}
+
+/// Ends the head; false with an exception set if there is none.
+fn end_head(object: Object, state: &mut State, whole: Option<u64>) -> Option<Framing> {
+    if let Some(framing) = state.reply.framing {
+        return Some(framing);
+    }
+    if !state.reply.started {
+        // SAFETY: a constant of the interpreter.
+        raise(unsafe { PyExc_AssertionError }, "the application has not called start_response before its first bytes");
+        return None;
+    }
+    // A body that is still to come, and that nobody has asked for, may or may not come.
+    state.keep &= !it(object).draining.load(Ordering::Relaxed) && !state.expects;
+    let mut keep = state.keep;
+    let framing = state.reply.response.end(&state.head, &mut keep, whole, &today(), &state.server);
+    state.keep = keep;
+    state.reply.framing = Some(framing);
+    Some(framing)
+}
+
+/// Writes parts of the body, with the head before them if that is still here.
+///
+/// # Safety
+/// Attached; inside.
+unsafe fn send(state: &mut State, parts: &[&[u8]]) -> Result<(), Trouble> {
+    let deadline = after(state.times.write);
+    let size: usize = parts.iter().map(|part| part.len()).sum();
+    let head = std::mem::take(&mut state.reply.response.head);
+    // SAFETY: by contract.
+    let result = unsafe {
+        if head.is_empty() || state.reply.head_sent {
+            state.wire.send(parts, deadline)
+        } else if size <= super::wire::COPIED {
+            // The head has room, and goes out by one call.
+            let mut whole = head;
+            parts.iter().for_each(|part| whole.extend_from_slice(part));
+            state.reply.head_sent = true;
+            let result = state.wire.send(&[&whole], deadline);
+            state.reply.response.head = whole;
+            return finish_send(state, result);
+        } else {
+            state.reply.head_sent = true;
+            let mut all = Vec::with_capacity(parts.len() + 1);
+            all.push(&head[..]);
+            all.extend_from_slice(parts);
+            state.wire.send(&all, deadline)
+        }
+    };
+    state.reply.response.head = head;
+    finish_send(state, result)
+}
+
+fn finish_send(state: &mut State, result: Result<(), Trouble>) -> Result<(), Trouble> {
+    if result.is_err() {
+        state.keep = false;
+    }
+    result
+}
+
+/// Writes bytes of the body as they are framed.
+///
+/// # Safety
+/// Attached; inside.
+unsafe fn send_framed(state: &mut State, framing: Framing, parts: &[&[u8]]) -> Result<(), Trouble> {
+    let size = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+    // SAFETY: by contract.
+    unsafe {
+        match framing {
+            Framing::Bodiless => send(state, &[]),
+            Framing::Close => {
+                state.reply.sent += size;
+                send(state, parts)
+            }
+            Framing::Chunked => {
+                state.reply.sent += size;
+                let text = format!("{size:x}\r\n");
+                let mut all = Vec::with_capacity(parts.len() + 2);
+                all.push(text.as_bytes());
+                all.extend_from_slice(parts);
+                all.push(b"\r\n");
+                send(state, &all)
+            }
+            Framing::Length(left) if size <= left => {
+                state.reply.sent += size;
+                state.reply.framing = Some(Framing::Length(left - size));
+                send(state, parts)
+            }
+            Framing::Length(left) => {
+                state.reply.sent += left;
+                state.reply.framing = Some(Framing::Length(0));
+                state.reply.wrong = true;
+                state.keep = false;
+                let whole = parts.concat();
+                send(state, &[&whole[..left as usize]])
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn write(object: Object, data: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe {
+        let Some(inside) = Inside::enter(object) else { return NULL };
+        let state = inside.state();
+        if PyBytes_Check(data) == 0 && PyByteArray_Check(data) == 0 && PyMemoryView_Check(data) == 0 {
+            let kind = std::ffi::CStr::from_ptr((*Py_TYPE(data)).tp_name).to_string_lossy();
+            return type_error(&format!("the body of a response is made of bytes, not {kind}"));
+        }
+        if !state.open {
+            return runtime_error("the response is over");
+        }
+        let Some(buffer) = Buffer::of(data, PyBUF_SIMPLE) else { return NULL };
+        if buffer.len() == 0 {
+            // What is empty says nothing, and would end a body of chunks.
+            return none();
+        }
+        let Some(framing) = end_head(object, state, None) else { return NULL };
+        let bytes = std::slice::from_raw_parts(buffer.at(0), buffer.len());
+        match send_framed(state, framing, &[bytes]) {
+            Ok(()) => none(),
+            Err(trouble) => trouble.raise(it(object).stream),
+        }
+    }
+}
+
+/// Writes all of a response whose body is a list or a tuple of bytes.
+unsafe extern "C" fn respond(object: Object, body: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe {
+        let is_list = PyList_CheckExact(body) != 0;
+        if !is_list && PyTuple_CheckExact(body) == 0 {
+            return int(NOT_TAKEN);
+        }
+        let Some(inside) = Inside::enter(object) else { return NULL };
+        let state = inside.state();
+        let count = if is_list { PyList_Size(body) } else { PyTuple_Size(body) } as usize;
+        if !state.open || count > PARTS {
+            return int(NOT_TAKEN);
+        }
+        // The list may be changed by somebody else while this waits: the references are our own.
+        let mut held = [NULL; PARTS];
+        let mut parts: [&[u8]; PARTS] = [&[]; PARTS];
+        let mut taken = 0;
+        while taken < count {
+            let index = taken as Py_ssize_t;
+            let item = if is_list { PyList_GetItem(body, index) } else { PyTuple_GetItem(body, index) };
+            if item.is_null() {
+                crate::shim::PyErr_Clear();
+                break;
+            }
+            if PyBytes_CheckExact(item) == 0 {
+                break;
+            }
+            held[taken] = Py_NewRef(item);
+            let (data, size) = (PyBytes_AsString(item), PyBytes_Size(item));
+            parts[taken] = std::slice::from_raw_parts(data.cast(), size as usize);
+            taken += 1;
+        }
+        let result = if taken < count { int(NOT_TAKEN) } else { respond_with(object, state, &parts[..count]) };
+        held.iter().filter(|item| !item.is_null()).for_each(|&item| Py_DECREF(item));
+        result
+    }
+}
+
+unsafe fn respond_with(object: Object, state: &mut State, parts: &[&[u8]]) -> Object {
+    let size = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+    // What was written by `write` before is not known to be all.
+    let whole = state.reply.framing.is_none().then_some(size);
+    let Some(framing) = end_head(object, state, whole) else { return NULL };
+    // SAFETY: attached; inside; the parts are held.
+    unsafe {
+        if let (Framing::Chunked, 0) = (framing, size) {
+            return finish_with(object, state);
+        }
+        match send_framed(state, framing, parts) {
+            Ok(()) => finish_with(object, state),
+            Err(trouble) => trouble.raise(it(object).stream),
+        }
+    }
+}
+
+/// Ends the response.
+unsafe fn finish_with(object: Object, state: &mut State) -> Object {
+    let Some(framing) = end_head(object, state, Some(0)) else { return NULL };
+    let end: &[u8] = if framing == Framing::Chunked { b"0\r\n\r\n" } else { b"" };
+    // SAFETY: attached; inside.
+    unsafe {
+        if (!end.is_empty() || !state.reply.head_sent)
+            && let Err(trouble) = send(state, &[end])
+        {
+            return trouble.raise(it(object).stream);
+        }
+    }
+    state.open = false;
+    if let Some(Framing::Length(1..)) = state.reply.framing {
+        state.reply.wrong = true;
+        state.keep = false;
+    }
+    int(if state.reply.wrong { WRONG } else { DONE })
+}
+
+unsafe extern "C" fn finish(object: Object, _: Object) -> Object {
+    let Some(inside) = Inside::enter(object) else { return NULL };
+    let state = inside.state();
+    if !state.open {
+        return int(DONE);
+    }
+    // SAFETY: attached; inside.
+    unsafe { finish_with(object, state) }
+}
+
+/// Writes the head of a response whose body, of so many bytes, the caller writes to the connection: how many of them it is to
+/// write, or None if that cannot be.
+unsafe extern "C" fn begin_file(object: Object, size: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe {
+        let Some(size) = size_argument(size, "the size of a file") else { return NULL };
+        let Some(inside) = Inside::enter(object) else { return NULL };
+        let state = inside.state();
+        if !state.open || state.reply.framing.is_some() {
+            return none();
+        }
+        let Some(framing) = end_head(object, state, Some(size as u64)) else { return NULL };
+        let count = match framing {
+            Framing::Length(left) => left.min(size as u64),
+            _ => 0,
+        };
+        match send(state, &[]) {
+            Ok(()) => int(count),
+            Err(trouble) => trouble.raise(it(object).stream),
+        }
+    }
+}
+
+/// Says how many bytes of the body the caller has written.
+unsafe extern "C" fn sent_file(object: Object, size: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe {
+        let Some(size) = size_argument(size, "the number of bytes") else { return NULL };
+        let Some(inside) = Inside::enter(object) else { return NULL };
+        let reply = &mut inside.state().reply;
+        reply.sent += size as u64;
+        if let Some(Framing::Length(left)) = reply.framing {
+            reply.framing = Some(Framing::Length(left.saturating_sub(size as u64)));
+        }
+    }
+    none()
+}
+
+/// Takes back a response of which nothing has gone out.
+unsafe extern "C" fn take_back(object: Object, _: Object) -> Object {
+    let Some(inside) = Inside::enter(object) else { return NULL };
+    let state = inside.state();
+    if state.reply.head_sent {
+        return boolean(false);
+    }
+    state.reply.begin();
+    state.keep = false;
+    // A request that was refused has not been opened; the answer to it is as one to any other.
+    state.open = true;
+    boolean(true)
+}
+
+pub(super) fn methods() -> Vec<PyMethodDef> {
+    vec![
+        fast(c"start_response", start_response, c"As WSGI has it."),
+        one_arg(c"write", write, c"Write bytes of the response's body."),
+        one_arg(
+            c"respond",
+            respond,
+            c"Write a list of bytes and end the response: 0 if it is none, 1, or 2 if its length is wrong.",
+        ),
+        no_args(c"finish", finish, c"End the response: 1, or 2 if its length is wrong."),
+        one_arg(c"begin_file", begin_file, c"Write the head before a file of n bytes: how many are to follow."),
+        one_arg(c"sent_file", sent_file, c"Say how many bytes have followed."),
+        no_args(c"take_back", take_back, c"Forget a response of which nothing has gone out; False if something has."),
+    ]
+}

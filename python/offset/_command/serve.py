@@ -1,0 +1,107 @@
+"""`offset serve MODULE:APP`: a WSGI application over HTTP/1.1, a goroutine a connection."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ssl
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+HELP = "serve a WSGI application"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add = parser.add_argument
+    add("app", metavar="MODULE:APP", help="the application; MODULE alone has it as application or app")
+    text = "where to serve: HOST:PORT or unix:PATH; may be given several times (127.0.0.1:8000)"
+    add("--bind", action="append", metavar="ADDRESS", help=text)
+    add("--workers", type=_count, default=1, metavar="N", help="so many processes (1)")
+    add("--reload", action="store_true", help="load the program again when one of its files changes")
+    add("--access-log", metavar="FILE", help="a line for each request; - is the standard output")
+    add("--certfile", metavar="FILE", help="serve TLS with this certificate")
+    add("--keyfile", metavar="FILE", help="its key, if it is not in the same file")
+    add("--proxy-protocol", action="store_true", help="each connection begins with a header of the PROXY protocol")
+    add("--reuse-port", action="store_true", help="let other processes listen at the same address")
+    add("--grace", type=_seconds, default=30.0, metavar="SECONDS", help="how long requests may take at the end (30)")
+    add("--max-body", type=_count, metavar="BYTES", help="the longest body of a request (1 GiB)")
+    add("--max-connections", type=_count, metavar="N", help="how many connections there may be a process (10000)")
+    add("--idle-timeout", type=_seconds, metavar="SECONDS", help="how long a connection may wait for a request (75)")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1: {text}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be more than 0: {text}")
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    from offset.wsgi import Limits, _load, serve
+
+    chosen = {
+        "body": options.max_body,
+        "connections": options.max_connections,
+        "idle_timeout": options.idle_timeout,
+    }
+    limits = Limits(**{name: value for name, value in chosen.items() if value is not None})
+    with contextlib.ExitStack() as stack:
+        try:
+            tls = _tls(options.certfile, options.keyfile)
+            # Of several workers each loads it for itself, and can do so again.
+            alone = options.workers == 1 and not options.reload
+            app = _load.load(options.app) if alone else options.app
+            log = stack.enter_context(_log(options.access_log)) if options.access_log else None
+            serve(
+                app,
+                options.bind or "127.0.0.1:8000",
+                _say,
+                tls=tls,
+                limits=limits,
+                access_log=log,
+                proxy_protocol=options.proxy_protocol,
+                reuse_port=options.reuse_port,
+                workers=options.workers,
+                reload=options.reload,
+                grace=options.grace,
+            )
+        except (OSError, ImportError, ValueError) as error:
+            print(f"offset serve: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _say(address: str) -> None:
+    print(f"offset serve: listening at {address}", file=sys.stderr, flush=True)
+
+
+def _tls(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | None:
+    if certfile is None:
+        if keyfile is not None:
+            raise ValueError("a key needs its certificate: --certfile")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certfile, keyfile)
+    return context
+
+
+@contextlib.contextmanager
+def _log(name: str) -> Iterator[TextIO]:
+    if name == "-":
+        yield sys.stdout
+        return
+    with open(name, "a", encoding="utf-8", buffering=1) as file:
+        yield file

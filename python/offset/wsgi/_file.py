@@ -1,0 +1,65 @@
+"""`wsgi.file_wrapper`: a file as the body of a response."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from offset._runtime import Http
+    from offset.net._conn import Conn
+
+
+class FileWrapper:
+    """A file as the body of a response, as PEP 3333 has it: an iterable of blocks of `block_size` bytes.
+
+    What is a plain file of the system is sent from where it stands to its end, by the system itself where the
+    connection allows that. The file is closed in the end.
+    """
+
+    def __init__(self, filelike: Any, block_size: int = 8192) -> None:
+        self.filelike = filelike
+        self.block_size = block_size
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self.filelike.read(self.block_size):
+            yield data
+
+
+def send(http: Http, conn: Conn, wrapper: FileWrapper, timeout: float | None) -> int | None:
+    """Send the file as `finish` does, and give what that gives; None if it is to be read and written."""
+    file = wrapper.filelike
+    try:
+        status = os.fstat(file.fileno())
+        start = file.tell()
+    except (AttributeError, OSError, ValueError):
+        return None
+    # In text mode, or compressed, the bytes of the file are not those of the body.
+    if not stat.S_ISREG(status.st_mode) or not _is_raw(file):
+        return None
+    count = http.begin_file(max(0, status.st_size - start))
+    if count is None:
+        return None
+    if count:
+        from offset import _runtime
+
+        conn.set_write_deadline(None if timeout is None else _runtime.now() + timeout)
+        try:
+            http.sent_file(conn.sendfile(file, start, count))
+        finally:
+            if not conn.closed:
+                conn.set_write_deadline(None)
+    return http.finish()
+
+
+def _is_raw(file: Any) -> bool:
+    import io
+
+    return isinstance(file, io.FileIO | io.BufferedReader | io.BufferedRandom) and isinstance(
+        getattr(file, "raw", file), io.FileIO
+    )

@@ -1,0 +1,211 @@
+"""`Server`: listeners, the connections that they accept, and their end.
+
+Invariants:
+
+* A connection is in `_connections` from before its goroutine begins until its descriptor is closed; `_alive` counts
+  them.
+* Once `_draining` is set no connection is added, and each that is there has been told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import offset
+from offset import _runtime
+from offset._errors import DeadlineExceeded
+from offset.net import _tls
+from offset.sync import Semaphore, WaitGroup
+from offset.wsgi import _proxy
+from offset.wsgi._connection import Service
+from offset.wsgi._file import FileWrapper
+from offset.wsgi._input import EMPTY
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from offset._runtime import Goroutine, Http
+    from offset.net._conn import Conn
+    from offset.net._listen import Listener
+    from offset.wsgi._connection import Application
+    from offset.wsgi._limits import Limits
+    from offset.wsgi._log import Access
+
+
+def report(text: str) -> None:
+    """Write what went wrong, as one piece."""
+    with contextlib.suppress(Exception):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+class Server:
+    """Serves an application on listeners, until it is stopped."""
+
+    def __init__(
+        self,
+        app: Application,
+        listeners: list[Listener],
+        limits: Limits,
+        *,
+        tls: ssl.SSLContext | None = None,
+        log: Callable[[Access], object] | None = None,
+        proxy_protocol: bool = False,
+        multiprocess: bool = False,
+        software: str | None = None,
+        service: Service | None = None,
+    ) -> None:
+        name = f"offset/{offset.__version__}" if software is None else software
+        self._service = service or Service(app, limits, name, log, report)
+        self._listeners = listeners
+        self._limits = limits
+        self._tls = tls
+        self._proxy_protocol = proxy_protocol
+        self._connections: dict[Conn, Http | None] = {}
+        self._alive = WaitGroup()
+        self._room = Semaphore(limits.connections)
+        self._draining = False
+        self._base: dict[str, Any] = {
+            "SCRIPT_NAME": "",
+            "SERVER_SOFTWARE": name,
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http" if tls is None else "https",
+            "wsgi.input": EMPTY,
+            "wsgi.input_terminated": True,
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": multiprocess,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+        }
+        if tls is not None:
+            self._base["HTTPS"] = "on"
+
+    @property
+    def requests(self) -> int:
+        """How many requests there were."""
+        return self._service.requests
+
+    def start(self) -> list[Goroutine]:
+        """Begin to accept, in goroutines."""
+        accepting = []
+        for listener in self._listeners:
+            goroutine = _runtime.go(self._accept, listener)
+            goroutine.name = "offset.wsgi accept"
+            accepting.append(goroutine)
+        return accepting
+
+    def stop(self, grace: float | None) -> bool:
+        """Accept no more, let requests that are being answered end, within `grace` seconds; tell whether they did."""
+        self.drain()
+        try:
+            self._alive.wait(timeout=grace)
+            return True
+        except DeadlineExceeded:
+            raise
+        except TimeoutError:
+            return False
+        finally:
+            self.close()
+
+    def drain(self) -> None:
+        """Accept no more, and end each connection after the request that it is at."""
+        self._draining = True
+        for listener in self._listeners:
+            listener.close()
+        for http in list(self._connections.values()):
+            if http is not None:
+                http.drain()
+
+    def close(self) -> None:
+        """End everything at once."""
+        self._draining = True
+        for listener in self._listeners:
+            listener.close()
+        for conn, http in list(self._connections.items()):
+            # Its goroutine finds it closed, and does the rest; a TLS connection would say goodbye.
+            with contextlib.suppress(OSError):
+                conn._sock.shutdown(socket.SHUT_RDWR)
+            if http is None:
+                # Its goroutine may never have begun.
+                conn.close()
+
+    # What its goroutines do.
+
+    def _accept(self, listener: Listener) -> None:
+        name, port = _host_and_port(listener._sock.getsockname())
+        base = {**self._base, "SERVER_NAME": name, "SERVER_PORT": port}
+        with listener:
+            while not self._draining:
+                self._room.acquire()
+                try:
+                    conn = listener.accept()
+                except OSError:
+                    self._room.release()
+                    # Closed, or a client that is gone already.
+                    _runtime.sleep(0.0 if listener.closed else 0.05)
+                    continue
+                except BaseException:
+                    self._room.release()
+                    raise
+                self._connections[conn] = None
+                self._alive.add(1)
+                try:
+                    _runtime.go(self._serve, conn, base).name = "offset.wsgi connection"
+                except BaseException:
+                    self._over(conn, conn)
+                    raise
+                del conn
+
+    def _over(self, key: Conn, conn: Conn) -> None:
+        try:
+            conn.close()
+        finally:
+            del self._connections[key]
+            self._room.release()
+            self._alive.done()
+
+    def _serve(self, key: Conn, base: dict[str, Any]) -> None:
+        conn = key
+        try:
+            peer, own = _host_and_port(conn._peer), None
+            timeout = self._limits.head_timeout
+            if self._proxy_protocol:
+                found = _proxy.read(conn, timeout)
+                if found is not None:
+                    peer, own = found
+            if self._tls is not None:
+                conn = _tls.over(conn, self._tls, server_side=True)
+                conn.set_deadline(None if timeout is None else _runtime.now() + timeout)
+                conn.handshake()
+                conn.set_deadline(None)
+            base = {**base, "REMOTE_ADDR": peer[0], "REMOTE_PORT": peer[1]}
+            if own is not None:
+                base["SERVER_NAME"], base["SERVER_PORT"] = own
+            service = self._service
+            http = _runtime.Http(conn, base, self._tls is None, service.times, service.sizes, service.software)
+            self._connections[key] = http
+            if self._draining:
+                http.drain()
+            service.talk(conn, base, http)
+        except OSError:
+            # The client's, or the network's.
+            pass
+        except Exception as error:
+            report(f"offset.wsgi: a connection has failed\n{''.join(traceback.format_exception(error))}")
+        finally:
+            self._over(key, conn)
+
+
+def _host_and_port(address: Any) -> tuple[str, str]:
+    """Give an address of the `socket` module as an environ has it."""
+    if isinstance(address, tuple):
+        host = str(address[0])
+        # IPv4, on a socket for both versions.
+        return host.removeprefix("::ffff:") if "." in host else host, str(address[1])
+    return ("localhost", "80") if address else ("", "")

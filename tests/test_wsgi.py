@@ -1,0 +1,895 @@
+"""`offset.wsgi.serve`: what an application finds, what becomes of its answers, and how connections are kept and
+ended."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+import time as plain_time
+
+import offset
+import pytest
+from helpers import FREE_THREADED, PATIENCE, main_goroutine, run_script, wait_until
+from net_peers import Call, client_context, pattern, server_context
+from offset import context, go, makechan, net, wsgi
+from offset.wsgi import Limits, RequestError
+from web import Reader, ask, chunks, connect, request, serving, talk
+
+
+def app_of(*parts, status="200 OK", headers=(), **_):
+    """An application that answers always the same, in a list."""
+
+    def app(environ, start_response):
+        start_response(status, list(headers))
+        return list(parts)
+
+    return app
+
+
+hello = app_of(b"hello")
+
+
+def echo(environ, start_response):
+    """Give back the body."""
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+@contextlib.contextmanager
+def talking(app, **options):
+    """A connection to a server of `app`, and a reader of what comes."""
+    with serving(app, **options) as served, connect(served.addr) as conn:
+        yield conn, Reader(conn)
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    """What servers report, instead of stderr."""
+    seen = []
+    monkeypatch.setattr("offset.wsgi._server.report", seen.append)
+    return seen
+
+
+# ---- what an application finds ------------------------------------------------------------------
+
+
+@main_goroutine
+def test_the_environ():
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    lines = [
+        "X-Two: a",
+        "x-two: b",
+        "Cookie: a=1",
+        "Cookie: b=2",
+        "Content-Type: x/y",
+        "X_Under: no",
+        "Proxy: no",
+        "X-E: \xe9",
+    ]
+    with serving(app) as served:
+        assert ask(served.addr, request("/a%2Fb/%C3%A9%zz?q=%20&r", *lines, method="PUT", body=b"abc")).status == 200
+    environ = seen[0]
+    host, port = served.addr.split(":")
+    assert type(environ) is dict
+    wanted = {
+        "REQUEST_METHOD": "PUT",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/a/b/\xc3\xa9%zz",
+        "QUERY_STRING": "q=%20&r",
+        "RAW_URI": "/a%2Fb/%C3%A9%zz?q=%20&r",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_NAME": host,
+        "SERVER_PORT": port,
+        "REMOTE_ADDR": "127.0.0.1",
+        "CONTENT_TYPE": "x/y",
+        "CONTENT_LENGTH": "3",
+        "HTTP_HOST": "localhost",
+        "HTTP_X_TWO": "a,b",
+        "HTTP_COOKIE": "a=1; b=2",
+        "HTTP_X_E": "\xe9",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+    }
+    assert {name: environ.get(name) for name in wanted} == wanted
+    names = {name for name in environ if name.startswith(("HTTP_", "CONTENT_"))}
+    assert names == {"HTTP_HOST", "HTTP_X_TWO", "HTTP_COOKIE", "HTTP_X_E", "CONTENT_TYPE", "CONTENT_LENGTH"}
+    assert environ["REMOTE_PORT"].isdigit()
+    assert environ["wsgi.input"].read() == b"", "the request is over"
+
+
+@main_goroutine
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/", "/", ""),
+        ("//a", "//a", ""),
+        ("/?", "/", ""),
+        ("/%00", "/\0", ""),
+        ("http://elsewhere/x?y", "/x", "y"),
+        ("http://elsewhere", "/", ""),
+    ],
+)
+def test_targets(target, path, query):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [repr((environ["PATH_INFO"], environ["QUERY_STRING"])).encode()]
+
+    with serving(app) as served:
+        assert ask(served.addr, request(target)).body == repr((path, query)).encode()
+
+
+@main_goroutine
+def test_the_body_as_a_file():
+    taken = []
+
+    def app(environ, start_response):
+        body = environ["wsgi.input"]
+        taken.append(
+            [
+                body.readline(),
+                body.readline(2),
+                body.read(3),
+                body.readlines(1),
+                list(body),
+                body.read(),
+                body.readline(),
+            ]
+        )
+        start_response("200 OK", [])
+        return []
+
+    text = b"one\ntwo\nthree\nfour\nfive\nsix"
+    wanted = [b"one\n", b"tw", b"o\nt", [b"hree\n"], [b"four\n", b"five\n", b"six"], b"", b""]
+    with talking(app) as (conn, reader):
+        conn.write(request(method="POST", body=text))
+        assert reader.answer().status == 200
+        conn.write(
+            request("/", "Transfer-Encoding: chunked", method="POST") + chunks(*(bytes([each]) for each in text))
+        )
+        assert reader.answer().status == 200
+    assert taken == [wanted, wanted]
+
+
+@main_goroutine
+@pytest.mark.parametrize("chunked", [False, True])
+def test_large_bodies_both_ways(chunked):
+    data = pattern(3_000_000)
+
+    def app(environ, start_response):
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [] if chunked else [("Content-Length", str(len(body)))])
+        return (body[at : at + 100_000] for at in range(0, len(body), 100_000))
+
+    with talking(app) as (conn, reader):
+        for _ in range(2):
+            if chunked:
+                parts = [data[at : at + 77_777] for at in range(0, len(data), 77_777)]
+                sent = request("/", "Transfer-Encoding: chunked", method="POST") + chunks(*parts)
+            else:
+                sent = request(method="POST", body=data)
+            writing = Call(conn.write, sent)
+            answer = reader.answer()
+            writing.result()
+            assert answer.body == data
+            assert ("transfer-encoding" in answer.headers) == chunked
+
+
+@main_goroutine
+def test_an_input_that_is_kept_reads_nothing_of_the_next_request():
+    kept = []
+
+    def app(environ, start_response):
+        kept.append(environ["wsgi.input"])
+        start_response("200 OK", [])
+        return [b"".join(body.read() for body in kept)]
+
+    with talking(app) as (conn, reader):
+        conn.write(request(method="POST", body=b"one") + request(method="POST", body=b"two"))
+        assert (reader.answer().body, reader.answer().body) == (b"one", b"two")
+
+
+# ---- what becomes of an answer -------------------------------------------------------------------
+
+
+def generator(environ, start_response):
+    start_response("200 OK", [])
+    yield b""
+    yield b"hel"
+    yield b""
+    yield b"lo"
+
+
+def written(environ, start_response):
+    write = start_response("200 OK", [])
+    write(b"hel")
+    return [b"lo"]
+
+
+def late(environ, start_response):
+    def body():
+        start_response("200 OK", [])
+        yield b"hello"
+
+    return body()
+
+
+@main_goroutine
+@pytest.mark.parametrize(
+    ("app", "length"),
+    [
+        (hello, "5"),
+        (app_of(b"hel", b"", b"lo"), "5"),
+        (app_of(*[b"h"], *[b""] * 30, b"ello"), None),
+        (app_of(b"hello", headers=[("Content-Length", "5")]), "5"),
+        (generator, None),
+        (written, None),
+        (late, None),
+        (lambda environ, start: (start("200 OK", []), (b"hello",))[1], "5"),
+        (lambda environ, start: (start("200 OK", []), {b"hello": 1})[1], None),
+    ],
+)
+def test_ways_to_answer(app, length):
+    with talking(app) as (conn, reader):
+        for method in ("GET", "HEAD", "GET"):
+            conn.write(request(method=method))
+            answer = reader.answer(head=method == "HEAD")
+            assert (answer.status, answer.body) == (200, b"" if method == "HEAD" else b"hello")
+            if method == "GET":
+                assert answer.headers.get("content-length") == length
+                assert answer.headers.get("transfer-encoding") == ("chunked" if length is None else None)
+        # Of HTTP/1.0 there are no chunks: the end of the connection is the end of the body.
+        conn.write(request("/", "Connection: keep-alive", version="1.0"))
+        answer = reader.answer()
+        assert (answer.body, "transfer-encoding" in answer.headers) == (b"hello", False)
+        assert answer.headers["connection"] == ("close" if length is None else "keep-alive")
+
+
+@main_goroutine
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified", "205 Reset Content"])
+def test_statuses_without_a_body(status):
+    bodiless = not status.startswith("205")
+    with talking(app_of(b"hello" if bodiless else b"", status=status)) as (conn, reader):
+        conn.write(request() * 2)
+        for _ in range(2):
+            answer = reader.answer()
+            assert (answer.status, answer.body) == (int(status[:3]), b"")
+            assert ("content-length" in answer.headers) != bodiless
+
+
+@main_goroutine
+def test_the_head_of_an_answer():
+    own = [
+        ("Server", "mine"),
+        ("Date", "then"),
+        ("Set-Cookie", "a"),
+        ("Set-Cookie", "b"),
+        ("X-E", "\xe9"),
+        ("Connection", "x"),
+    ]
+    with serving(app_of(b"", headers=own)) as served:
+        answer = ask(served.addr)
+        assert (answer.headers["server"], answer.headers["date"], answer.headers["x-e"]) == ("mine", "then", "\xe9")
+        assert "connection" not in answer.headers
+    with serving(hello) as served:
+        assert ask(served.addr).headers["server"] == f"offset/{offset.__version__}"
+    with serving(hello, server_header="") as served:
+        assert "server" not in ask(served.addr).headers
+
+
+@main_goroutine
+@pytest.mark.parametrize(
+    ("app", "what"),
+    [
+        (lambda environ, start: [b"x"], "has not called start_response"),
+        (lambda environ, start: start("200", []) and None, "NoneType"),
+        (lambda environ, start: 1 / 0, "ZeroDivisionError"),
+        (lambda environ, start: start("OK", []), "three digits"),
+        (lambda environ, start: start("200 OK\r\nX: y", []), "three digits"),
+        (lambda environ, start: start(200, []), "must be a string"),
+        (lambda environ, start: start("200 OK", [("A", "b\r\nc: d")]), "line's end"),
+        (lambda environ, start: start("200 OK", [("A\r\n", "b")]), "belongs in no name"),
+        (lambda environ, start: start("200 OK", [("A", 1)]), "must be a string"),
+        (lambda environ, start: start("200 OK", [("A", "\u20ac")]), "latin-1"),
+        (lambda environ, start: start("200 OK", [("Content-Length", "x")]), "is no length"),
+        (lambda environ, start: start("200 OK", {"A": "b"}), "list of pairs"),
+        (lambda environ, start: start("200 OK", ["ab"]), "a tuple of"),
+        (lambda environ, start: (start("200 OK", []), start("200 OK", [])), "a second time"),
+        (lambda environ, start: (start("200 OK", []), ["text"])[1], "made of bytes"),
+        (lambda environ, start: (start("200 OK", []), "text")[1], "made of bytes"),
+    ],
+)
+def test_an_application_that_fails_is_reported_and_answered_for(app, what, reports):
+    with talking(app) as (conn, reader):
+        conn.write(request("/here"))
+        answer = reader.answer()
+        assert (answer.status, answer.headers["connection"]) == (500, "close")
+        assert reader.at_end()
+    assert what in reports[0]
+    assert "GET /here" in reports[0]
+
+
+@main_goroutine
+def test_an_answer_that_was_begun_is_cut(reports):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        yield b"begun"
+        raise ValueError("the end")
+
+    with serving(app) as served:
+        data = talk(served.addr, request())
+    assert data.endswith(b"\r\n\r\n5\r\nbegun\r\n"), "there is no last chunk"
+    assert "ValueError: the end" in reports[0]
+
+
+@main_goroutine
+def test_errors_that_the_application_answers_itself(reports):
+    def app(environ, start_response):
+        start_response("200 OK", [("X", "y")])
+        try:
+            raise ValueError("mine")
+        except ValueError:
+            start_response("500 Mine", [("Content-Type", "text/plain")], sys.exc_info())
+        return [b"sorry"]
+
+    with serving(app) as served:
+        answer = ask(served.addr)
+    assert (answer.status, answer.body, "x" in answer.headers, reports) == (500, b"sorry", False, [])
+
+
+@main_goroutine
+def test_an_error_after_the_head_is_raised_to_the_application(reports):
+    def app(environ, start_response):
+        write = start_response("200 OK", [])
+        write(b"begun")
+        try:
+            raise KeyError("late")
+        except KeyError:
+            start_response("500 Mine", [], sys.exc_info())
+        return []
+
+    with serving(app) as served:
+        talk(served.addr, request())
+    assert "KeyError: 'late'" in reports[0]
+
+
+@main_goroutine
+@pytest.mark.parametrize(("declared", "got"), [("3", b"hel"), ("9", b"hello")])
+def test_a_body_of_another_length_than_was_said(declared, got, reports):
+    with serving(app_of(b"hello", headers=[("Content-Length", declared)])) as served:
+        data = talk(served.addr, request() * 2)
+    assert data.count(b"HTTP/1.1 200") == 1, "nobody knows where the next one would begin"
+    assert data.endswith(b"\r\n\r\n" + got)
+    assert "not as long as its Content-Length said" in reports[0]
+
+
+@main_goroutine
+@pytest.mark.parametrize("client", ["stays", "goes"])
+def test_what_is_returned_is_closed(client, reports):
+    closed = makechan(1)
+
+    class Body:
+        def __iter__(self):
+            while True:
+                yield b"x" * 100_000
+                if client == "stays":
+                    return
+
+        def close(self):
+            closed.send(True)
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return Body()
+
+    with serving(app) as served, connect(served.addr) as conn:
+        conn.write(request())
+        assert conn.read(100)
+        if client == "goes":
+            conn.close()
+        assert closed.recv(timeout=PATIENCE)
+        if client == "stays":
+            wait_until(lambda: conn.read(65_536).endswith(b"0\r\n\r\n"))
+    assert not reports, "a client that goes is no error"
+
+
+# ---- connections ----------------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_requests_one_after_the_other_and_in_one_piece():
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode(), environ["wsgi.input"].read()]
+
+    with talking(app) as (conn, reader):
+        for number in range(3):
+            conn.write(request(f"/{number}"))
+            assert reader.answer().body == b"/%d" % number
+        many = b"".join(request(f"/{number}", method="POST", body=b"x" * number) for number in range(100))
+        conn.write(many)
+        for number in range(100):
+            assert reader.answer().body == b"/%d" % number + b"x" * number
+        for byte in request("/slowly", "Connection: close"):
+            conn.write(bytes([byte]))
+        assert reader.answer().body == b"/slowly"
+        assert reader.at_end()
+
+
+@main_goroutine
+@pytest.mark.parametrize(
+    ("headers", "version", "kept"),
+    [
+        ((), "1.1", True),
+        (("Connection: close",), "1.1", False),
+        (("Connection: Keep-Alive",), "1.0", True),
+        ((), "1.0", False),
+    ],
+)
+def test_what_is_kept(headers, version, kept):
+    with talking(hello) as (conn, reader):
+        conn.write(request("/", *headers, version=version))
+        answer = reader.answer()
+        assert (answer.headers.get("connection") != "close") == kept
+        if kept:
+            conn.write(request())
+            assert reader.answer().body == b"hello"
+        else:
+            assert reader.at_end()
+
+
+@main_goroutine
+def test_an_application_can_end_the_connection():
+    with talking(app_of(b"x", headers=[("Connection", "close")])) as (conn, reader):
+        conn.write(request())
+        assert reader.answer().headers["connection"] == "close"
+        assert reader.at_end()
+
+
+@main_goroutine
+def test_100_continue():
+    with talking(echo) as (conn, reader):
+        conn.write(request("/", "Expect: 100-continue", "Content-Length: 3", method="POST"))
+        assert reader.answer().status == 100
+        conn.write(b"abc")
+        assert reader.answer().body == b"abc"
+        # One that does not wait is not told.
+        conn.write(request("/", "Expect: 100-continue", method="POST", body=b"def"))
+        assert reader.answer().body == b"def"
+
+
+@main_goroutine
+def test_a_body_that_nobody_wants_is_not_asked_for():
+    with talking(hello) as (conn, reader):
+        conn.write(request("/", "Expect: 100-continue", "Content-Length: 3", method="POST"))
+        answer = reader.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        # It may send it all the same: it is no request.
+        conn.write(request("/smuggled"))
+        assert reader.at_end()
+
+
+@main_goroutine
+def test_a_body_that_nobody_reads():
+    with talking(hello) as (conn, reader):
+        conn.write(request(method="POST", body=b"x" * 100_000) + request())
+        assert [reader.answer().body, reader.answer().body] == [b"hello", b"hello"]
+        conn.write(request("/", "Transfer-Encoding: chunked", method="POST") + chunks(b"x" * 5000, b"y") + request())
+        assert [reader.answer().body, reader.answer().body] == [b"hello", b"hello"]
+    with serving(hello) as served, connect(served.addr) as conn:
+        # Too much of it: the connection ends, after the answer.
+        conn.write(request("/", "Content-Length: 10000000", method="POST") + b"x" * 100_000)
+        reader = Reader(conn)
+        assert reader.answer().body == b"hello"
+        assert reader.at_end()
+
+
+@main_goroutine
+def test_the_others_go_on_beside_one_that_blocks_and_one_that_computes():
+    over = threading.Event()
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/blocks":
+            over.wait(PATIENCE)
+        elif environ["PATH_INFO"] == "/computes":
+            while not over.is_set():
+                pass
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode()]
+
+    if FREE_THREADED:
+        pytest.skip("without the GIL what blocks stops those that began on its thread, as the README says")
+    with serving(app) as served:
+        try:
+            slow = [Call(ask, served.addr, request(path)) for path in ("/blocks", "/computes")]
+            for _ in range(5):
+                assert ask(served.addr).body == b"/"
+            assert not any(call.ended for call in slow)
+        finally:
+            over.set()
+        assert [call.result().body for call in slow] == [b"/blocks", b"/computes"]
+
+
+@main_goroutine
+def test_unix_sockets(tmp_path):
+    path = tmp_path / "socket"
+    for bind in (f"unix:{path}", "unix:@offset-test-wsgi"):
+        with serving(hello, bind=bind) as served:
+            assert served.addr == bind
+            assert ask(served.addr).body == b"hello"
+    assert not path.exists()
+    # What somebody has left who is gone is no obstacle.
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+    with serving(hello, bind=f"unix:{path}") as served:
+        assert ask(served.addr).body == b"hello"
+        with pytest.raises(OSError, match="in use"):
+            wsgi.serve(hello, f"unix:{path}")
+
+
+@main_goroutine
+def test_several_addresses(tmp_path):
+    with serving(hello, bind=["127.0.0.1:0", f"unix:{tmp_path / 's'}"]) as served:
+        assert ask(served.addr).body == ask(f"unix:{tmp_path / 's'}").body == b"hello"
+
+
+@main_goroutine
+def test_addresses_can_be_shared():
+    with serving(hello, reuse_port=True) as served:
+        with serving(hello, bind=served.addr, reuse_port=True) as other:
+            assert other.addr == served.addr
+        with pytest.raises(OSError, match="in use"):
+            wsgi.serve(hello, served.addr)
+
+
+@main_goroutine
+def test_tls():
+    seen = []
+
+    def app(environ, start_response):
+        seen.append((environ["wsgi.url_scheme"], environ["HTTPS"]))
+        return echo(environ, start_response)
+
+    data = pattern(300_000)
+    with serving(app, tls=server_context()) as served:
+        with connect(served.addr, client_context()) as conn:
+            reader = Reader(conn)
+            for _ in range(3):
+                writing = Call(conn.write, request(method="POST", body=data))
+                assert reader.answer().body == data
+                writing.result()
+        # No TLS: nothing comes back, and the others are served.
+        assert b"HTTP" not in talk(served.addr, request())
+        assert ask(served.addr, request(method="POST", body=b"x"), tls=client_context()).body == b"x"
+    assert set(seen) == {("https", "on")}
+
+
+# ---- limits ----------------------------------------------------------------------------------------
+
+
+def long(name, size):
+    return f"{name}: {'x' * size}"
+
+
+@main_goroutine
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (request("/" + "x" * 200), 414),
+        (b"GET /" + b"x" * 10_000, 414),
+        (request("/", long("X", 2000)), 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 5000, 431),
+        (request("/", *(f"X{number}: y" for number in range(20))), 431),
+        (request(method="POST", body=b"x" * 1001), 413),
+        (request("/", "Content-Length: 99999999999999", method="POST"), 413),
+        (request("/", "Transfer-Encoding: chunked", method="POST") + chunks(b"x" * 600, b"x" * 600), 413),
+        (request("/", "Transfer-Encoding: chunked", method="POST") + b"FFFFFFFFFFFFFFFF\r\n", 413),
+        (request("/", "Transfer-Encoding: chunked", method="POST") + b"0\r\n" + b"x: y\r\n" * 1000, 431),
+        (request("/", "Transfer-Encoding: chunked", method="POST") + b"1;" + b"x" * 100_000, 400),
+        (b"x" * 100_000, 414),
+    ],
+)
+def test_what_is_too_large_is_refused(data, status, reports):
+    limits = Limits(target=100, head=1000, fields=10, body=1000)
+    with serving(echo, limits=limits) as served:
+        answer = talk(served.addr, data)
+        assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+        assert b"\r\nConnection: close\r\n" in answer
+        assert answer.count(b"HTTP/1.1") == 1
+        assert ask(served.addr, request(method="POST", body=b"x" * 1000)).status == 200
+    assert not reports
+
+
+@main_goroutine
+@pytest.mark.parametrize(
+    ("data", "status", "limits"),
+    [
+        (b"GET / HTT", 408, {"head_timeout": 0.05}),
+        (request("/", "Content-Length: 5", method="POST") + b"ab", 408, {"body_timeout": 0.05}),
+        (b"", None, {"idle_timeout": 0.05}),
+    ],
+)
+def test_what_is_too_slow_is_ended(data, status, limits, reports):
+    with talking(echo, limits=Limits(**limits)) as (conn, reader):
+        conn.write(data)
+        if status is not None:
+            answer = reader.answer()
+            assert (answer.status, answer.headers["connection"]) == (status, "close")
+        assert reader.at_end()
+    assert not reports
+
+
+@main_goroutine
+def test_bytes_one_by_one_do_not_stretch_the_time_for_a_head():
+    with talking(hello, limits=Limits(head_timeout=0.3)) as (conn, reader):
+
+        def drip():
+            with contextlib.suppress(OSError):
+                for byte in request("/", long("X", 10_000)):
+                    conn.write(bytes([byte]))
+                    offset.sleep(0.01)
+
+        dripping = Call(drip)
+        assert reader.answer().status == 408
+        conn.close()
+        dripping.result()
+
+
+@main_goroutine
+def test_a_client_that_does_not_take_its_answer(reports):
+    closed = makechan(1)
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        try:
+            while True:
+                yield b"x" * 1_000_000
+        finally:
+            closed.send(True)
+
+    with talking(app, limits=Limits(write_timeout=0.05)) as (conn, _):
+        conn.write(request())
+        assert closed.recv(timeout=PATIENCE)
+
+
+@main_goroutine
+def test_only_so_many_connections():
+    with serving(hello, limits=Limits(connections=2)) as served:
+        first, second = connect(served.addr), connect(served.addr)
+        with first, second:
+            for conn in (first, second):
+                conn.write(request())
+                assert Reader(conn).answer().status == 200
+            third = Call(ask, served.addr)
+            third.parked()
+            assert not third.ended
+            first.close()
+            assert third.result().status == 200
+
+
+def test_limits_that_are_none():
+    for wrong in (
+        {"head": 0},
+        {"body": -1},
+        {"fields": 257},
+        {"idle_timeout": 0},
+        {"connections": 0},
+        {"fields": None},
+    ):
+        with pytest.raises(ValueError, match=f"the limit {next(iter(wrong))}"):
+            Limits(**wrong)
+    assert Limits(body=None, idle_timeout=None).body is None
+
+
+@main_goroutine
+def test_a_broken_body_is_an_error_that_an_application_may_handle(reports):
+    def app(environ, start_response):
+        try:
+            environ["wsgi.input"].read()
+        except RequestError as error:
+            assert isinstance(error, OSError)
+            start_response("422 Mine", [])
+            return [f"{error.status} {error}".encode()]
+        raise AssertionError("the body was whole")
+
+    with serving(app) as served:
+        for body in (b"x\r\n", b"3\r\nabcd\r\n", b"5\r\nab"):
+            data = talk(served.addr, request("/", "Transfer-Encoding: chunked", method="POST") + body + request())
+            assert data.startswith(b"HTTP/1.1 422 Mine\r\n")
+            assert b"\r\n\r\n400 " in data
+            assert data.count(b"HTTP/1.1") == 1
+    assert not reports
+
+
+# ---- the end ---------------------------------------------------------------------------------------
+
+
+@main_goroutine
+def test_a_stop_lets_requests_end_and_idle_connections_go():
+    begun, go_on = makechan(1), makechan(1)
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/slow":
+            begun.send(True)
+            go_on.recv()
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    with (
+        serving(app) as served,
+        connect(served.addr) as idle,
+        connect(served.addr) as fresh,
+        connect(served.addr) as busy,
+    ):
+        idle.write(request())
+        assert Reader(idle).answer().status == 200
+        busy.write(request("/slow") + request("/next"))
+        begun.recv(timeout=PATIENCE)
+        served.stop()
+        assert Reader(idle).at_end() and Reader(fresh).at_end()
+        with pytest.raises(OSError):
+            net.dial("tcp", served.addr)
+        assert not served.call.ended
+        go_on.send(True)
+        reader = Reader(busy)
+        answer = reader.answer()
+        assert (answer.body, answer.headers["connection"]) == (b"hello", "close")
+        assert reader.at_end()
+        busy.close()
+        served.call.result()
+
+
+@main_goroutine
+def test_a_stop_does_not_wait_for_ever():
+    begun, never = makechan(1), makechan()
+
+    def app(environ, start_response):
+        begun.send(True)
+        start_response("200 OK", [])
+        yield b"begun"
+        never.recv_ok()
+        yield b"more"
+
+    with serving(app, grace=0.05) as served, connect(served.addr) as conn:
+        conn.write(request())
+        begun.recv(timeout=PATIENCE)
+        served.stop()
+        served.call.result()
+        never.close()
+
+
+@main_goroutine
+def test_a_server_that_is_cancelled():
+    ready = makechan(1)
+    server = go(wsgi.serve, hello, "127.0.0.1:0", ready=ready)
+    addr = ready.recv(timeout=PATIENCE)
+    with connect(addr) as conn:
+        conn.write(request())
+        reader = Reader(conn)
+        assert reader.answer().status == 200
+        server.cancel()
+        assert server.join(timeout=PATIENCE)
+        assert reader.at_end()
+    with pytest.raises(OSError):
+        net.dial("tcp", addr)
+
+
+@main_goroutine
+def test_a_server_under_a_context():
+    seen = []
+
+    def serve():
+        with context.timeout(0.2), pytest.raises(TimeoutError):
+            wsgi.serve(hello, "127.0.0.1:0", on_ready=seen.append)
+
+    Call(serve).result()
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_signals_end_it(inside):
+    program = """
+        import os, signal, sys, threading
+        import socket as plain
+        import offset
+        from offset.syscall import socket
+        from offset.wsgi import serve
+
+        def app(environ, start_response):
+            # From now on nothing new is begun.
+            os.kill(os.getpid(), getattr(signal, environ["PATH_INFO"][1:]))
+            while True:
+                try:
+                    socket.create_connection(address).close()
+                except OSError:
+                    break
+                offset.sleep(0.001)
+            start_response("200 OK", [])
+            return [b"served"]
+
+        def ready(addr):
+            global address
+            host, port = addr.split(":")
+            address = (host, int(port))
+            thread.start()
+
+        def client():
+            with plain.create_connection(address) as conn:
+                conn.sendall(b"GET /%s HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n" % sys.argv[1].encode())
+                data = b""
+                while part := conn.recv(1000):
+                    data += part
+            print(data.endswith(b"served"))
+
+        thread = threading.Thread(target=client)
+        if sys.argv[2] == "inside":
+            offset.run(serve, app, "127.0.0.1:0", ready)
+        else:
+            serve(app, "127.0.0.1:0", ready)
+        thread.join()
+        print("over")
+    """
+    for number in ("SIGTERM", "SIGINT"):
+        status, stdout, stderr = run_script(program, number, "inside" if inside else "outside")
+        assert (status, sorted(stdout.split())) == (0, ["True", "over"]), stderr
+
+
+# ---- what it is told -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "what"),
+    [
+        ((None,), {}, TypeError, "a WSGI application or its name"),
+        ((hello, 80), {}, TypeError, "is a string"),
+        ((hello, "nowhere"), {}, ValueError, "has no port"),
+        ((hello, []), {}, ValueError, "no address"),
+        ((hello,), {"limits": 3}, TypeError, "offset.wsgi.Limits"),
+        ((hello,), {"tls": True}, TypeError, "ssl.SSLContext"),
+        ((hello,), {"workers": 0}, ValueError, "at least one worker"),
+        ((hello,), {"access_log": 3}, TypeError, "access_log"),
+        ((hello,), {"reload": True}, ValueError, "module:attribute"),
+        (("nothing_of_the_kind:app", "127.0.0.1:0"), {}, ImportError, "nothing_of_the_kind"),
+        (("json:no", "127.0.0.1:0"), {}, ValueError, "json has no no"),
+        (("json:__name__", "127.0.0.1:0"), {}, ValueError, "is no application"),
+    ],
+)
+def test_what_it_cannot_be_told(arguments, options, error, what):
+    with pytest.raises(error, match=what):
+        wsgi.serve(*arguments, **options)
+
+
+def test_the_time_of_a_test_is_not_the_subject():
+    # `time.sleep` of the standard library is what applications use; it stops nobody else.
+    def app(environ, start_response):
+        plain_time.sleep(0.001)
+        start_response("200 OK", [])
+        return [b"slept"]
+
+    def main():
+        with serving(app) as served:
+            calls = [Call(ask, served.addr) for _ in range(10)]
+            assert {call.result().body for call in calls} == {b"slept"}
+
+    offset.run(main)
+
+
+def test_inputs_by_themselves():
+    body = wsgi.Input(None)
+    assert (body.read(), body.readline(), body.readlines(), list(body), body.read1(), body.readinto(bytearray(3))) == (
+        b"", b"", [], [], b"", 0,
+    )  # fmt: skip
+    assert body.readable()
