@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+
+# Directories with much in them, and nothing of the program.
+_SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 class Watcher:
-    """Compares the times of files: of those of imported modules, or of all Python files below the current directory."""
+    """Compares the times of files: of those of imported modules, or of all Python files below the current directory.
+
+    The times of the latter are noted at once, so that a change is seen that comes while a module is imported.
+    """
 
     def __init__(self, everything: bool = False) -> None:
         self._everything = everything
         self._times: dict[str, int] = {}
-        self.changed()
+        for name in _below(os.getcwd()) | _imported():
+            self._look(name)
 
     def changed(self) -> bool:
-        """Tell whether a file has changed since the last look; new files are only noted."""
-        found = False
-        for name in self._files():
-            try:
-                when = os.stat(name).st_mtime_ns
-            except OSError:
-                when = 0
-            known = self._times.setdefault(name, when)
-            if known != when:
-                self._times[name] = when
-                found = True
-        return found
+        """Tell whether a file has changed since the last look; those that are new are only noted."""
+        names = _imported() | (_below(os.getcwd()) if self._everything else set())
+        # Of all of them: each look notes what it sees.
+        return sum(self._look(name) for name in names) > 0
 
-    def _files(self) -> set[str]:
-        names = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-        files = {name for name in names if isinstance(name, str)}
-        if self._everything:
-            files.update(str(path) for path in Path.cwd().rglob("*.py"))
-        return files
+    def _look(self, name: str) -> bool:
+        try:
+            when = os.stat(name).st_mtime_ns
+        except OSError:
+            when = 0
+        before = self._times.setdefault(name, when)
+        self._times[name] = when
+        return before != when
+
+
+def _imported() -> set[str]:
+    names = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    return {os.path.abspath(name) for name in names if isinstance(name, str)}
+
+
+def _below(top: str) -> set[str]:
+    found: set[str] = set()
+    for directory, inside, names in os.walk(top):
+        inside[:] = [name for name in inside if not name.startswith(".") and name not in _SKIPPED]
+        found.update(os.path.join(directory, name) for name in names if name.endswith(".py"))
+    return found

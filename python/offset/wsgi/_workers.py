@@ -7,7 +7,8 @@ Invariants:
 
 * Signal handlers of the parent only note what came; the loop acts.
 * A child ends when its parent does, however that ends.
-* Workers that end again and again are started later and later; if the first ends before it was ready, nothing is served.
+* Workers that end again and again are started later and later; if the first ends before it was ready, nothing is
+  served.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class _Parent:
         self._again = 0.0
         self._announced = False
         self._broken = False
+        self._watcher: _reload.Watcher | None = None
         self._stopping: float | None = None
 
     # ---- the loop ----
@@ -125,7 +127,7 @@ class _Parent:
             if self._broken:
                 # What is wrong with the program is not put right by itself.
                 timeout = 0.5
-                if self._watcher.changed():
+                if self._watcher is None or self._watcher.changed():
                     self._broken, self._again = False, now
             if not self._broken and now >= self._again:
                 self._start()
@@ -209,7 +211,6 @@ class _Parent:
         _say(f"worker {worker.pid} has ended with {f'status {code}' if code >= 0 else signal.Signals(-code).name}")
         if self._reload:
             self._broken = True
-            self._watcher = _reload.Watcher(everything=True)
         else:
             self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
             self._again = time.monotonic() + self._pause
@@ -218,6 +219,8 @@ class _Parent:
 
     def _start(self) -> None:
         read, write = os.pipe()
+        # What changes from now on was not loaded, or is loaded as it is then.
+        self._watcher = _reload.Watcher(everything=True) if self._reload else None
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()

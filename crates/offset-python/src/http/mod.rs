@@ -236,11 +236,11 @@ unsafe fn skip_body(state: &mut State) -> bool {
         if left == 0 && !state.body.ended() {
             return false;
         }
+        if state.body.ended() || !step.data.is_empty() {
+            continue;
+        }
         // SAFETY: by contract.
-        if !state.body.ended()
-            && step.data.is_empty()
-            && !matches!(unsafe { state.wire.fill(after(state.times.body)) }, Ok(1..))
-        {
+        if !matches!(unsafe { state.wire.fill(after(state.times.body)) }, Ok(1..)) {
             return false;
         }
     }

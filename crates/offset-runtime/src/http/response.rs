@@ -141,7 +141,8 @@ impl Response {
             line(b"Date: ", date);
         }
         let bodiless = matches!(self.status, 100..=199 | 204 | 304);
-        let length = self.length.or(whole.filter(|_| !request.is_head));
+        // What an application leaves out for HEAD says nothing about the length.
+        let length = self.length.or(whole.filter(|&length| !request.is_head || length > 0));
         let framing = if bodiless {
             if let (304, Some(length)) = (self.status, self.length) {
                 line(b"Content-Length: ", length.to_string().as_bytes());

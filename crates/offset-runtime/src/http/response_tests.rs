@@ -47,6 +47,7 @@ fn framings() {
     assert_eq!(framing(&old, "200 OK", &length, None), (Framing::Length(7), true, true, false));
     assert_eq!(framing(&head, "200 OK", &length, None), (Framing::Bodiless, true, true, false));
     assert_eq!(framing(&head, "200 OK", &[], Some(0)), (Framing::Bodiless, true, false, false));
+    assert_eq!(framing(&head, "200 OK", &[], Some(5)), (Framing::Bodiless, true, true, false));
     assert_eq!(framing(&get(), "204 No Content", &length, None), (Framing::Bodiless, true, false, false));
     assert_eq!(framing(&get(), "304 Not Modified", &length, None), (Framing::Bodiless, true, true, false));
     assert_eq!(framing(&get(), "200 OK", &[("Connection", "close")], None), (Framing::Chunked, false, false, true));

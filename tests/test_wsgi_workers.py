@@ -1,0 +1,245 @@
+"""`offset serve`, several workers, and programs that are loaded again: in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import NamedTuple
+
+import helpers
+import pytest
+from helpers import PATIENCE, run_script, script_environment, wait_until
+from net_peers import CERTIFICATES
+
+APP = """
+import os, signal
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    start_response("200 OK", [("Connection", "close")])
+    return [f"{os.getpid()} {environ['wsgi.multiprocess']} first".encode()]
+
+def factory():
+    return app
+"""
+
+
+class Program(NamedTuple):
+    """`offset serve` that runs."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: object
+
+    def text(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text()
+
+    def get(self, path: str = "/") -> list[str]:
+        """The words of an answer."""
+        # Whatever proxies the environment names.
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusting())
+        )
+        with opener.open(self.url + path, timeout=PATIENCE) as answer:
+            return answer.read().decode().split()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Have it end, and give its status."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+def trusting():
+    return ssl.create_default_context(cafile=str(CERTIFICATES / "localhost.pem"))
+
+
+@contextlib.contextmanager
+def served(tmp_path, *arguments, app="module_of_a_test:app", source=APP):
+    """`offset serve` in a directory with an application, once it listens."""
+    (tmp_path / "module_of_a_test.py").write_text(source)
+    command = [sys.executable, "-m", "offset", "serve", app, "--bind", "127.0.0.1:0", *arguments]
+    log = tmp_path / "log"
+    with open(log, "wb") as out:
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=out, env=script_environment(), start_new_session=True)
+    try:
+        wait_until(lambda: "listening at" in log.read_text() or process.poll() is not None, "the server listens")
+        found = re.search(r"listening at (\S+)", log.read_text())
+        assert found, log.read_text()
+        scheme, host = ("https", "localhost") if "--certfile" in arguments else ("http", "127.0.0.1")
+        yield Program(process, f"{scheme}://{host}:{found[1].rpartition(':')[2]}", log)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("app", ["module_of_a_test:app", "module_of_a_test", "module_of_a_test:factory()"])
+def test_serve(tmp_path, app):
+    with served(tmp_path, app=app) as program:
+        assert program.get() == [str(program.process.pid), "False", "first"]
+        assert program.end() == 0, program.text()
+        assert "Traceback" not in program.text()
+
+
+def test_serve_with_what_there_is(tmp_path):
+    pem = str(CERTIFICATES / "localhost.pem")
+    arguments = ["--certfile", pem, "--access-log", "access", "--reuse-port", "--idle-timeout", "5", "--max-body", "10"]
+    with served(tmp_path, *arguments, "--max-connections", "3", "--grace", "7") as program:
+        assert program.get("/x?y")[1:] == ["False", "first"]
+        assert program.end(signal.SIGINT) == 0, program.text()
+        assert '"GET /x?y HTTP/1.1" 200' in (tmp_path / "access").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["nothing_of_the_kind:app"], "No module named 'nothing_of_the_kind'"),
+        (["json:nothing"], "the module json has no nothing"),
+        (["json:load", "--bind", "nowhere"], "has no port"),
+        (["json:load", "--keyfile", "x"], "--certfile"),
+        (["json:load", "--certfile", "/nowhere"], "No such file"),
+        (["json:load", "--workers", "0"], "must be at least 1"),
+    ],
+)
+def test_what_cannot_be_served(arguments, what, capsys):
+    from offset.__main__ import main
+
+    try:
+        status = main(["serve", *arguments])
+    except SystemExit as end:
+        status = end.code
+    assert status
+    assert what in capsys.readouterr().err
+
+
+def test_workers(tmp_path):
+    with served(tmp_path, "--workers", "2") as program:
+        seen = set()
+
+        def both():
+            pid, multi, _ = program.get()
+            assert multi == "True"
+            seen.add(int(pid))
+            return len(seen) >= 2
+
+        wait_until(both, "both have served")
+        assert program.process.pid not in seen
+        # One that dies is replaced.
+        with contextlib.suppress(OSError):
+            program.get("/dies")
+        wait_until(lambda: "SIGKILL" in program.text(), "the death is told")
+        seen.clear()
+        wait_until(both, "two serve again")
+        # Those who are replaced have loaded the program anew.
+        (tmp_path / "module_of_a_test.py").write_text(APP.replace("first", "second of them"))
+        program.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: program.get()[2] == "second", "the new program serves")
+        assert program.end() == 0, program.text()
+        assert "Traceback" not in program.text()
+
+
+def test_workers_that_listen_each_for_itself(tmp_path):
+    with served(tmp_path, "--workers", "2", "--reuse-port") as program:
+        assert program.get()[1] == "True"
+        assert program.end() == 0, program.text()
+
+
+def test_workers_end_with_the_one_who_started_them(tmp_path):
+    with served(tmp_path, "--workers", "2") as program:
+        pid = int(program.get()[0])
+        program.process.kill()
+        program.process.wait(PATIENCE)
+
+        def gone():
+            try:
+                with open(f"/proc/{pid}/stat", "rb") as file:
+                    return file.read().rpartition(b")")[2].split()[0] == b"Z"
+            except OSError:
+                return True
+
+        wait_until(gone, "the worker has ended")
+
+
+def test_workers_of_a_program_that_is_broken():
+    program = """
+        from offset.wsgi import serve
+        serve("nothing_of_the_kind:app", "127.0.0.1:0", workers=2)
+    """
+    status, _, stderr = run_script(program)
+    assert status == 1
+    assert "No module named 'nothing_of_the_kind'" in stderr
+    assert "the workers end before they serve" in stderr
+
+
+def test_an_application_that_is_no_name_with_workers(tmp_path):
+    program = """
+        import os, signal, sys
+        from offset.wsgi import serve
+
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            return [b"x"]
+
+        def ready(addr):
+            print(addr.startswith("unix:"), flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        serve(app, "unix:" + sys.argv[1], ready, workers=2)
+        print(os.path.exists(sys.argv[1]))
+    """
+    status, stdout, stderr = run_script(program, tmp_path / "s")
+    assert (status, stdout.split()) == (0, ["True", "False"]), stderr
+
+
+def test_a_program_is_loaded_again_when_it_changes(tmp_path):
+    file = tmp_path / "module_of_a_test.py"
+
+    def change(source):
+        file.write_text(source)
+        # Whatever the file system's clock: it is another time than before.
+        moment = time.time_ns() + change.later
+        change.later += 1_000_000_000
+        os.utime(file, ns=(moment, moment))
+
+    change.later = 1_000_000_000
+    with served(tmp_path, "--reload") as program:
+        assert program.get()[2] == "first"
+        change(APP.replace("first", "second"))
+        wait_until(lambda: answers(program) == "second", "the second program serves")
+        change("broken(")
+        wait_until(lambda: "SyntaxError" in program.text(), "the error is told")
+        change(APP.replace("first", "third"))
+        wait_until(lambda: answers(program) == "third", "the third program serves")
+        assert program.end() == 0, program.text()
+
+
+def answers(program):
+    """The last word of an answer, if there is one at this moment."""
+    try:
+        return program.get()[2]
+    except OSError:
+        return None
+
+
+def test_only_the_main_thread_has_workers():
+    from offset import wsgi
+
+    def app(environ, start_response):
+        raise AssertionError
+
+    def inside():
+        with pytest.raises(RuntimeError, match="main thread"):
+            wsgi.serve(app, "127.0.0.1:0", workers=2)
+
+    helpers.in_thread(inside)
+    helpers.main_goroutine(inside)()
