@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import http as _http
+import sys
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,11 @@ class _Gone(Exception):
 class Service:
     """What the connections of a server share: the application and how it is served.
 
-    A subclass may put something around each call of the application (`call`).
+    A subclass may put something around each answer: `special`, which has all of them if `observed` is true, and
+    those to requests with a body or to another protocol in any case. After `most` requests `enough` is called.
     """
+
+    most = sys.maxsize
 
     def __init__(
         self,
@@ -68,20 +72,31 @@ class Service:
         self.software = software.encode("latin-1")
         self.log = log
         self.report = report
+        self.observed = log is not None
         self.requests = 0
+
+    def enough(self) -> None:
+        """Do what there is to do after `most` requests."""
+
+    def application(self, base: dict[str, Any]) -> Application:
+        """Give the application for a connection, whose environs begin with `base`."""
+        return self.app
 
     def talk(self, conn: Conn, base: dict[str, Any], http: Http) -> None:
         """Answer the requests of a connection, until it is over."""
-        next_request, start, respond, app, log = http.next, http.start_response, http.respond, self.app, self.log
+        next_request, start, respond, app = http.next, http.start_response, http.respond, self.application(base)
+        log, observed = self.log, self.observed
         while (environ := next_request()) is not None:
             self.requests += 1
             special = http.special
-            if special or log is not None:
-                self._special(conn, http, app, environ, special)
+            if special or observed:
+                self.special(conn, http, app, environ, special)
             else:
                 self.answer(conn, http, app, environ, start, respond)
             # Its objects may be what others wait for.
             environ = None
+            if self.requests >= self.most:
+                self.enough()
         if http.refusal is not None:
             status, reason = http.refusal
             self._refuse(http, status, reason)
@@ -91,7 +106,8 @@ class Service:
         if http.unread:
             _say_goodbye(conn)
 
-    def _special(self, conn: Conn, http: Http, app: Application, environ: dict[str, Any], special: int) -> None:
+    def special(self, conn: Conn, http: Http, app: Application, environ: dict[str, Any], special: int) -> None:
+        """Answer a request with all that there may be about it."""
         body = upgraded = None
         if special & 1:
             environ["wsgi.input"] = body = Input(http)

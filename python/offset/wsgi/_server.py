@@ -70,7 +70,7 @@ class Server:
         self._alive = WaitGroup()
         self._room = Semaphore(limits.connections)
         self._draining = False
-        self._base: dict[str, Any] = {
+        self.base: dict[str, Any] = {
             "SCRIPT_NAME": "",
             "SERVER_SOFTWARE": name,
             "wsgi.version": (1, 0),
@@ -84,7 +84,7 @@ class Server:
             "wsgi.file_wrapper": FileWrapper,
         }
         if tls is not None:
-            self._base["HTTPS"] = "on"
+            self.base["HTTPS"] = "on"
 
     @property
     def requests(self) -> int:
@@ -104,14 +104,19 @@ class Server:
         """Accept no more, let requests that are being answered end, within `grace` seconds; tell whether they did."""
         self.drain()
         try:
-            self._alive.wait(timeout=grace)
+            return self.wait(grace)
+        finally:
+            self.close()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until all connections have ended, for up to `timeout` seconds; tell whether they have."""
+        try:
+            self._alive.wait(timeout=timeout)
             return True
         except DeadlineExceeded:
             raise
         except TimeoutError:
             return False
-        finally:
-            self.close()
 
     def drain(self) -> None:
         """Accept no more, and end each connection after the request that it is at."""
@@ -139,7 +144,7 @@ class Server:
 
     def _accept(self, listener: Listener) -> None:
         name, port = _host_and_port(listener._sock.getsockname())
-        base = {**self._base, "SERVER_NAME": name, "SERVER_PORT": port}
+        base = {**self.base, "SERVER_NAME": name, "SERVER_PORT": port}
         with listener:
             while not self._draining:
                 self._room.acquire()

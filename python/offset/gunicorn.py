@@ -1,0 +1,252 @@
+"""A worker of gunicorn's whose connections are goroutines: `gunicorn -k offset.gunicorn.Worker module:app`.
+
+gunicorn has the processes, their signals, timeouts and logs; what comes on a connection is read and answered as by
+`offset.wsgi.serve`. Settings of gunicorn's that concern requests hold here: `worker_connections`, `keepalive`,
+`timeout`, `graceful_timeout`, `max_requests`, `limit_request_*`, `proxy_protocol`, `forwarded_allow_ips`,
+`secure_scheme_headers`, those of TLS, the hooks, the access log and statsd. HTTP/2 is not spoken, and what RFC 9112
+forbids is refused whatever `permit_*` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from gunicorn import config, glogging, sock
+from gunicorn.http.wsgi import base_environ
+from gunicorn.workers import base
+
+from offset import _run, _runtime
+from offset._errors import DeadlineExceeded
+from offset.wsgi import _serve
+from offset.wsgi._connection import Service
+from offset.wsgi._file import FileWrapper
+from offset.wsgi._limits import Limits
+from offset.wsgi._server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from offset._runtime import Http
+    from offset.net._conn import Conn
+    from offset.wsgi._connection import Application
+
+__all__ = ["Worker"]
+
+# gunicorn looks for a sign of life more seldom.
+_BEAT = 1.0
+# How long, in seconds, what is left at the end may clean up.
+_GRACE = 1.0
+
+
+class Worker(base.Worker):  # type: ignore[misc]
+    """Serves in one process of gunicorn's; see the module."""
+
+    def run(self) -> None:
+        """Serve until gunicorn says that it is enough."""
+        _run.run(self._serve, grace=_GRACE)
+
+    def _serve(self) -> None:
+        cfg = self.cfg
+        limits = _limits(cfg)
+        service = _Service(self, limits)
+        server = Server(
+            self.wsgi,
+            _serve.listeners([listening.sock for listening in self.sockets], inherited=True),
+            limits,
+            tls=sock.ssl_context(cfg) if cfg.is_ssl else None,
+            proxy_protocol=cfg.proxy_protocol not in (False, None, "off"),
+            service=service,
+        )
+        server.base.update(base_environ(cfg))
+        server.base.update({"wsgi.multithread": True, "wsgi.file_wrapper": FileWrapper})
+        server.base["SCRIPT_NAME"] = service.script_name
+        woken = _runtime.Fd(self.PIPE[0])
+        try:
+            server.start()
+            while self.alive and self.ppid == os.getppid():
+                self.notify()
+                with _unless_over():
+                    woken.wait_read(timeout=_BEAT)
+                with contextlib.suppress(BlockingIOError):
+                    while os.read(self.PIPE[0], 4096):
+                        pass
+            if self.alive:
+                self.log.info("Parent changed, shutting down: %s", self)
+            server.drain()
+            end = time.monotonic() + cfg.graceful_timeout
+            while (left := end - time.monotonic()) > 0 and not server.wait(min(left, _BEAT)):
+                self.notify()
+        finally:
+            woken.close()
+            server.close()
+
+    def enough(self) -> None:
+        """Serve no more than what is being served."""
+        if self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+            with contextlib.suppress(BlockingIOError):
+                os.write(self.PIPE[1], b"1")
+
+
+@contextlib.contextmanager
+def _unless_over() -> Any:
+    try:
+        yield
+    except DeadlineExceeded:
+        raise
+    except TimeoutError:
+        pass
+
+
+def _limits(cfg: Any) -> Limits:
+    field = cfg.limit_request_field_size
+    fields = min(cfg.limit_request_fields, 256)
+    return Limits(
+        # With the method and the version that its limit includes.
+        target=cfg.limit_request_line or None,
+        fields=fields,
+        head=(cfg.limit_request_line or 65_536) + fields * (field + 2) + 4 if field else None,
+        body=None,
+        idle_timeout=cfg.keepalive or 10.0,
+        connections=cfg.worker_connections,
+    )
+
+
+class _Request:
+    """A request as hooks and logs of gunicorn's find it."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self.method = environ["REQUEST_METHOD"]
+        self.uri = environ["RAW_URI"]
+        self.path = environ.get("PATH_INFO", "")
+        self.query = environ.get("QUERY_STRING", "")
+        self.fragment = ""
+        self.scheme = environ["wsgi.url_scheme"]
+        self.version = (1, 0 if environ["SERVER_PROTOCOL"] == "HTTP/1.0" else 1)
+        self.headers = [
+            (name.removeprefix("HTTP_").replace("_", "-"), value)
+            for name, value in environ.items()
+            if name.startswith("HTTP_") or name in ("CONTENT_TYPE", "CONTENT_LENGTH")
+        ]
+        self.remote_addr = (environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", ""))
+
+
+class _Response:
+    """A response as they find it."""
+
+    def __init__(self) -> None:
+        self.status = ""
+        self.headers: list[tuple[str, str]] = []
+        self.sent = 0
+        self.response_length: int | None = None
+        self.headers_sent = False
+
+    @property
+    def status_code(self) -> int:
+        """The number in front of the status."""
+        return int(self.status.split(None, 1)[0])
+
+
+class _Service(Service):
+    def __init__(self, worker: Worker, limits: Limits) -> None:
+        cfg, log = worker.cfg, worker.log
+        super().__init__(worker.wsgi, limits, "gunicorn", None, log.error)
+        self._worker = worker
+        self.script_name = os.environ.get("SCRIPT_NAME", "")
+        self.most = worker.max_requests
+        self.enough = worker.enough
+        # What is left at its default costs nothing.
+        debug = log.error_log.isEnabledFor(10)
+        self._before = cfg.pre_request if debug or cfg.pre_request is not config.PreRequest.default else None
+        self._after = cfg.post_request if cfg.post_request is not config.PostRequest.default else None
+        # Other loggers count requests, whether there is an access log or not.
+        own = type(log).access is not glogging.Logger.access
+        self._access = log.access if own or getattr(log, "access_log_enabled", True) else None
+        self._schemes = {
+            "HTTP_" + name.upper().replace("-", "_"): value for name, value in cfg.secure_scheme_headers.items()
+        }
+        allowed = cfg.forwarded_allow_ips
+        self._allow_all = "*" in allowed
+        self._allowed = [] if self._allow_all else [ipaddress.ip_network(each, strict=False) for each in allowed]
+        self.observed = bool(self._before or self._after or self._access or self.script_name or not cfg.keepalive)
+
+    def talk(self, conn: Conn, base: dict[str, Any], http: Http) -> None:
+        super().talk(conn, base, http)
+        if http.refusal is not None:
+            status, reason = http.refusal
+            self._worker.log.warning("Invalid request from ip=%s: %s", base["REMOTE_ADDR"], reason)
+            if self._access is not None:
+                unknown = {**base, "REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "-"}
+                response = _Response()
+                response.status, response.sent = str(status), http.sent
+                self._access(response, _Request(unknown), unknown, datetime.timedelta())
+
+    def application(self, base: dict[str, Any]) -> Application:
+        app, schemes = self.app, list(self._schemes.items())
+        if not schemes or not self._trusts(base["REMOTE_ADDR"]):
+            return app
+
+        def behind_a_proxy(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+            for name, value in schemes:
+                if environ.get(name) == value:
+                    environ["wsgi.url_scheme"] = "https"
+            return app(environ, start_response)
+
+        return behind_a_proxy
+
+    def _trusts(self, address: str) -> bool:
+        # gunicorn's own rule: whoever comes by a Unix socket is trusted.
+        if self._allow_all or not address:
+            return True
+        with contextlib.suppress(ValueError):
+            ip = ipaddress.ip_address(address)
+            return any(ip in network for network in self._allowed)
+        return False
+
+    def special(self, conn: Conn, http: Http, app: Application, environ: dict[str, Any], special: int) -> None:
+        if not self.observed:
+            super().special(conn, http, app, environ, special)
+            return
+        path = environ["PATH_INFO"]
+        if self.script_name and (path + "/").startswith(self.script_name + "/"):
+            environ["PATH_INFO"] = path[len(self.script_name) :]
+        if not self._worker.cfg.keepalive:
+            http.drain()
+        request, response = _Request(environ), _Response()
+        begun = time.perf_counter()
+        if self._before is not None:
+            self._before(self._worker, request)
+        try:
+            super().special(conn, http, _recording(app, response), environ, special)
+        finally:
+            took = datetime.timedelta(seconds=time.perf_counter() - begun)
+            response.sent, response.headers_sent = http.sent, http.sent_head
+            if not response.status or response.status_code != http.status:
+                response.status = str(http.status)
+            if self._access is not None:
+                self._access(response, request, environ, took)
+            if self._after is not None:
+                try:
+                    self._after(self._worker, request, environ, response)
+                except Exception:
+                    self._worker.log.exception("Exception in post_request hook")
+
+
+def _recording(app: Application, response: _Response) -> Application:
+    """Have the application's status and headers put into `response`."""
+
+    def recorded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            write = start_response(status, headers, exc_info)
+            response.status, response.headers = status, headers
+            return write
+
+        return app(environ, start)
+
+    return recorded

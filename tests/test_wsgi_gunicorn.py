@@ -1,0 +1,321 @@
+"""gunicorn with workers of this package: requests, signals, timeouts, hooks and settings, in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any, NamedTuple
+
+import pytest
+from helpers import PATIENCE, script_environment, wait_until
+from net_peers import CERTIFICATES, client_context
+
+pytest.importorskip("gunicorn")
+
+APP = """
+import os, offset
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/waits":
+        while not os.path.exists("go"):
+            offset.sleep(0.001)
+    if path == "/hangs":
+        # Nobody who needs the interpreter runs meanwhile.
+        import re
+        re.match("(a*)*b", "a" * 100)
+    if path == "/fails":
+        raise ValueError("mine")
+    names = ("wsgi.url_scheme", "wsgi.multiprocess", "SCRIPT_NAME", "PATH_INFO", "REMOTE_ADDR", "SERVER_SOFTWARE")
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("X-Mine", "yes")])
+    return [" ".join([str(os.getpid()), "first", *(str(environ[name]) or "-" for name in names)]).encode(), body]
+"""
+
+CONFIG = """
+import os
+
+def say(text):
+    with open("said", "a") as file:
+        file.write(text + "\\n")
+
+def pre_request(worker, req):
+    say(f"pre {req.method} {req.path} {req.uri}")
+
+def post_request(worker, req, environ, resp):
+    say(f"post {req.method} {environ['PATH_INFO']} {resp.status} {resp.sent}")
+
+def worker_exit(server, worker):
+    say("exit")
+
+def worker_int(worker):
+    say("int")
+
+def worker_abort(worker):
+    say("abort")
+
+def post_worker_init(worker):
+    say("init")
+"""
+
+
+class Program(NamedTuple):
+    """gunicorn that runs."""
+
+    process: subprocess.Popen[bytes]
+    directory: Any
+    address: tuple[str, int]
+
+    def log(self) -> str:
+        """What it has said so far."""
+        return (self.directory / "log").read_text()
+
+    def said(self) -> list[str]:
+        """What the hooks have."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.directory / "said").read_text().splitlines()
+        return []
+
+    def get(self, path: str = "/", *headers: str, body: bytes = b"", secure: bool = False) -> tuple[int, list[str]]:
+        """The status and the words of an answer."""
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(socket.create_connection(self.address, PATIENCE))
+            if secure:
+                sock = stack.enter_context(client_context().wrap_socket(sock, server_hostname="localhost"))
+            lines = [
+                f"POST {path} HTTP/1.1",
+                "Host: localhost",
+                "Connection: close",
+                f"Content-Length: {len(body)}",
+                *headers,
+            ]
+            sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body)
+            data = b""
+            while part := sock.recv(65_536):
+                data += part
+        if not data:
+            raise ConnectionError("there was no answer")
+        head, _, rest = data.partition(b"\r\n\r\n")
+        return int(head.split()[1]), rest.decode().split(" ")
+
+    def pid(self) -> int:
+        """The process that has answered."""
+        return int(self.get()[1][0])
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Have it end, and give its status."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def gunicorn(directory, *arguments, config="", source=APP, **environment):
+    """gunicorn with our worker, once a worker serves."""
+    (directory / "module_of_a_test.py").write_text(source)
+    (directory / "conf.py").write_text(config)
+    command = [sys.executable, "-m", "gunicorn", "-c", "conf.py", "-k", "offset.gunicorn.Worker", "-b", "127.0.0.1:0"]
+    control = ["--no-control-socket"] if has_control_socket() else []
+    with open(directory / "log", "wb") as out:
+        process = subprocess.Popen(
+            [*command, *control, *arguments, "module_of_a_test:app"],
+            cwd=directory,
+            stderr=out,
+            env=script_environment(environment),
+            start_new_session=True,
+        )
+    log = directory / "log"
+    try:
+        wait_until(lambda: "Booting worker" in log.read_text() or process.poll() is not None, "a worker boots")
+        found = re.search(r"Listening at: https?://127\.0\.0\.1:(\d+)", log.read_text())
+        assert found, log.read_text()
+        yield Program(process, directory, ("127.0.0.1", int(found[1])))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE)
+
+
+def has_control_socket() -> bool:
+    from gunicorn import config
+
+    return "control_socket_disable" in config.make_settings()
+
+
+def test_requests(tmp_path):
+    with gunicorn(tmp_path) as program:
+        status, (pid, *words) = program.get("/a/b?c", body=b"")
+        assert status == 200
+        assert int(pid) != program.process.pid
+        assert words[:5] == ["first", "http", "False", "-", "/a/b"]
+        assert words[5:] == ["127.0.0.1", words[6]]
+        assert words[6].startswith("gunicorn/")
+        assert program.get(body=b" body")[1][-1] == "body"
+        assert program.get("/fails")[0] == 500
+        wait_until(lambda: "ValueError: mine" in program.log(), "the error is in gunicorn's log")
+        # By default this machine may say what the scheme was.
+        assert program.get("/", "X-Forwarded-Proto: https")[1][2] == "https"
+        assert program.end() == 0, program.log()
+        assert "Traceback" not in program.log().replace("Traceback (most recent call last):\n", "", 1), program.log()
+
+
+def test_settings(tmp_path):
+    arguments = [
+        "--workers",
+        "2",
+        "--forwarded-allow-ips",
+        "192.0.2.1",
+        "--limit-request-line",
+        "100",
+        "--keep-alive",
+        "0",
+    ]
+    arguments += ["--limit-request-fields", "10", "--worker-connections", "50", "--access-logfile", "access"]
+    arguments += ["--access-logformat", "%(m)s %(U)s %(s)s %(B)s %({x-odd}i)s %({x-mine}o)s"]
+    with gunicorn(tmp_path, *arguments, SCRIPT_NAME="/here") as program:
+        _, words = program.get("/here/there", "X-Forwarded-Proto: https", "X-Odd: odd")
+        assert words[2:6] == ["http", "True", "/here", "/there"]
+        assert program.get("/" + "x" * 200)[0] == 414
+        assert program.get("/", *(f"X{number}: y" for number in range(20)))[0] == 431
+        log = tmp_path / "access"
+        wait_until(lambda: log.exists() and log.read_text().count("\n") == 3, "three lines")
+        first, *others = log.read_text().splitlines()
+        assert re.fullmatch(r"POST /there 200 \d+ odd yes", first)
+        assert [line.split()[2] for line in others] == ["414", "431"]
+        assert program.end() == 0, program.log()
+
+
+def test_hooks(tmp_path):
+    with gunicorn(tmp_path, config=CONFIG) as program:
+        assert program.get("/x?y")[0] == 200
+        wait_until(lambda: len(program.said()) == 3, "the hooks were called")
+        init, before, after = program.said()
+        assert (init, before) == ("init", "pre POST /x /x?y")
+        assert re.fullmatch(r"post POST /x 200 OK \d+", after)
+        assert program.end() == 0, program.log()
+        assert program.said()[3:] == ["exit"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_requests_end_before_their_worker_does(tmp_path, number):
+    with gunicorn(tmp_path) as program:
+        before = program.pid()
+        answers: list[Any] = []
+        waiting = threading.Thread(target=lambda: answers.append(program.get("/waits")))
+        connected = count_of_sockets(before)
+        waiting.start()
+        wait_until(lambda: count_of_sockets(before) > connected, "the request has come")
+        if number == signal.SIGTERM:
+            program.process.send_signal(number)
+            wait_until(lambda: "Handling signal" in program.log(), "it is told")
+        else:
+            # Its successors serve the program as it is now.
+            (tmp_path / "module_of_a_test.py").write_text(APP.replace("first", "second"))
+            program.process.send_signal(number)
+            wait_until(lambda: program.get()[1][1] == "second", "the new worker serves")
+        assert not answers
+        (tmp_path / "go").touch()
+        waiting.join(PATIENCE)
+        ((status, words),) = answers
+        assert (status, int(words[0])) == (200, before)
+        if number == signal.SIGHUP:
+            program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(PATIENCE) == 0, program.log()
+
+
+def count_of_sockets(pid: int) -> int:
+    """How many connections a process has."""
+    count = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
+    return count
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_quick_end(tmp_path, number):
+    with gunicorn(tmp_path, config=CONFIG) as program:
+        before = program.pid()
+        waiting = threading.Thread(target=ask_in_vain, args=[program, "/waits"])
+        connected = count_of_sockets(before)
+        waiting.start()
+        wait_until(lambda: count_of_sockets(before) > connected, "the request has come")
+        assert program.end(number) == 0, program.log()
+        waiting.join(PATIENCE)
+        assert {"int", "exit"} <= set(program.said()), program.log()
+
+
+def ask_in_vain(program: Program, path: str) -> None:
+    """Ask for what is not answered."""
+    with contextlib.suppress(OSError):
+        program.get(path)
+
+
+def test_max_requests(tmp_path):
+    with gunicorn(tmp_path, "--max-requests", "3") as program:
+        first = [program.pid() for _ in range(3)]
+        assert len(set(first)) == 1
+        wait_until(lambda: another(program, first[0]), "another worker serves")
+        assert "Autorestarting worker" in program.log()
+        assert program.end() == 0, program.log()
+
+
+def another(program: Program, pid: int) -> bool:
+    """Does another worker answer?"""
+    try:
+        return program.pid() != pid
+    except OSError:
+        return False
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path):
+    with gunicorn(tmp_path, "--timeout", "2", config=CONFIG) as program:
+        before = program.pid()
+        hanging = threading.Thread(target=ask_in_vain, args=[program, "/hangs"])
+        hanging.start()
+        wait_until(lambda: "WORKER TIMEOUT" in program.log(), "it is noticed")
+        wait_until(lambda: another(program, before), "another worker serves")
+        hanging.join(PATIENCE)
+        assert program.end() == 0, program.log()
+
+
+def test_a_worker_whose_requests_wait_does_not_time_out(tmp_path):
+    with gunicorn(tmp_path, "--timeout", "1") as program:
+        before = program.pid()
+        answers: list[Any] = []
+        threads = [threading.Thread(target=lambda: answers.append(program.get("/waits"))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            # Each of these ends although the others wait.
+            assert program.pid() == before
+        (tmp_path / "go").touch()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert [int(words[0]) for _, words in answers] == [before] * 3
+        assert "TIMEOUT" not in program.log()
+
+
+def test_tls(tmp_path):
+    pem = str(CERTIFICATES / "localhost.pem")
+    with gunicorn(tmp_path, "--certfile", pem, "--keyfile", pem) as program:
+        assert program.get(secure=True)[1][2] == "https"
+        assert program.end() == 0, program.log()
+
+
+def test_statsd(tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(PATIENCE)
+        host, port = sock.getsockname()
+        with gunicorn(tmp_path, "--statsd-host", f"{host}:{port}") as program:
+            program.get()
+            seen = ""
+            while "gunicorn.request.status.200:1|c" not in seen or "gunicorn.requests:1|c" not in seen:
+                seen += sock.recv(1000).decode() + "\n"
+            assert program.end() == 0, program.log()
