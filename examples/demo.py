@@ -29,6 +29,7 @@ PROGRAMS = {
     "restart.py": "a supervisor: workers that fail are started again",
     "leak.py": "leaks: goroutines that nobody can wake, by name",
     "explore.py": "schedules from seeds: a bug that shows in some of them",
+    "web.py": "a web server: a hundred requests that wait at once",
     "chat.py": "a chat server on plain sockets",
     "both.py": "asyncio, both ways: its streams in plain functions, its tasks at a channel",
     "spider.py": "a crawler with requests: copies on the proxies, and the library as it is",

@@ -43,6 +43,7 @@ MODULES = [
     "offset.patch",
     "offset.testing",
     "offset.syscall",
+    "offset.wsgi",
 ]
 
 # Modules inside `offset.syscall` with the names of others; imported only by those who use them.

@@ -200,6 +200,10 @@ def test_explore_finds_a_seed_and_replays_it() -> None:
     )
 
 
+def test_web_answers_all_clients_at_once() -> None:
+    assert output("web.py") == ["hello world", "100 requests are being answered at once", "hello 0 ... hello 99"]
+
+
 @NO_MOVES
 def test_chat_passes_every_message_on() -> None:
     assert output("chat.py") == [

@@ -893,3 +893,5 @@ def test_inputs_by_themselves():
         b"", b"", [], [], b"", 0,
     )  # fmt: skip
     assert body.readable()
+    assert body.stats() == {"open": False, "buffered": 0}
+    assert Limits().stats()["fields"] == 100

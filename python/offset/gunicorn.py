@@ -89,7 +89,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         """Serve no more than what is being served."""
         if self.alive:
             self.log.info("Autorestarting worker after current request.")
-            self.alive = False
+            self.alive: bool = False
             with contextlib.suppress(BlockingIOError):
                 os.write(self.PIPE[1], b"1")
 
@@ -160,7 +160,6 @@ class _Service(Service):
         self._worker = worker
         self.script_name = os.environ.get("SCRIPT_NAME", "")
         self.most = worker.max_requests
-        self.enough = worker.enough
         # What is left at its default costs nothing.
         debug = log.error_log.isEnabledFor(10)
         self._before = cfg.pre_request if debug or cfg.pre_request is not config.PreRequest.default else None
@@ -186,6 +185,9 @@ class _Service(Service):
                 response = _Response()
                 response.status, response.sent = str(status), http.sent
                 self._access(response, _Request(unknown), unknown, datetime.timedelta())
+
+    def enough(self) -> None:
+        self._worker.enough()
 
     def application(self, base: dict[str, Any]) -> Application:
         app, schemes = self.app, list(self._schemes.items())

@@ -26,6 +26,10 @@ class FileWrapper:
         if hasattr(filelike, "close"):
             self.close = filelike.close
 
+    def stats(self) -> dict[str, object]:
+        """Tell about it: the name of the file, if it has one, and the size of the blocks."""
+        return {"name": getattr(self.filelike, "name", None), "block_size": self.block_size}
+
     def __iter__(self) -> Iterator[bytes]:
         while data := self.filelike.read(self.block_size):
             yield data

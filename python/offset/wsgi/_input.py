@@ -97,6 +97,10 @@ class Input:
         """Tell that it can be read."""
         return True
 
+    def stats(self) -> dict[str, object]:
+        """Tell about it: whether there may be more to read, and how many bytes were read ahead."""
+        return {"open": self._http is not None, "buffered": len(self._buffer)}
+
     def _read_all(self) -> bytes:
         parts = [self._buffer]
         self._buffer = b""

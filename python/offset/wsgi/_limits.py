@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +41,10 @@ class Limits:
                 raise ValueError(f"the limit {field.name} must be more than 0, not {value!r}")
         if self.fields > 256:
             raise ValueError(f"the limit fields must be 256 at most, not {self.fields}")
+
+    def stats(self) -> dict[str, object]:
+        """Give all of them, by their names."""
+        return asdict(self)
 
     def _times(self) -> tuple[float | None, ...]:
         return (self.head_timeout, self.idle_timeout, self.body_timeout, self.write_timeout)

@@ -142,12 +142,12 @@ class Options:
                 what = type(address).__name__
                 raise TypeError(f'an address to serve at is a string, "host:port" or "unix:/path", not {what}')
 
-    def sockets(self) -> list[socket.socket]:
-        """Listen at all addresses."""
+    def sockets(self, only_bound: bool = False) -> list[socket.socket]:
+        """Listen at all addresses; with `only_bound` keep them for those who will."""
         made: list[socket.socket] = []
         try:
             for address in self.addresses:
-                made.append(_listening(address, self.reuse_port, self.backlog))
+                made.append(_listening(address, self.reuse_port, None if only_bound else self.backlog))
         except BaseException:
             for sock in made:
                 sock.close()
@@ -177,13 +177,14 @@ def _is_main() -> bool:
     return active is not None and active.on_main_thread and active.is_main(current)
 
 
-def _listening(address: str, reuse_port: bool, backlog: int) -> socket.socket:
+def _listening(address: str, reuse_port: bool, backlog: int | None) -> socket.socket:
     network, where = ("unix", address[5:]) if address.startswith("unix:") else ("tcp", address)
     if network == "unix":
         _remove_stale(where)
     sock = bound(network, where, socket.SOCK_STREAM, reuse_port=reuse_port and network == "tcp")
     try:
-        sock.listen(backlog)
+        if backlog is not None:
+            sock.listen(backlog)
     except BaseException:
         sock.close()
         raise

@@ -108,6 +108,10 @@ class UpgradedSocket:
         """Give this side's address, as the socket module has it."""
         return self._conn._sock.getsockname()
 
+    def stats(self) -> dict[str, object]:
+        """Tell about it: whether the application has used it, and what its connection tells."""
+        return {"taken": self._taken, **self._conn.stats()}
+
     def shutdown(self, how: int, /) -> None:
         """Close one half, or both."""
         conn = self._take()

@@ -64,7 +64,8 @@ def supervise(options: Options, workers: int, reload: bool) -> None:
     """Run `workers` processes that serve, until SIGTERM or SIGINT."""
     options.multiprocess = workers > 1
     own = options.reuse_port and not any(address.startswith("unix:") for address in options.addresses)
-    sockets = options.sockets()
+    # With sockets of their own the parent must not listen: nobody would accept what the kernel gives to it.
+    sockets = options.sockets(only_bound=own)
     # The files of Unix sockets go in the end.
     held = _serve.listeners_files(sockets)
     if not isinstance(options.app, str):

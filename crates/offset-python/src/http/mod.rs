@@ -36,6 +36,11 @@ use wire::{Trouble, Wire, after};
 /// As much of a body that nobody has read is read before the next request; as in Go.
 const DRAINED: u64 = 256 * 1024;
 
+/// How long a connection that is told to end has for a request that is on its way, in nanoseconds: one that had none yet, and one
+/// that may have been idle for long. As in Go, whose time for the former is longer.
+const FIRST_CHANCE: u64 = 500_000_000;
+const LAST_LOOK: u64 = 10_000_000;
+
 #[repr(C)]
 struct HttpObject {
     head: PyObject,
@@ -73,6 +78,8 @@ struct State {
     expects: bool,
     /// The connection can be used for another request.
     keep: bool,
+    /// There was no request yet.
+    fresh: bool,
     /// A request was given and not answered in full.
     open: bool,
     refusal: Option<Refusal>,
@@ -181,30 +188,37 @@ unsafe fn await_request(object: Object, state: &mut State) -> Next {
             }
         }
         let waits = state.wire.there().is_empty();
-        let deadline =
-            if waits { after(state.times.idle) } else { *begun.get_or_insert_with(|| after(state.times.head)) };
+        let mut deadline = None;
+        let mut draining = false;
         if waits {
             // SAFETY: attached; in this section nothing waits and no Python runs.
-            let over = unsafe {
+            draining = unsafe {
                 exclusive(object, || {
-                    let over = it.draining.load(Ordering::Relaxed);
-                    it.idle.store(!over, Ordering::Relaxed);
-                    over
+                    let draining = it.draining.load(Ordering::Relaxed);
+                    it.idle.store(!draining, Ordering::Relaxed);
+                    draining
                 })
             };
-            if over {
-                return Next::Over;
-            }
+        }
+        if !waits {
+            deadline = *begun.get_or_insert_with(|| after(state.times.head));
+        } else if draining {
+            // What has come by now is served.
+            deadline = after(if state.fresh { FIRST_CHANCE } else { LAST_LOOK });
+        } else if state.times.idle != 0 {
+            deadline = after(state.times.idle);
         }
         // SAFETY: by contract.
         let result = unsafe { state.wire.fill(deadline) };
+        let mut told = false;
         if waits {
             // SAFETY: as above.
             unsafe {
                 exclusive(object, || {
                     it.idle.store(false, Ordering::Relaxed);
-                    if it.draining.load(Ordering::Relaxed) && matches!(result, Ok(1..)) {
-                        // `drain` came too late to end it: this request is served.
+                    told = !draining && it.draining.load(Ordering::Relaxed);
+                    if told {
+                        // This is how `drain` has woken it. It sets none from now on.
                         crate::fd::core(it.stream).set_deadline(Direction::Read, None);
                     }
                 });
@@ -214,6 +228,7 @@ unsafe fn await_request(object: Object, state: &mut State) -> Next {
             Ok(0) => return Next::Over,
             Ok(_) => {}
             Err(Trouble::Raised) => return Next::Raised,
+            Err(Trouble::TimedOut) if told => {}
             Err(Trouble::TimedOut) if !state.wire.there().is_empty() => {
                 return refused(state, TOO_SLOW);
             }
@@ -274,6 +289,7 @@ unsafe extern "C" fn next(object: Object, _: Object) -> Object {
         state.wire.consume(size);
         state.expects = state.head.expects;
         state.keep = state.head.keep_alive;
+        state.fresh = false;
         state.open = true;
         state.reply.begin();
         environ
@@ -491,6 +507,7 @@ unsafe extern "C" fn new_http(class: *mut PyTypeObject, args: Object, kwargs: Ob
             reply: Reply::default(),
             expects: false,
             keep: true,
+            fresh: true,
             open: false,
             refusal: None,
         };
