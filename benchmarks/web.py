@@ -159,7 +159,9 @@ def measure(rival: Rival, directory: str, seconds: int, idle: int) -> dict[str, 
         with contextlib.ExitStack() as stack:
             for _ in range(idle):
                 stack.enter_context(ask(port))
-            result["idle rate"] = wrk(address, seconds)[0]
+            before = processor_time(process.pid)
+            result["idle rate"], _, count = wrk(address, seconds)
+            result["idle cpu"] = (processor_time(process.pid) - before) / count * 1e6
             result["idle memory"] = memory(process.pid)
         return result
     finally:
@@ -237,23 +239,30 @@ def table(samples: dict[str, dict[str, list[float]]], options: argparse.Namespac
     lines = [
         "# Hello world over HTTP",
         "",
-        f"CPython {version}, {os.cpu_count()} processors, which wrk shares; {options.rounds} rounds of {options.seconds} s,",
-        "in turns. `wrk -t1 -c64`, one worker process. The median of the rates and the best, the median of each round's",
-        "ratio to Go, the lowest processor time a request, and the rate beside",
-        f"{options.idle:,} idle connections that are kept, as a part of that without them. By `benchmarks/web.py`.",
+        f"CPython {version}, {os.cpu_count()} processors, which wrk shares; {options.rounds} rounds of",
+        f"{options.seconds} s, in turns. `wrk -t1 -c64`, one worker process. The median of the rates and the best, the",
+        "median of each round's ratio to Go, the lowest processor time a request, and, beside",
+        f"{options.idle:,} idle connections that are kept, that time and the rate as a part of the one without them.",
+        "By `benchmarks/web.py`; the processor time says more where a machine is not quiet.",
         "",
-        "| | requests/s | best | to go | 99 % within | processor a request | beside idle | memory, idle |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | requests/s | best | to go | 99 % within | processor a request | beside idle | its rate | memory, idle |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     go = samples.get("go net/http", {}).get("rate")
     for name, sample in samples.items():
         ratio = statistics.median(a / b for a, b in zip(sample["rate"], go, strict=True)) if go else float("nan")
         beside = statistics.median(a / b for a, b in zip(sample["idle rate"], sample["rate"], strict=True))
-        lines.append(
-            f"| {name} | {statistics.median(sample['rate']):,.0f} | {max(sample['rate']):,.0f} | {ratio:.2f} "
-            f"| {statistics.median(sample['p99']):.1f} ms | {min(sample['cpu']):.1f} us | {beside:.2f} "
-            f"| {statistics.median(sample['memory']):.0f} -> {statistics.median(sample['idle memory']):.0f} MB |"
-        )
+        cells = [
+            f"{statistics.median(sample['rate']):,.0f}",
+            f"{max(sample['rate']):,.0f}",
+            f"{ratio:.2f}",
+            f"{statistics.median(sample['p99']):.1f} ms",
+            f"{min(sample['cpu']):.1f} us",
+            f"{min(sample['idle cpu']):.1f} us",
+            f"{beside:.2f}",
+            f"{statistics.median(sample['memory']):.0f} -> {statistics.median(sample['idle memory']):.0f} MB",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -406,6 +406,24 @@ def test_what_is_returned_is_closed(client, reports):
     assert not reports, "a client that goes is no error"
 
 
+@main_goroutine
+def test_a_client_that_goes_before_its_answer(reports):
+    begun, gone = makechan(1), makechan(1)
+
+    def app(environ, start_response):
+        begun.send(True)
+        gone.recv(timeout=PATIENCE)
+        start_response("200 OK", [])
+        return [b"x" * 10_000_000]
+
+    with serving(app) as served:
+        with connect(served.addr) as conn:
+            conn.write(request())
+            begun.recv(timeout=PATIENCE)
+        gone.send(True)
+    assert not reports
+
+
 # ---- connections ----------------------------------------------------------------------------------
 
 

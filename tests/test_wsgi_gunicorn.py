@@ -13,7 +13,7 @@ import threading
 from typing import Any, NamedTuple
 
 import pytest
-from helpers import PATIENCE, script_environment, wait_until
+from helpers import FREE_THREADED, PATIENCE, script_environment, wait_until
 from net_peers import CERTIFICATES, client_context
 
 pytest.importorskip("gunicorn")
@@ -271,6 +271,7 @@ def answers_of(program: Program) -> list[str]:
     return []
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="without the GIL what computes stops nobody who has another thread")
 def test_a_worker_that_hangs_is_replaced(tmp_path):
     with gunicorn(tmp_path, "--timeout", "2", config=CONFIG) as program:
         before = program.pid()

@@ -8,8 +8,10 @@ import gzip
 import io
 import os
 import re
+import shutil
 import socket
 import struct
+import subprocess
 
 import offset
 import pytest
@@ -321,7 +323,7 @@ def test_nobody_is_served_who_does_not_say_who_it_is(header):
         assert talk(served.addr, header + request()) == b""
 
 
-# ---- many ------------------------------------------------------------------------------------------------
+# ---- under load ------------------------------------------------------------------------------------------------
 
 
 @main_goroutine
@@ -330,6 +332,29 @@ def test_many_idle_connections():
         conns = [stack.enter_context(net.dial("tcp", served.addr)) for _ in range(200)]
         calls = [Call(_converse, conn) for conn in conns]
         assert all(call.result() == b"hello" * 3 for call in calls)
+
+
+@main_goroutine
+@pytest.mark.parametrize(
+    ("command", "good"),
+    [
+        (["wrk", "-t1", "-c20", "-d1s", "http://{}/"], r"[1-9]\d* requests in"),
+        (
+            ["h2load", "--h1", "-n2000", "-c20", "http://{}/"],
+            r"2000 total, 2000 started, 2000 done, 2000 succeeded, 0 failed",
+        ),
+    ],
+    ids=["wrk", "h2load"],
+)
+def test_tools_that_make_load(command, good):
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not there (Debian: apt install wrk nghttp2-client)")
+    with serving(answering) as served:
+        run = [part.format(served.addr) for part in command]
+        text = in_thread(subprocess.run, run, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+    assert re.search(good, text), text
+    assert "Socket errors" not in text
+    assert "Non-2xx" not in text
 
 
 def _converse(conn):

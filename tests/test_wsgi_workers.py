@@ -143,9 +143,14 @@ def test_workers(tmp_path):
         # Those who are replaced have loaded the program anew.
         (tmp_path / "module_of_a_test.py").write_text(APP.replace("first", "second of them"))
         program.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: program.get()[2] == "second", "the new program serves")
-        assert program.end() == 0, program.text()
+        wait_until(lambda: answers(program) == "second", "the new program serves")
         assert "Traceback" not in program.text()
+        # One that is broken replaces nobody.
+        (tmp_path / "module_of_a_test.py").write_text("broken(")
+        program.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: program.text().count("has ended with status 1") >= 2, "both have failed")
+        assert program.get()[2] == "second"
+        assert program.end() == 0, program.text()
 
 
 def test_workers_that_listen_each_for_itself(tmp_path):

@@ -139,9 +139,13 @@ class Service:
             result = app(environ, start)
             if upgraded is not None and upgraded.taken:
                 return
+            done = 0
             if type(result) is list or type(result) is tuple:
-                done = respond(result) or self._deliver(conn, http, result)
-            else:
+                try:
+                    done = respond(result)
+                except OSError as error:
+                    raise _Gone from error
+            if not done:
                 done = self._deliver(conn, http, result)
             if done == _WRONG:
                 self.report(

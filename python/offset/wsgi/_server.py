@@ -4,7 +4,8 @@ Invariants:
 
 * A connection is in `_connections` from before its goroutine begins until its descriptor is closed; `_alive` counts
   them.
-* Once `_draining` is set no connection is added, and each that is there has been told.
+* Once `_draining` is set each connection is told that it is to end: those that are there, or their own goroutines
+  find it set. So it is with `_closed`, after which they are cut.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Server:
         self._alive = WaitGroup()
         self._room = Semaphore(limits.connections)
         self._draining = False
+        self._closed = False
         self.base: dict[str, Any] = {
             "SCRIPT_NAME": "",
             "SERVER_SOFTWARE": name,
@@ -129,7 +131,7 @@ class Server:
 
     def close(self) -> None:
         """End everything at once."""
-        self._draining = True
+        self._draining = self._closed = True
         for listener in self._listeners:
             listener.close()
         for conn, http in list(self._connections.items()):
@@ -178,6 +180,9 @@ class Server:
     def _serve(self, key: Conn, base: dict[str, Any]) -> None:
         conn = key
         try:
+            if self._closed:
+                # By who has not seen it.
+                return
             peer, own = _host_and_port(conn._peer), None
             timeout = self._limits.head_timeout
             if self._proxy_protocol:

@@ -89,6 +89,8 @@ class _Parent:
         # Each worker listens by itself, so that the kernel shares the connections out.
         self._own = own
         self._workers: dict[int, _Worker] = {}
+        # Those that are being replaced.
+        self._old: list[_Worker] = []
         self._came: list[int] = []
         self._pause = 0.0
         self._again = 0.0
@@ -156,11 +158,11 @@ class _Parent:
         if number == signal.SIGCHLD:
             self._reap()
         elif number == signal.SIGHUP:
-            # Those that start in their place listen before these have ended.
-            for worker in list(self._workers.values()):
-                if not worker.told:
-                    self._start()
-                    worker.stop()
+            # Each is told to end when one that starts in its place serves: a program that is broken replaces none.
+            old = [worker for worker in self._workers.values() if not worker.told and worker not in self._old]
+            self._old += old
+            for _ in old:
+                self._start()
         else:
             hurried = self._stopping is not None
             grace = self._options.grace
@@ -176,6 +178,9 @@ class _Parent:
         worker.ready = True
         if text:
             self._pause = 0.0
+            self._old = [old for old in self._old if old.pid in self._workers]
+            if self._old:
+                self._old.pop(0).stop()
             if not self._announced:
                 self._announced = True
                 address = text.decode(errors="surrogateescape")

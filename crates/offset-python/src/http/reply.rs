@@ -24,6 +24,9 @@ const NOT_TAKEN: u64 = 0;
 const DONE: u64 = 1;
 const WRONG: u64 = 2;
 
+/// What is longer is not kept for the next head.
+const KEPT: usize = 4096;
+
 /// Parts of a response's body that are written without being joined.
 const PARTS: usize = 12;
 
@@ -415,6 +418,10 @@ unsafe fn finish_with(object: Object, state: &mut State) -> Object {
         }
     }
     state.open = false;
+    if state.reply.response.head.capacity() > KEPT {
+        // A connection that waits takes no room for it.
+        state.reply.response.head = Vec::new();
+    }
     if let Some(Framing::Length(1..)) = state.reply.framing {
         state.reply.wrong = true;
         state.keep = false;
