@@ -467,13 +467,13 @@ unsafe extern "C" fn new_http(class: *mut PyTypeObject, args: Object, kwargs: Ob
         null_mut(),
     ];
     let (mut stream, mut base, mut times, mut sizes) = (null_mut(), null_mut(), null_mut(), null_mut());
-    let (mut direct, mut server, mut size): (c_int, *const u8, Py_ssize_t) = (0, std::ptr::null(), 0);
+    let (mut direct, mut server): (c_int, Object) = (0, null_mut());
     // SAFETY: the calling convention of tp_new; the format's types are those of the places.
     unsafe {
         if PyArg_ParseTupleAndKeywords(
             args,
             kwargs,
-            c"OO!pO!O!y#".as_ptr(),
+            c"OO!pO!O!S".as_ptr(),
             names.as_mut_ptr().cast(),
             &raw mut stream,
             &raw mut PyDict_Type,
@@ -484,7 +484,6 @@ unsafe extern "C" fn new_http(class: *mut PyTypeObject, args: Object, kwargs: Ob
             &raw mut PyTuple_Type,
             &raw mut sizes,
             &raw mut server,
-            &raw mut size,
         ) == 0
         {
             return NULL;
@@ -501,7 +500,8 @@ unsafe extern "C" fn new_http(class: *mut PyTypeObject, args: Object, kwargs: Ob
             wire: Wire::new(stream, direct != 0),
             limits,
             times,
-            server: std::slice::from_raw_parts(server, size as usize).to_vec(),
+            server: std::slice::from_raw_parts(PyBytes_AsString(server).cast::<u8>(), PyBytes_Size(server) as usize)
+                .to_vec(),
             head: Head::default(),
             body: Reader::empty(),
             reply: Reply::default(),

@@ -143,6 +143,14 @@ unsafe fn raise_wrong(wrong: Wrong, object: Object) -> bool {
     false
 }
 
+/// An item as a reference of our own, since somebody else may change a list; null with an exception set if it is gone.
+unsafe fn item(sequence: Object, is_list: bool, index: Py_ssize_t) -> Object {
+    // SAFETY: attached; a list or a tuple.
+    unsafe {
+        if is_list { compat::PyList_GetItemRef(sequence, index) } else { Py_XNewRef(PyTuple_GetItem(sequence, index)) }
+    }
+}
+
 /// Writes the status and the fields; false with an exception set.
 unsafe fn write_head(response: &mut Response, status: Object, headers: Object) -> bool {
     // SAFETY: attached; live objects. No Python runs between the size and the items of the list, or they are looked at again.
@@ -159,15 +167,15 @@ unsafe fn write_head(response: &mut Response, status: Object, headers: Object) -
         let is_list = PyList_Check(headers) != 0;
         let mut index = 0;
         while index < if is_list { PyList_Size(headers) } else { PyTuple_Size(headers) } {
-            let pair = if is_list { PyList_GetItem(headers, index) } else { PyTuple_GetItem(headers, index) };
+            let pair = item(headers, is_list, index);
             if pair.is_null() {
                 return false;
             }
             if PyTuple_Check(pair) == 0 || PyTuple_Size(pair) != 2 {
+                Py_DECREF(pair);
                 type_error("each of the headers must be a tuple of a name and a value");
                 return false;
             }
-            let pair = Py_NewRef(pair);
             let (name, value) = (PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1));
             let result = with_native(name, "the name of a header", |name| {
                 with_native(value, "the value of a header", |value| response.field(name, value))
@@ -369,15 +377,16 @@ unsafe extern "C" fn respond(object: Object, body: Object) -> Object {
         let mut taken = 0;
         while taken < count {
             let index = taken as Py_ssize_t;
-            let item = if is_list { PyList_GetItem(body, index) } else { PyTuple_GetItem(body, index) };
+            let item = item(body, is_list, index);
             if item.is_null() {
                 crate::shim::PyErr_Clear();
                 break;
             }
             if PyBytes_CheckExact(item) == 0 {
+                Py_DECREF(item);
                 break;
             }
-            held[taken] = Py_NewRef(item);
+            held[taken] = item;
             let (data, size) = (PyBytes_AsString(item), PyBytes_Size(item));
             parts[taken] = std::slice::from_raw_parts(data.cast(), size as usize);
             taken += 1;

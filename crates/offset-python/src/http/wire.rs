@@ -199,8 +199,12 @@ impl Wire {
         // SAFETY: attached; the stream is alive.
         unsafe {
             fd::core(self.stream).set_deadline(Direction::Write, deadline);
-            let arguments = Py_BuildValue(c"(y#)".as_ptr(), whole.as_ptr(), whole.len() as Py_ssize_t);
+            let bytes = PyBytes_FromStringAndSize(whole.as_ptr().cast(), whole.len() as Py_ssize_t);
             drop(whole);
+            if bytes.is_null() {
+                return Err(Trouble::Raised);
+            }
+            let arguments = Py_BuildValue(c"(N)".as_ptr(), bytes);
             let result = call(self.stream, c"write", arguments);
             if result.is_null() {
                 return Err(raised());
