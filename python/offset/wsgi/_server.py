@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from offset.wsgi._limits import Limits
     from offset.wsgi._log import Access
 
+_NONE: Any = object()
+
 
 def report(text: str) -> None:
     """Write what went wrong, as one piece."""
@@ -173,9 +175,10 @@ class Server:
         try:
             conn.close()
         finally:
-            del self._connections[key]
-            self._room.release()
-            self._alive.done()
+            # Once: whoever starts its goroutine may be ended right after that, and does not know that it has begun.
+            if self._connections.pop(key, _NONE) is not _NONE:
+                self._room.release()
+                self._alive.done()
 
     def _serve(self, key: Conn, base: dict[str, Any]) -> None:
         conn = key
