@@ -147,3 +147,33 @@ def talk(addr: str, data: bytes) -> bytes:
             while part := conn.read(65_536):
                 parts.append(part)
         return b"".join(parts)
+
+
+# ---- applications ------------------------------------------------------------------------------
+
+
+def app_of(*parts, status="200 OK", headers=(), **_):
+    """An application that answers always the same, in a list."""
+
+    def app(environ, start_response):
+        start_response(status, list(headers))
+        return list(parts)
+
+    return app
+
+
+hello = app_of(b"hello")
+
+
+def echo(environ, start_response):
+    """Give back the body."""
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+@contextlib.contextmanager
+def talking(app, **options):
+    """A connection to a server of `app`, and a reader of what comes."""
+    with serving(app, **options) as served, connect(served.addr) as conn:
+        yield conn, Reader(conn)
