@@ -902,6 +902,9 @@ class Http:
         says."""
     def finish(self) -> int:
         """End the response: 1, or 2 if its length was not what its head said."""
+    @property
+    def gone(self) -> bool:
+        """Whether a write has failed: the client has gone, or takes nothing."""
     def begin_file(self, size: int, /) -> int | None:
         """Write the head before a file of so many bytes, and give how many the caller is to send; None if it has
         begun."""

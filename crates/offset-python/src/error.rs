@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 pub(crate) static CHANNEL_CLOSED: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 pub(crate) static WOULD_BLOCK: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 pub(crate) static GOROUTINE_EXIT: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
-
+pub(crate) static DEADLINE_EXCEEDED: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 pub(crate) static REQUEST_ERROR: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 
 /// `offset._errors.carrier`.
@@ -34,6 +34,7 @@ pub(crate) fn load() -> bool {
             (c"ChannelClosed", &CHANNEL_CLOSED),
             (c"WouldBlock", &WOULD_BLOCK),
             (c"GoroutineExit", &GOROUTINE_EXIT),
+            (c"DeadlineExceeded", &DEADLINE_EXCEEDED),
             (c"RequestError", &REQUEST_ERROR),
         ] {
             let class = PyObject_GetAttrString(module, name.as_ptr());

@@ -60,6 +60,7 @@ struct Names {
     path: Object,
     query: Object,
     raw: Object,
+    host: Object,
     protocol: Object,
     content_type: Object,
     content_length: Object,
@@ -99,6 +100,7 @@ pub(super) fn load() -> bool {
         path: interned("PATH_INFO"),
         query: interned("QUERY_STRING"),
         raw: interned("RAW_URI"),
+        host: interned("HTTP_HOST"),
         protocol: interned("SERVER_PROTOCOL"),
         content_type: interned("CONTENT_TYPE"),
         content_length: interned("CONTENT_LENGTH"),
@@ -201,7 +203,9 @@ unsafe fn fill(environ: Object, head: &Head, buffer: &[u8]) -> bool {
             & set(environ, names.path, path)
             & set(environ, names.query, query)
             & (PyDict_SetItem(environ, names.protocol, names.versions[usize::from(head.minor.min(1))]) == 0);
+        let authority = head.authority(buffer);
         ok && head.fields.iter().all(|field| add(environ, head, field.name(buffer), field.value(buffer)))
+            && (authority.is_empty() || set(environ, names.host, native(authority)))
     }
 }
 

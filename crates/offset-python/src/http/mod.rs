@@ -82,6 +82,10 @@ struct State {
     fresh: bool,
     /// A request was given and not answered in full.
     open: bool,
+    /// A write has failed: the client is gone, or takes nothing.
+    gone: bool,
+    /// Which request it is; what was given for another one writes nothing.
+    number: u64,
     refusal: Option<Refusal>,
 }
 
@@ -156,8 +160,9 @@ enum Next {
 
 fn refused(state: &mut State, refusal: Refusal) -> Next {
     state.refusal = Some(refusal);
-    // What was read of it says nothing about the answer, nor does the request before.
+    // What was read of it says nothing about the answer, nor does the request before, or the answer to that.
     state.head = Head::default();
+    state.reply.begin();
     Next::Over
 }
 
@@ -192,24 +197,26 @@ unsafe fn await_request(object: Object, state: &mut State) -> Next {
         let mut draining = false;
         if waits {
             // SAFETY: attached; in this section nothing waits and no Python runs.
-            draining = unsafe {
+            unsafe {
                 exclusive(object, || {
-                    let draining = it.draining.load(Ordering::Relaxed);
+                    draining = it.draining.load(Ordering::Relaxed);
                     it.idle.store(!draining, Ordering::Relaxed);
-                    draining
-                })
-            };
-        }
-        if !waits {
+                    deadline = after(match (draining, state.fresh) {
+                        (false, _) => state.times.idle,
+                        // What has come by now is served.
+                        (true, true) => FIRST_CHANCE,
+                        (true, false) => LAST_LOOK,
+                    });
+                    // In here: `drain` may move it as soon as `idle` is seen.
+                    state.wire.arm(deadline);
+                });
+            }
+        } else {
             deadline = *begun.get_or_insert_with(|| after(state.times.head));
-        } else if draining {
-            // What has come by now is served.
-            deadline = after(if state.fresh { FIRST_CHANCE } else { LAST_LOOK });
-        } else if state.times.idle != 0 {
-            deadline = after(state.times.idle);
+            state.wire.arm(deadline);
         }
         // SAFETY: by contract.
-        let result = unsafe { state.wire.fill(deadline) };
+        let result = unsafe { state.wire.fill_armed(deadline) };
         let mut told = false;
         if waits {
             // SAFETY: as above.
@@ -291,6 +298,7 @@ unsafe extern "C" fn next(object: Object, _: Object) -> Object {
         state.keep = state.head.keep_alive;
         state.fresh = false;
         state.open = true;
+        state.number += 1;
         state.reply.begin();
         environ
     }
@@ -301,26 +309,39 @@ unsafe extern "C" fn read_body(object: Object, size: Object) -> Object {
     let Some(size) = (unsafe { size_argument(size, "the size of a read") }) else { return NULL };
     let Some(inside) = Inside::enter(object) else { return NULL };
     let state = inside.state();
+    // Chunks that are there already, however small, are given as one: each object has a head that is larger than some of them.
+    let mut joined: Vec<u8> = Vec::new();
     // SAFETY: attached; inside.
     unsafe {
         loop {
             if !state.open || size == 0 {
-                return PyBytes_FromStringAndSize(std::ptr::null(), 0);
+                return bytes(&[]);
             }
-            let step = match state.body.take(state.wire.there(), size) {
+            let step = match state.body.take(state.wire.there(), size - joined.len()) {
                 Ok(step) => step,
+                // The next call finds it broken still.
+                Err(_) if !joined.is_empty() => return bytes(&joined),
                 Err(refusal) => return give_up(state, refusal),
             };
-            if !step.data.is_empty() || state.body.ended() {
-                let data = &state.wire.there()[step.data.clone()];
-                let bytes = PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len() as Py_ssize_t);
+            let there = state.wire.there();
+            let (data, more) = (&there[step.data.clone()], step.consumed < there.len());
+            let full = joined.len() + data.len() == size || state.body.ended() || !more;
+            if full && joined.is_empty() && (!data.is_empty() || state.body.ended()) {
+                let data = bytes(data);
                 state.wire.consume(step.consumed);
-                return bytes;
+                return data;
             }
+            joined.extend_from_slice(data);
             state.wire.consume(step.consumed);
+            if full && !joined.is_empty() {
+                return bytes(&joined);
+            }
+            if more {
+                continue;
+            }
             if std::mem::take(&mut state.expects) && !state.reply.sent_head() {
                 let go_on: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-                if let Err(trouble) = state.wire.send(&[go_on], after(state.times.write)) {
+                if let Err(trouble) = state.wire.send(&[go_on], state.times.write) {
                     state.keep = false;
                     return trouble.raise(it(object).stream);
                 }
@@ -333,6 +354,12 @@ unsafe extern "C" fn read_body(object: Object, size: Object) -> Object {
             }
         }
     }
+}
+
+/// A new object of bytes.
+unsafe fn bytes(data: &[u8]) -> Object {
+    // SAFETY: attached; so many bytes are there.
+    unsafe { PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len() as Py_ssize_t) }
 }
 
 fn give_up(state: &mut State, refusal: Refusal) -> Object {
@@ -358,12 +385,14 @@ unsafe extern "C" fn detach(object: Object, _: Object) -> Object {
     let state = inside.state();
     state.keep = false;
     state.open = false;
+    // Those of its last reads and writes are nothing to who has it now.
+    state.wire.disarm();
     let left = state.wire.there();
     // SAFETY: attached.
-    let bytes = unsafe { PyBytes_FromStringAndSize(left.as_ptr().cast(), left.len() as Py_ssize_t) };
+    let rest = unsafe { bytes(left) };
     let count = left.len();
     state.wire.consume(count);
-    bytes
+    rest
 }
 
 unsafe extern "C" fn drain(object: Object, _: Object) -> Object {
@@ -411,6 +440,11 @@ unsafe extern "C" fn get_unread(object: Object, _: *mut c_void) -> Object {
     let Some(inside) = Inside::enter(object) else { return NULL };
     let state = inside.state();
     boolean(!state.wire.ended && (!state.body.ended() || state.refusal.is_some() || !state.wire.there().is_empty()))
+}
+
+unsafe extern "C" fn get_gone(object: Object, _: *mut c_void) -> Object {
+    let Some(inside) = Inside::enter(object) else { return NULL };
+    boolean(inside.state().gone)
 }
 
 unsafe extern "C" fn get_refusal(object: Object, _: *mut c_void) -> Object {
@@ -509,6 +543,8 @@ unsafe extern "C" fn new_http(class: *mut PyTypeObject, args: Object, kwargs: Ob
             keep: true,
             fresh: true,
             open: false,
+            gone: false,
+            number: 0,
             refusal: None,
         };
         (*object).stream = Py_NewRef(stream);
@@ -560,6 +596,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             getter(c"sent", get_sent, c"The bytes of the response's body so far."),
             getter(c"sent_head", get_sent_head, c"Whether the head of the response has gone out."),
             getter(c"unread", get_unread, c"Whether something may be coming that was not read."),
+            getter(c"gone", get_gone, c"Whether a write has failed: the client has gone, or takes nothing."),
             getter(c"refusal", get_refusal, c"The status and the reason with which a request was refused, or None."),
         ],
         slots: vec![slot!(Py_tp_new, new_http), slot!(Py_tp_dealloc, dealloc)],

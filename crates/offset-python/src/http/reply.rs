@@ -7,7 +7,7 @@
 //! * A body that is longer or shorter than its Content-Length is told to the caller (`WRONG`), and the connection is not kept.
 //! * Buffers of an application stay exported, or its bytes referenced, while they are written.
 
-use super::wire::{Trouble, after};
+use super::wire::Trouble;
 use super::{Inside, State, it};
 use crate::buffer::{Buffer, size_argument};
 use crate::error::*;
@@ -82,13 +82,40 @@ fn today() -> [u8; 29] {
     })
 }
 
-static WRITE: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
+/// What `start_response` gives is a function of this kind; made with the module, and never given back.
+static WRITE: AtomicPtr<PyMethodDef> = AtomicPtr::new(null_mut());
 
-/// Makes a name; false with an exception set if there is no memory.
+/// Makes it; false with an exception set if that fails.
 pub(super) fn load() -> bool {
-    let name = string("write");
-    WRITE.store(name, Ordering::Relaxed);
-    !name.is_null()
+    let method = one_arg(c"write", write_for, c"Write bytes of the body of the response that was begun.");
+    WRITE.store(Box::into_raw(Box::new(method)), Ordering::Relaxed);
+    true
+}
+
+/// A function that writes to the response to request `number`, and to no other: programs keep it.
+///
+/// # Safety
+/// Attached; `object` is one of ours.
+unsafe fn writer(object: Object, number: u64) -> Object {
+    // SAFETY: by contract; references that are taken over.
+    unsafe {
+        let bound = Py_BuildValue(c"(OK)".as_ptr(), object, number as std::ffi::c_ulonglong);
+        if bound.is_null() {
+            return NULL;
+        }
+        let function = PyCFunction_NewEx(WRITE.load(Ordering::Relaxed), bound, null_mut());
+        Py_DECREF(bound);
+        function
+    }
+}
+
+/// What it does; `bound` is the connection and the number.
+unsafe extern "C" fn write_for(bound: Object, data: Object) -> Object {
+    // SAFETY: a pair that `writer` has made.
+    unsafe {
+        let number = PyLong_AsUnsignedLongLong(PyTuple_GetItem(bound, 1));
+        write_to(PyTuple_GetItem(bound, 0), Some(number), data)
+    }
 }
 
 /// Gives the bytes of a native string to `work`; None, with an exception set, if it is none.
@@ -134,7 +161,10 @@ unsafe fn raise_wrong(wrong: Wrong, object: Object) -> bool {
     };
     value_error(&match wrong {
         Wrong::Status => {
-            format!("the status must be three digits, a space and words, without a line's end, not {shown}")
+            format!(
+                "the status must be three digits, a space and words, without a line's end, and of 1xx only 101, \
+                 not {shown}"
+            )
         }
         Wrong::Name => format!("the name of the header {shown} has a character that belongs in no name"),
         Wrong::Value => format!("the value of the header {shown} has a line's end or a control character"),
@@ -228,8 +258,9 @@ unsafe extern "C" fn start_response(
             state.reply.response.reset();
             return NULL;
         }
+        let number = state.number;
         drop(inside);
-        PyObject_GetAttr(object, WRITE.load(Ordering::Relaxed))
+        writer(object, number)
     }
 }
 
@@ -257,19 +288,19 @@ fn end_head(object: Object, state: &mut State, whole: Option<u64>) -> Option<Fra
 /// # Safety
 /// Attached; inside.
 unsafe fn send(state: &mut State, parts: &[&[u8]]) -> Result<(), Trouble> {
-    let deadline = after(state.times.write);
+    let patience = state.times.write;
     let size: usize = parts.iter().map(|part| part.len()).sum();
     let head = std::mem::take(&mut state.reply.response.head);
     // SAFETY: by contract.
     let result = unsafe {
         if head.is_empty() || state.reply.head_sent {
-            state.wire.send(parts, deadline)
+            state.wire.send(parts, patience)
         } else if size <= super::wire::COPIED {
             // The head has room, and goes out by one call.
             let mut whole = head;
             parts.iter().for_each(|part| whole.extend_from_slice(part));
             state.reply.head_sent = true;
-            let result = state.wire.send(&[&whole], deadline);
+            let result = state.wire.send(&[&whole], patience);
             state.reply.response.head = whole;
             return finish_send(state, result);
         } else {
@@ -277,7 +308,7 @@ unsafe fn send(state: &mut State, parts: &[&[u8]]) -> Result<(), Trouble> {
             let mut all = Vec::with_capacity(parts.len() + 1);
             all.push(&head[..]);
             all.extend_from_slice(parts);
-            state.wire.send(&all, deadline)
+            state.wire.send(&all, patience)
         }
     };
     state.reply.response.head = head;
@@ -285,8 +316,9 @@ unsafe fn send(state: &mut State, parts: &[&[u8]]) -> Result<(), Trouble> {
 }
 
 fn finish_send(state: &mut State, result: Result<(), Trouble>) -> Result<(), Trouble> {
-    if result.is_err() {
+    if let Err(trouble) = &result {
         state.keep = false;
+        state.gone |= !matches!(trouble, Trouble::Raised);
     }
     result
 }
@@ -333,6 +365,15 @@ unsafe fn send_framed(state: &mut State, framing: Framing, parts: &[&[u8]]) -> R
 
 unsafe extern "C" fn write(object: Object, data: Object) -> Object {
     // SAFETY: the calling convention.
+    unsafe { write_to(object, None, data) }
+}
+
+/// Writes bytes of the body of the present response, if that is the one to request `number`.
+///
+/// # Safety
+/// Attached; `object` is one of ours.
+unsafe fn write_to(object: Object, number: Option<u64>, data: Object) -> Object {
+    // SAFETY: by contract.
     unsafe {
         let Some(inside) = Inside::enter(object) else { return NULL };
         let state = inside.state();
@@ -340,7 +381,7 @@ unsafe extern "C" fn write(object: Object, data: Object) -> Object {
             let kind = std::ffi::CStr::from_ptr((*Py_TYPE(data)).tp_name).to_string_lossy();
             return type_error(&format!("the body of a response is made of bytes, not {kind}"));
         }
-        if !state.open {
+        if !state.open || number.is_some_and(|number| number != state.number) {
             return runtime_error("the response is over");
         }
         let Some(buffer) = Buffer::of(data, PyBUF_SIMPLE) else { return NULL };

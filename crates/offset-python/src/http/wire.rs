@@ -5,7 +5,7 @@
 //!
 //! A `Wire` belongs to whoever is inside a method of its object, and to nobody else (`http::Inside`), over parks, too. It takes no lock.
 
-use crate::error::cancelled;
+use crate::error::{DEADLINE_EXCEEDED, cancelled};
 use crate::fd::{self, Failure};
 use crate::method::*;
 use crate::shim::{self, Py_DECREF, PyErr_Clear};
@@ -14,6 +14,7 @@ use offset_runtime::clock::Deadline;
 use offset_runtime::fd::{Direction, FdError};
 use pyo3_ffi::*;
 use std::ptr::null_mut;
+use std::sync::atomic::Ordering;
 
 /// As much is asked for at once where a method is called.
 const PIECE: std::ffi::c_int = 64 * 1024;
@@ -81,11 +82,36 @@ impl Wire {
         self.input.extend_from_slice(bytes);
     }
 
+    /// Sets the deadline of the wait that comes, where that is one of the stream's own.
+    pub fn arm(&self, deadline: Deadline) {
+        if !self.direct {
+            fd::core(self.stream).set_deadline(Direction::Read, deadline);
+        }
+    }
+
+    /// Leaves no deadline on the stream.
+    pub fn disarm(&self) {
+        if !self.direct {
+            fd::core(self.stream).set_deadline(Direction::Read, None);
+            fd::core(self.stream).set_deadline(Direction::Write, None);
+        }
+    }
+
     /// Waits for more, until `deadline`; the number of bytes, 0 at the end.
     ///
     /// # Safety
     /// Attached; inside a method of the object that holds the stream.
     pub unsafe fn fill(&mut self, deadline: Deadline) -> Result<usize, Trouble> {
+        self.arm(deadline);
+        // SAFETY: by contract.
+        unsafe { self.fill_armed(deadline) }
+    }
+
+    /// The same, after [`Wire::arm`], which somebody may have changed since.
+    ///
+    /// # Safety
+    /// As for [`Wire::fill`].
+    pub unsafe fn fill_armed(&mut self, deadline: Deadline) -> Result<usize, Trouble> {
         if self.ended {
             return Ok(0);
         }
@@ -103,16 +129,15 @@ impl Wire {
             settle(result)?
         } else {
             // SAFETY: by contract.
-            unsafe { self.fill_by_method(deadline)? }
+            unsafe { self.fill_by_method()? }
         };
         self.ended = count == 0;
         Ok(count)
     }
 
-    unsafe fn fill_by_method(&mut self, deadline: Deadline) -> Result<usize, Trouble> {
+    unsafe fn fill_by_method(&mut self) -> Result<usize, Trouble> {
         // SAFETY: attached; the stream is alive.
         unsafe {
-            fd::core(self.stream).set_deadline(Direction::Read, deadline);
             let result = call(self.stream, c"read", Py_BuildValue(c"(i)".as_ptr(), PIECE));
             if result.is_null() {
                 return Err(raised());
@@ -128,11 +153,11 @@ impl Wire {
         }
     }
 
-    /// Writes all of the parts, until `deadline`.
+    /// Writes all of the parts. The other side may take nothing for `patience` nanoseconds; 0 is for ever.
     ///
     /// # Safety
     /// As for [`Wire::fill`]. The parts stay where they are meanwhile.
-    pub unsafe fn send(&mut self, parts: &[&[u8]], deadline: Deadline) -> Result<(), Trouble> {
+    pub unsafe fn send(&mut self, parts: &[&[u8]], patience: u64) -> Result<(), Trouble> {
         let size: usize = parts.iter().map(|part| part.len()).sum();
         if size == 0 {
             return Ok(());
@@ -142,19 +167,19 @@ impl Wire {
         }
         if !self.direct {
             // SAFETY: by contract.
-            return unsafe { self.send_by_method(parts, deadline) };
+            return unsafe { self.send_by_method(parts, patience) };
         }
         if size <= COPIED || parts.len() > PARTS {
             if let [part] = parts {
-                return self.send_parts(&[part], deadline);
+                return self.send_parts(&[part], patience);
             }
             let whole = parts.concat();
-            return self.send_parts(&[&whole], deadline);
+            return self.send_parts(&[&whole], patience);
         }
-        self.send_parts(parts, deadline)
+        self.send_parts(parts, patience)
     }
 
-    fn send_parts(&self, parts: &[&[u8]], deadline: Deadline) -> Result<(), Trouble> {
+    fn send_parts(&self, parts: &[&[u8]], patience: u64) -> Result<(), Trouble> {
         let mut vectors = [libc::iovec { iov_base: null_mut(), iov_len: 0 }; PARTS];
         let mut count = 0;
         for part in parts.iter().filter(|part| !part.is_empty()) {
@@ -170,7 +195,7 @@ impl Wire {
             message.msg_iov = vectors.as_mut_ptr();
             message.msg_iovlen = vectors.len() as _;
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            let result = fd::core(self.stream).run(Direction::Write, deadline, |number| {
+            let result = fd::core(self.stream).run(Direction::Write, after(patience), |number| {
                 // SAFETY: the vectors are the caller's parts.
                 fd::call(|| unsafe {
                     if single {
@@ -194,22 +219,24 @@ impl Wire {
         Ok(())
     }
 
-    unsafe fn send_by_method(&mut self, parts: &[&[u8]], deadline: Deadline) -> Result<(), Trouble> {
+    unsafe fn send_by_method(&mut self, parts: &[&[u8]], patience: u64) -> Result<(), Trouble> {
         let whole = parts.concat();
-        // SAFETY: attached; the stream is alive.
-        unsafe {
-            fd::core(self.stream).set_deadline(Direction::Write, deadline);
-            let bytes = PyBytes_FromStringAndSize(whole.as_ptr().cast(), whole.len() as Py_ssize_t);
-            drop(whole);
-            if bytes.is_null() {
-                return Err(Trouble::Raised);
+        // How much of a write was taken is not told: each piece has the time anew.
+        for piece in whole.chunks(PIECE as usize) {
+            // SAFETY: attached; the stream is alive.
+            unsafe {
+                fd::core(self.stream).set_deadline(Direction::Write, after(patience));
+                let bytes = PyBytes_FromStringAndSize(piece.as_ptr().cast(), piece.len() as Py_ssize_t);
+                if bytes.is_null() {
+                    return Err(Trouble::Raised);
+                }
+                let arguments = Py_BuildValue(c"(N)".as_ptr(), bytes);
+                let result = call(self.stream, c"write", arguments);
+                if result.is_null() {
+                    return Err(raised());
+                }
+                Py_DECREF(result);
             }
-            let arguments = Py_BuildValue(c"(N)".as_ptr(), bytes);
-            let result = call(self.stream, c"write", arguments);
-            if result.is_null() {
-                return Err(raised());
-            }
-            Py_DECREF(result);
         }
         Ok(())
     }
@@ -236,7 +263,10 @@ unsafe fn call(object: Object, name: &'static std::ffi::CStr, arguments: Object)
 fn raised() -> Trouble {
     // SAFETY: attached, with an exception set.
     unsafe {
-        if PyErr_ExceptionMatches(PyExc_TimeoutError) != 0 {
+        // The deadline of a scope is a TimeoutError, too, and the program's own.
+        if PyErr_ExceptionMatches(DEADLINE_EXCEEDED.load(Ordering::Relaxed)) != 0 {
+            Trouble::Raised
+        } else if PyErr_ExceptionMatches(PyExc_TimeoutError) != 0 {
             PyErr_Clear();
             Trouble::TimedOut
         } else if PyErr_ExceptionMatches(PyExc_OSError) != 0 {

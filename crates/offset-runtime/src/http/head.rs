@@ -104,6 +104,8 @@ pub struct Head {
     /// The path inside the target, which may have begun with a scheme and a host.
     path: (u32, u32),
     query: (u32, u32),
+    /// The host inside the target, if there is one: it counts, not that of the header.
+    authority: (u32, u32),
     /// The minor version: 0 or 1.
     pub minor: u8,
     /// The header fields, in order.
@@ -127,6 +129,7 @@ impl Default for Head {
             target: (0, 0),
             path: (0, 0),
             query: (0, 0),
+            authority: (0, 0),
             minor: 1,
             fields: Vec::new(),
             framing: Framing::Empty,
@@ -169,6 +172,11 @@ impl Head {
         slice(buffer, self.query)
     }
 
+    /// The host and the port that the target names; empty if it is a path.
+    pub fn authority<'a>(&self, buffer: &'a [u8]) -> &'a [u8] {
+        slice(buffer, self.authority)
+    }
+
     /// Reads the head that [`Scan::find`] has found: `buffer` ends with it, and `start` is where it begins.
     pub fn parse(&mut self, buffer: &[u8], start: usize, limits: &Limits) -> Result<(), Refusal> {
         let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MOST_FIELDS];
@@ -203,6 +211,7 @@ impl Head {
             return refuse(400, "the request's target has a character that belongs in no target");
         }
         self.target = place(buffer, target);
+        self.authority = (0, 0);
         let mut path = target;
         if target == b"*" {
             if !options {
@@ -219,6 +228,10 @@ impl Head {
             if host == 0 {
                 return refuse(400, "the request's target has no host");
             }
+            if !after[..host].iter().all(is_host) {
+                return refuse(400, "the host in the request's target has a character that belongs in none");
+            }
+            self.authority = place(buffer, &after[..host]);
             path = &after[host..];
         }
         let question = path.iter().position(|&byte| byte == b'?');

@@ -24,7 +24,7 @@ pub enum Framing {
 /// What is wrong with a status or a header of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
-    /// The status is not three digits, a space and words.
+    /// The status is not three digits, a space and words, or 1xx other than 101.
     Status,
     /// A name is no token.
     Name,
@@ -58,7 +58,9 @@ impl Response {
             }
             _ => return Err(Wrong::Status),
         };
-        if !status.iter().all(in_a_line) {
+        // The others of 1xx are no answers; one more would be taken for the answer to the next request.
+        let answers = code >= 200 || code == 101;
+        if !answers || !status.iter().all(in_a_line) {
             return Err(Wrong::Status);
         }
         self.head.extend_from_slice(b"HTTP/1.1 ");
