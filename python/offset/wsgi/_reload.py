@@ -22,10 +22,14 @@ class Watcher:
             self._look(name)
 
     def changed(self) -> bool:
-        """Tell whether a file has changed since the last look; those that are new are only noted."""
-        names = _imported() | (_below(os.getcwd()) if self._everything else set())
+        """Tell whether a file has changed since the last look.
+
+        With `everything` one that is new is a change, as it may be what was missing; otherwise it is only noted.
+        """
+        below = _below(os.getcwd()) if self._everything else set()
+        new = below - self._times.keys()
         # Of all of them: each look notes what it sees.
-        return sum(self._look(name) for name in names) > 0
+        return sum(self._look(name) for name in _imported() | below) > 0 or bool(new)
 
     def _look(self, name: str) -> bool:
         try:

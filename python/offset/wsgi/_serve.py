@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import stat
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,15 @@ if TYPE_CHECKING:
     from offset.wsgi._connection import Application
     from offset.wsgi._reload import Watcher
 
+    Signals = tuple[signal.Signals, ...]
     Bind = str | list[str] | tuple[str, ...]
 
 # For so many seconds a program that is to be loaded again when it changes is not looked at.
 _LOOK = 0.5
+
+# What ends it. A terminal's SIGINT reaches workers, too, whom their parent tells.
+_OF_PROGRAMS = (signal.SIGTERM, signal.SIGINT)
+_OF_WORKERS = (signal.SIGTERM,)
 
 
 def serve(
@@ -97,10 +103,11 @@ def serve(
         return
     if signals is None:
         signals = _is_main()
+    numbers = _OF_PROGRAMS if signals else ()
     if _runtime.current() is None:
-        _run.run(serve_here, options, signals)
+        _run.run(serve_here, options, numbers)
     else:
-        serve_here(options, signals)
+        serve_here(options, numbers)
 
 
 class Options:
@@ -156,7 +163,11 @@ class Options:
 
     def sockets_again(self, sockets: list[socket.socket]) -> list[socket.socket]:
         """Listen where `sockets` do, beside them."""
-        made = [_listening(address_of(sock), True, self.backlog) for sock in sockets]
+        made = []
+        for address, sock in zip(self.addresses, sockets, strict=True):
+            # By the name that it was told, which may mean both versions of IP.
+            host, _, _ = address.rpartition(":")
+            made.append(_listening(f"{host}:{sock.getsockname()[1]}", True, self.backlog))
         for sock in sockets:
             sock.close()
         return made
@@ -196,6 +207,11 @@ def _remove_stale(path: str) -> None:
     if path.startswith("@"):
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        # The answer of any other file would be the same.
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+        # One whose queue is full is at work, and not waited for.
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
@@ -227,7 +243,7 @@ def address_of(sock: socket.socket) -> str:
 def serve_worker(options: Options, sockets: list[socket.socket], watcher: Watcher | None) -> bool:
     """Serve in the main goroutine of a worker; tell whether it ended because a file has changed."""
     if watcher is None:
-        serve_here(options, True, sockets)
+        serve_here(options, _OF_WORKERS, sockets)
         return False
     ctx, cancel = context.with_cancel(context.background())
     options.stop = ctx
@@ -238,12 +254,12 @@ def serve_worker(options: Options, sockets: list[socket.socket], watcher: Watche
         cancel()
 
     _runtime.go(watch).name = "offset.wsgi reload"
-    serve_here(options, True, sockets)
+    serve_here(options, _OF_WORKERS, sockets)
     return ctx.err() is not None
 
 
-def serve_here(options: Options, signals: bool, sockets: list[socket.socket] | None = None) -> None:
-    """Serve in this goroutine, until the end."""
+def serve_here(options: Options, signals: Signals, sockets: list[socket.socket] | None = None) -> None:
+    """Serve in this goroutine, until the end, which `signals` bring about."""
     app = options.application()
     server = Server(
         app,
@@ -258,7 +274,7 @@ def serve_here(options: Options, signals: bool, sockets: list[socket.socket] | N
     came: _runtime.Chan[Any] = _runtime.Chan(8, "offset.wsgi signals")
     try:
         if signals:
-            os_signal.notify(came, signal.SIGTERM, signal.SIGINT)
+            os_signal.notify(came, *signals)
         server.start()
         address = address_of(server._listeners[0]._sock)
         if options.on_ready is not None:

@@ -7,6 +7,8 @@ Invariants:
 
 * Signal handlers of the parent only note what came; the loop acts.
 * A child ends when its parent does, however that ends.
+* `told` workers end; of the others as many serve as there are to be, or are on their way. A successor (`replaces`) counts
+  when it is ready and tells the one before it, and until then that one does: programs that are broken replace nobody.
 * Workers that end again and again are started later and later; if the first ends before it was ready, nothing is
   served.
 """
@@ -41,6 +43,9 @@ _LONGEST_PAUSE = 10.0
 # What a worker has, beyond the grace time for its requests, before it is killed.
 _PATIENCE = 5.0
 
+# What the parent looks after.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -53,6 +58,8 @@ class _Worker:
         self.pipe = pipe
         self.ready = False
         self.told = False
+        # It is told to end when this one is ready.
+        self.replaces: _Worker | None = None
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         self.told = True
@@ -89,8 +96,6 @@ class _Parent:
         # Each worker listens by itself, so that the kernel shares the connections out.
         self._own = own
         self._workers: dict[int, _Worker] = {}
-        # Those that are being replaced.
-        self._old: list[_Worker] = []
         self._came: list[int] = []
         self._pause = 0.0
         self._again = 0.0
@@ -102,8 +107,7 @@ class _Parent:
     # ---- the loop ----
 
     def run(self) -> None:
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-        before = {number: signal.signal(number, self._note) for number in numbers}
+        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         awake, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._awake = awake
         woken = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
@@ -126,7 +130,7 @@ class _Parent:
     def _step(self) -> None:
         now = time.monotonic()
         timeout = None
-        if self._stopping is None and len(self._workers) < self._count:
+        if self._stopping is None and self._serving() < self._count:
             if self._broken:
                 # What is wrong with the program is not put right by itself.
                 timeout = 0.5
@@ -154,15 +158,20 @@ class _Parent:
         while self._came:
             self._act(self._came.pop(0))
 
+    def _serving(self) -> int:
+        return sum(not worker.told and worker.replaces is None for worker in self._workers.values())
+
     def _act(self, number: int) -> None:
         if number == signal.SIGCHLD:
             self._reap()
         elif number == signal.SIGHUP:
-            # Each is told to end when one that starts in its place serves: a program that is broken replaces none.
-            old = [worker for worker in self._workers.values() if not worker.told and worker not in self._old]
-            self._old += old
-            for _ in old:
-                self._start()
+            if self._stopping is not None:
+                return
+            # Those that are being replaced are so by a program that may be old by now, too.
+            replaced = {worker.replaces for worker in self._workers.values()}
+            for worker in list(self._workers.values()):
+                if not worker.told and worker not in replaced:
+                    self._start(worker)
         else:
             hurried = self._stopping is not None
             grace = self._options.grace
@@ -178,9 +187,10 @@ class _Parent:
         worker.ready = True
         if text:
             self._pause = 0.0
-            self._old = [old for old in self._old if old.pid in self._workers]
-            if self._old:
-                self._old.pop(0).stop()
+            old, worker.replaces = worker.replaces, None
+            while old is not None:
+                old.stop()
+                old = old.replaces
             if not self._announced:
                 self._announced = True
                 address = text.decode(errors="surrogateescape")
@@ -207,6 +217,9 @@ class _Parent:
             self._ended(worker, os.waitstatus_to_exitcode(status))
 
     def _ended(self, worker: _Worker, code: int) -> None:
+        for other in self._workers.values():
+            if other.replaces is worker:
+                other.replaces = worker.replaces
         if worker.told or self._stopping is not None:
             return
         if code == CHANGED:
@@ -223,17 +236,21 @@ class _Parent:
 
     # ---- workers ----
 
-    def _start(self) -> None:
+    def _start(self, replaces: _Worker | None = None) -> None:
         read, write = os.pipe()
         # What changes from now on was not loaded, or is loaded as it is then.
         self._watcher = _reload.Watcher(everything=True) if self._reload else None
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
+        # One that comes while the child has its parent's handlers would be lost.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(write)
             self._workers[pid] = _Worker(pid, read)
+            self._workers[pid].replaces = replaces
             return
         status = 1
         try:
@@ -241,14 +258,14 @@ class _Parent:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            # A terminal sends it to all of them; what becomes of the requests is the parent's to say.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for descriptor in (read, self._awake, self._wake, *(worker.pipe for worker in self._workers.values())):
                 os.close(descriptor)
             status = self._be_worker(write)
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-        except KeyboardInterrupt:
-            status = 0
         except BaseException:
             traceback.print_exc()
         finally:
