@@ -13,6 +13,7 @@ import contextlib
 import datetime
 import ipaddress
 import os
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from offset.wsgi import _serve
 from offset.wsgi._connection import Service
 from offset.wsgi._file import FileWrapper
 from offset.wsgi._limits import Limits
-from offset.wsgi._server import Server
+from offset.wsgi._server import Server, host_and_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     from offset.net._conn import Conn
     from offset.wsgi._connection import Application
 
+    Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 __all__ = ["Worker"]
 
-# gunicorn looks for a sign of life more seldom.
+# How often, in seconds, there is a sign of life, at least.
 _BEAT = 1.0
 # How long, in seconds, what is left at the end may clean up.
 _GRACE = 1.0
@@ -65,13 +68,15 @@ class Worker(base.Worker):  # type: ignore[misc]
         server.base.update(base_environ(cfg))
         server.base.update({"wsgi.multithread": True, "wsgi.file_wrapper": FileWrapper})
         server.base["SCRIPT_NAME"] = service.script_name
+        # `timeout` is half of what gunicorn waits for one; 0 is for ever.
+        beat = min(_BEAT, self.timeout / 2 or _BEAT)
         woken = _runtime.Fd(self.PIPE[0])
         try:
             server.start()
             while self.alive and self.ppid == os.getppid():
                 self.notify()
                 with _unless_over():
-                    woken.wait_read(timeout=_BEAT)
+                    woken.wait_read(timeout=beat)
                 with contextlib.suppress(BlockingIOError):
                     while os.read(self.PIPE[0], 4096):
                         pass
@@ -79,7 +84,7 @@ class Worker(base.Worker):  # type: ignore[misc]
                 self.log.info("Parent changed, shutting down: %s", self)
             server.drain()
             end = time.monotonic() + cfg.graceful_timeout
-            while (left := end - time.monotonic()) > 0 and not server.wait(min(left, _BEAT)):
+            while (left := end - time.monotonic()) > 0 and not server.wait(min(left, beat)):
                 self.notify()
         finally:
             woken.close()
@@ -106,7 +111,8 @@ def _unless_over() -> Any:
 
 def _limits(cfg: Any) -> Limits:
     field = cfg.limit_request_field_size
-    fields = min(cfg.limit_request_fields, 256)
+    # As gunicorn's own: none is as many as there may be.
+    fields = min(cfg.limit_request_fields or 256, 256)
     return Limits(
         # With the method and the version that its limit includes.
         target=cfg.limit_request_line or None,
@@ -170,9 +176,7 @@ class _Service(Service):
         self._schemes = {
             "HTTP_" + name.upper().replace("-", "_"): value for name, value in cfg.secure_scheme_headers.items()
         }
-        allowed = cfg.forwarded_allow_ips
-        self._allow_all = "*" in allowed
-        self._allowed = [] if self._allow_all else [ipaddress.ip_network(each, strict=False) for each in allowed]
+        self._forwarders, self._proxies = _networks(cfg.forwarded_allow_ips), _networks(cfg.proxy_allow_ips)
         self.observed = bool(self._before or self._after or self._access or self.script_name or not cfg.keepalive)
 
     def talk(self, conn: Conn, base: dict[str, Any], http: Http) -> None:
@@ -189,9 +193,12 @@ class _Service(Service):
     def enough(self) -> None:
         self._worker.enough()
 
-    def application(self, base: dict[str, Any]) -> Application:
+    def believes(self, conn: Conn) -> bool:
+        return _is_one_of(conn, self._proxies)
+
+    def application(self, conn: Conn) -> Application:
         app, schemes = self.app, list(self._schemes.items())
-        if not schemes or not self._trusts(base["REMOTE_ADDR"]):
+        if not schemes or not _is_one_of(conn, self._forwarders):
             return app
 
         def behind_a_proxy(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
@@ -201,15 +208,6 @@ class _Service(Service):
             return app(environ, start_response)
 
         return behind_a_proxy
-
-    def _trusts(self, address: str) -> bool:
-        # gunicorn's own rule: whoever comes by a Unix socket is trusted.
-        if self._allow_all or not address:
-            return True
-        with contextlib.suppress(ValueError):
-            ip = ipaddress.ip_address(address)
-            return any(ip in network for network in self._allowed)
-        return False
 
     def special(self, conn: Conn, http: Http, app: Application, environ: dict[str, Any], special: int) -> None:
         if not self.observed:
@@ -223,7 +221,11 @@ class _Service(Service):
         request, response = _Request(environ), _Response()
         begun = time.perf_counter()
         if self._before is not None:
-            self._before(self._worker, request)
+            try:
+                self._before(self._worker, request)
+            except Exception as error:
+                self._failed(http, environ, error, True)
+                return
         try:
             super().special(conn, http, _recording(app, response), environ, special)
         finally:
@@ -238,6 +240,22 @@ class _Service(Service):
                     self._after(self._worker, request, environ, response)
                 except Exception:
                     self._worker.log.exception("Exception in post_request hook")
+
+
+def _networks(allowed: list[str]) -> list[Network] | None:
+    """Read a setting of addresses; None is whoever it may be."""
+    return None if "*" in allowed else [ipaddress.ip_network(each, strict=False) for each in allowed]
+
+
+def _is_one_of(conn: Conn, networks: list[Network] | None) -> bool:
+    """Tell whether the socket's other side, whoever that may speak for, is in one of the networks."""
+    # gunicorn's own rule: whoever comes by a Unix socket is trusted.
+    if networks is None or conn._sock.family == socket.AF_UNIX:
+        return True
+    with contextlib.suppress(ValueError):
+        ip = ipaddress.ip_address(host_and_port(conn._peer)[0])
+        return any(ip in network for network in networks)
+    return False
 
 
 def _recording(app: Application, response: _Response) -> Application:

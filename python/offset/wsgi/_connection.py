@@ -78,13 +78,17 @@ class Service:
     def enough(self) -> None:
         """Do what there is to do after `most` requests."""
 
-    def application(self, base: dict[str, Any]) -> Application:
-        """Give the application for a connection, whose environs begin with `base`."""
+    def believes(self, conn: Conn) -> bool:
+        """Tell whether whoever has connected may say by the PROXY protocol who is behind it."""
+        return True
+
+    def application(self, conn: Conn) -> Application:
+        """Give the application for a connection."""
         return self.app
 
     def talk(self, conn: Conn, base: dict[str, Any], http: Http) -> None:
         """Answer the requests of a connection, until it is over."""
-        next_request, start, respond, app = http.next, http.start_response, http.respond, self.application(base)
+        next_request, start, respond, app = http.next, http.start_response, http.respond, self.application(conn)
         log, observed = self.log, self.observed
         while (environ := next_request()) is not None:
             self.requests += 1
@@ -158,6 +162,9 @@ class Service:
             if upgraded is not None and upgraded.taken:
                 if not isinstance(error, OSError):
                     self._failed(http, environ, error, False)
+            elif http.gone and isinstance(error, OSError):
+                # It has found that out by `write`.
+                http.detach()
             else:
                 self._failed(http, environ, error, True)
         finally:
@@ -189,7 +196,7 @@ class Service:
     def _failed(self, http: Http, environ: dict[str, Any], error: Exception, answered: bool) -> None:
         """Report an error of the application, and answer for it."""
         status, reason = 500, "the application has failed"
-        if isinstance(error, RequestError):
+        if isinstance(error, RequestError) and 400 <= error.status <= 599:
             # It is the client's.
             status, reason = error.status, error.reason
         else:
@@ -202,7 +209,7 @@ class Service:
         """Answer with an error, if nothing was answered yet; the connection is not kept."""
         try:
             if http.take_back():
-                phrase = _http.HTTPStatus(status).phrase
+                phrase = _phrase(status)
                 body = f"{status} {phrase}: {reason}\n".encode()
                 http.start_response(f"{status} {phrase}", [("Content-Type", "text/plain; charset=utf-8")])
                 http.respond([body])
@@ -210,6 +217,14 @@ class Service:
         except OSError:
             pass
         http.detach()
+
+
+def _phrase(status: int) -> str:
+    try:
+        return _http.HTTPStatus(status).phrase
+    except ValueError:
+        # One that only some know.
+        return "Client Error" if status < 500 else "Server Error"
 
 
 def _say_goodbye(conn: Conn) -> None:

@@ -6,11 +6,17 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
+from offset import _runtime
+from offset._errors import DeadlineExceeded
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from offset._runtime import Http
     from offset.net._conn import Conn
+
+# As much is sent at once.
+_PIECE = 1 << 20
 
 
 class FileWrapper:
@@ -50,15 +56,31 @@ def send(http: Http, conn: Conn, wrapper: FileWrapper, timeout: float | None) ->
     if count is None:
         return None
     if count:
-        from offset import _runtime
-
-        conn.set_write_deadline(None if timeout is None else _runtime.now() + timeout)
         try:
-            http.sent_file(conn.sendfile(file, start, count))
+            http.sent_file(_send(conn, file, start, count, timeout))
         finally:
             if not conn.closed:
                 conn.set_write_deadline(None)
     return http.finish()
+
+
+def _send(conn: Conn, file: Any, start: int, count: int, timeout: float | None) -> int:
+    """Send `count` bytes, or those that the file has; a client that takes some of them has the time anew."""
+    sent = 0
+    while sent < count:
+        conn.set_write_deadline(None if timeout is None else _runtime.now() + timeout)
+        try:
+            done = conn.sendfile(file, start + sent, min(count - sent, _PIECE))
+        except DeadlineExceeded:
+            raise
+        except TimeoutError as error:
+            done = getattr(error, "characters_written", 0)
+            if not done:
+                raise
+        if not done:
+            break
+        sent += done
+    return sent
 
 
 def _is_raw(file: Any) -> bool:

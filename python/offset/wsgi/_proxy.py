@@ -87,14 +87,21 @@ def _read_line(conn: Conn, head: bytes) -> tuple[Address, Address] | None:
     return (source, words[4]), (destination, words[5])
 
 
+def _exactly(conn: Conn, size: int) -> bytes:
+    try:
+        return conn.read_full(size)
+    except EOFError:
+        raise _broken("the connection ended") from None
+
+
 def _read_binary(conn: Conn) -> tuple[Address, Address] | None:
-    head = conn.read_full(16)
+    head = _exactly(conn, 16)
     command, family, size = struct.unpack("!12xBBH", head)
     if command >> 4 != 2 or command & 15 > 1:
         raise _broken("another version or command")
     if size > _LONGEST_BLOCK:
         raise _broken("it is too long")
-    block = conn.read_full(size)
+    block = _exactly(conn, size)
     if command & 15 == 0:
         # The load balancer itself, to see whether somebody is there.
         return None

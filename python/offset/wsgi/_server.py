@@ -4,6 +4,8 @@ Invariants:
 
 * A connection is in `_connections` from before its goroutine begins until its descriptor is closed; `_alive` counts
   them.
+* It is put there once, and counts as ended for whoever takes it out: its goroutine, or `_accept` if that could not be
+  started. `_accept` may be ended itself right after it has started it, when the connection may be over by then.
 * Once `_draining` is set each connection is told that it is to end: those that are there, or their own goroutines
   find it set. So it is with `_closed`, after which they are cut.
 """
@@ -37,14 +39,20 @@ if TYPE_CHECKING:
     from offset.wsgi._limits import Limits
     from offset.wsgi._log import Access
 
-_NONE: Any = object()
-
 
 def report(text: str) -> None:
     """Write what went wrong, as one piece."""
     with contextlib.suppress(Exception):
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+class _Entry:
+    """What is known of a connection."""
+
+    # Its goroutine runs.
+    begun = False
+    http: Http | None = None
 
 
 class Server:
@@ -69,7 +77,7 @@ class Server:
         self._limits = limits
         self._tls = tls
         self._proxy_protocol = proxy_protocol
-        self._connections: dict[Conn, Http | None] = {}
+        self._connections: dict[Conn, _Entry] = {}
         self._alive = WaitGroup()
         self._room = Semaphore(limits.connections)
         self._draining = False
@@ -127,27 +135,27 @@ class Server:
         self._draining = True
         for listener in self._listeners:
             listener.close()
-        for http in list(self._connections.values()):
-            if http is not None:
-                http.drain()
+        for entry in list(self._connections.values()):
+            if entry.http is not None:
+                entry.http.drain()
 
     def close(self) -> None:
         """End everything at once."""
         self._draining = self._closed = True
         for listener in self._listeners:
             listener.close()
-        for conn, http in list(self._connections.items()):
+        for conn, entry in list(self._connections.items()):
             # Its goroutine finds it closed, and does the rest; a TLS connection would say goodbye.
             with contextlib.suppress(OSError):
                 conn._sock.shutdown(socket.SHUT_RDWR)
-            if http is None:
+            if entry.http is None:
                 # Its goroutine may never have begun.
                 conn.close()
 
     # What its goroutines do.
 
     def _accept(self, listener: Listener) -> None:
-        name, port = _host_and_port(listener._sock.getsockname())
+        name, port = host_and_port(listener._sock.getsockname())
         base = {**self.base, "SERVER_NAME": name, "SERVER_PORT": port}
         with listener:
             while not self._draining:
@@ -162,33 +170,34 @@ class Server:
                 except BaseException:
                     self._room.release()
                     raise
-                self._connections[conn] = None
+                self._connections[conn] = entry = _Entry()
                 self._alive.add(1)
                 try:
-                    _runtime.go(self._serve, conn, base).name = "offset.wsgi connection"
+                    _runtime.go(self._serve, conn, entry, base).name = "offset.wsgi connection"
                 except BaseException:
-                    self._over(conn, conn)
+                    if not entry.begun:
+                        self._over(conn, conn)
                     raise
-                del conn
+                del conn, entry
 
     def _over(self, key: Conn, conn: Conn) -> None:
         try:
             conn.close()
         finally:
-            # Once: whoever starts its goroutine may be ended right after that, and does not know that it has begun.
-            if self._connections.pop(key, _NONE) is not _NONE:
+            if self._connections.pop(key, None) is not None:
                 self._room.release()
                 self._alive.done()
 
-    def _serve(self, key: Conn, base: dict[str, Any]) -> None:
+    def _serve(self, key: Conn, entry: _Entry, base: dict[str, Any]) -> None:
         conn = key
         try:
+            entry.begun = True
             if self._closed:
                 # By who has not seen it.
                 return
-            peer, own = _host_and_port(conn._peer), None
+            peer, own = host_and_port(conn._peer), None
             timeout = self._limits.head_timeout
-            if self._proxy_protocol:
+            if self._proxy_protocol and self._service.believes(conn):
                 found = _proxy.read(conn, timeout)
                 if found is not None:
                     peer, own = found
@@ -202,7 +211,7 @@ class Server:
                 base["SERVER_NAME"], base["SERVER_PORT"] = own
             service = self._service
             http = _runtime.Http(conn, base, self._tls is None, service.times, service.sizes, service.software)
-            self._connections[key] = http
+            entry.http = http
             if self._draining:
                 http.drain()
             service.talk(conn, base, http)
@@ -215,7 +224,7 @@ class Server:
             self._over(key, conn)
 
 
-def _host_and_port(address: Any) -> tuple[str, str]:
+def host_and_port(address: Any) -> tuple[str, str]:
     """Give an address of the `socket` module as an environ has it."""
     if isinstance(address, tuple):
         host = str(address[0])
