@@ -3,6 +3,8 @@ ended."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import sys
 import threading
@@ -12,8 +14,10 @@ import offset
 import pytest
 from helpers import FREE_THREADED, PATIENCE, main_goroutine, run_script, wait_until
 from net_peers import Call, client_context, pattern, server_context
-from offset import context, go, makechan, net, wsgi
-from offset.wsgi import Limits
+from offset import _runtime, context, go, makechan, net, wsgi
+from offset.wsgi import Limits, RequestError
+from offset.wsgi import _server as server_module
+from offset.wsgi._serve import Options
 from web import Reader, app_of, ask, chunks, connect, echo, hello, request, serving, talk, talking
 
 
@@ -91,17 +95,20 @@ def test_the_environ():
         ("//a", "//a", ""),
         ("/?", "/", ""),
         ("/%00", "/\0", ""),
-        ("http://elsewhere/x?y", "/x", "y"),
-        ("http://elsewhere", "/", ""),
+        ("http://elsewhere:8/x?y", "/x", "y"),
+        ("http://elsewhere:8", "/", ""),
     ],
 )
 def test_targets(target, path, query):
     def app(environ, start_response):
         start_response("200 OK", [])
-        return [repr((environ["PATH_INFO"], environ["QUERY_STRING"])).encode()]
+        return [repr([environ[name] for name in ("PATH_INFO", "QUERY_STRING", "HTTP_HOST")]).encode()]
 
     with serving(app) as served:
-        assert ask(served.addr, request(target)).body == repr((path, query)).encode()
+        # Where the target names a host, it is that one.
+        host = "elsewhere:8" if target.startswith("http") else "localhost"
+        assert ask(served.addr, request(target)).body == repr([path, query, host]).encode()
+        assert ask(served.addr, request("http://who@elsewhere/")).status == 400
 
 
 @main_goroutine
@@ -158,6 +165,18 @@ def test_large_bodies_both_ways(chunked):
             writing.result()
             assert answer.body == data
             assert ("transfer-encoding" in answer.headers) == chunked
+
+
+@main_goroutine
+def test_small_chunks_are_given_as_one():
+    def app(environ, start_response):
+        body = environ["wsgi.input"]
+        start_response("200 OK", [])
+        return [b"%d %d" % (len(body.read1(700)), len(body.read1()))]
+
+    with serving(app) as served:
+        data = request("/", "Transfer-Encoding: chunked", method="POST") + chunks(*[b"x"] * 1000)
+        assert ask(served.addr, data).body == b"700 300"
 
 
 @main_goroutine
@@ -271,6 +290,7 @@ def test_the_head_of_an_answer():
         (lambda environ, start: 1 / 0, "ZeroDivisionError"),
         (lambda environ, start: start("OK", []), "three digits"),
         (lambda environ, start: start("200 OK\r\nX: y", []), "three digits"),
+        (lambda environ, start: start("103 Early Hints", []), "only 101"),
         (lambda environ, start: start(200, []), "must be a string"),
         (lambda environ, start: start("200 OK", [("A", "b\r\nc: d")]), "line's end"),
         (lambda environ, start: start("200 OK", [("A\r\n", "b")]), "belongs in no name"),
@@ -396,6 +416,55 @@ def test_a_client_that_goes_before_its_answer(reports):
     assert not reports
 
 
+@main_goroutine
+def test_a_client_that_goes_while_the_application_writes(reports):
+    over = makechan(1)
+
+    def app(environ, start_response):
+        write = start_response("200 OK", [])
+        try:
+            while True:
+                write(b"x" * 100_000)
+        finally:
+            over.send(True)
+
+    with serving(app) as served:
+        with connect(served.addr) as conn:
+            conn.write(request())
+            assert conn.read(100)
+        assert over.recv(timeout=PATIENCE)
+    assert not reports
+
+
+@main_goroutine
+def test_a_write_that_is_kept_writes_to_no_other_response():
+    kept = []
+
+    def app(environ, start_response):
+        write = start_response("200 OK", [])
+        for old in kept:
+            with pytest.raises(RuntimeError, match="over"):
+                old(b"old")
+        kept.append(write)
+        write(b"hel")
+        return [b"lo"]
+
+    with talking(app) as (conn, reader):
+        conn.write(request() * 3)
+        assert [reader.answer().body for _ in range(3)] == [b"hello"] * 3
+
+
+@main_goroutine
+@pytest.mark.parametrize(("status", "answered"), [(499, 499), (599, 599), (200, 500)])
+def test_a_status_of_the_applications_own(status, answered, reports):
+    def app(environ, start_response):
+        raise RequestError(status, "mine")
+
+    with serving(app) as served:
+        assert ask(served.addr).status == answered
+    assert bool(reports) == (status != answered)
+
+
 # ---- connections ----------------------------------------------------------------------------------
 
 
@@ -516,7 +585,7 @@ def test_the_others_go_on_beside_one_that_blocks_and_one_that_computes():
 @main_goroutine
 def test_unix_sockets(tmp_path):
     path = tmp_path / "socket"
-    for bind in (f"unix:{path}", "unix:@offset-test-wsgi"):
+    for bind in (f"unix:{path}", f"unix:@offset-test-wsgi-{os.getpid()}"):
         with serving(hello, bind=bind) as served:
             assert served.addr == bind
             assert ask(served.addr).body == b"hello"
@@ -528,6 +597,38 @@ def test_unix_sockets(tmp_path):
         assert ask(served.addr).body == b"hello"
         with pytest.raises(OSError, match="in use"):
             wsgi.serve(hello, f"unix:{path}")
+    # Other files stay.
+    path.write_text("mine")
+    with pytest.raises(OSError, match="in use"):
+        wsgi.serve(hello, f"unix:{path}")
+    assert path.read_text() == "mine"
+
+
+@main_goroutine
+def test_a_unix_socket_whose_queue_is_full(tmp_path):
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as stack:
+        busy.bind(path)
+        busy.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(path)
+        with pytest.raises(OSError, match="in use"):
+            wsgi.serve(hello, f"unix:{path}")
+
+
+def test_workers_listen_where_they_are_told():
+    # Nobody listens here: it is bound, and that is all.
+    options = Options(hello, ":0", None, None, None, None, Limits(), None, False, True, None)
+    first = options.sockets()
+    port = first[0].getsockname()[1]
+    (again,) = options.sockets_again(first)
+    with again:
+        assert again.getsockname()[1] == port
+        if again.family == socket.AF_INET6:
+            assert not again.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), "IPv4 comes here, too"
 
 
 @main_goroutine
@@ -638,6 +739,44 @@ def test_a_server_that_is_cancelled():
         assert reader.at_end()
     with pytest.raises(OSError):
         net.dial("tcp", addr)
+
+
+@main_goroutine
+def test_a_stop_ends_idle_connections_over_tls():
+    with serving(hello, tls=server_context()) as served, connect(served.addr, client_context()) as conn:
+        conn.write(request())
+        reader = Reader(conn)
+        assert reader.answer().status == 200
+        served.stop()
+        assert reader.at_end()
+        conn.close()
+        served.call.result()
+
+
+@main_goroutine
+def test_who_accepts_is_ended_when_the_connection_is_over_already(monkeypatch):
+    class Late:
+        """`_runtime`, where the goroutine of a connection is over before `go` returns to who is ended just then."""
+
+        def __getattr__(self, name):
+            return getattr(_runtime, name)
+
+        def go(self, function, *args):
+            goroutine = _runtime.go(function, *args)
+            if function.__name__ == "_serve":
+                assert goroutine.join(timeout=PATIENCE)
+                raise offset.GoroutineExit
+            return goroutine
+
+    monkeypatch.setattr(server_module, "_runtime", Late())
+    ended = []
+    over = server_module.Server._over
+    monkeypatch.setattr(server_module.Server, "_over", lambda *args: ended.append(over(*args)))
+    with serving(hello) as served:
+        assert ask(served.addr, request("/", "Connection: close")).body == b"hello"
+        served.stop()
+        served.call.result()
+    assert ended == [None], "once"
 
 
 @main_goroutine

@@ -7,10 +7,24 @@ import contextlib
 import offset
 import pytest
 from helpers import PATIENCE, main_goroutine
-from net_peers import Call
-from offset import makechan
-from offset.wsgi import Limits, RequestError
-from web import Reader, ask, chunks, connect, echo, hello, request, serving, talk, talking
+from net_peers import Call, client_context, server_context
+from offset import context, makechan
+from offset.net import TLSConn
+from offset.wsgi import Limits, RequestError, _file
+from web import (
+    Reader,
+    app_of,
+    ask,
+    chunks,
+    connect,
+    echo,
+    hello,
+    request,
+    serving,
+    talk,
+    talking,
+    within_longer_and_longer,
+)
 
 
 @pytest.fixture
@@ -74,6 +88,30 @@ def test_what_is_too_slow_is_ended(data, status, limits, reports):
 
 
 @main_goroutine
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTT", 408),
+        (request("/", "Content-Length: 9999", method="POST"), 413),
+        (request("/" + "x" * 200), 414),
+        (request("/", long("X", 2000)), 431),
+    ],
+)
+def test_what_is_refused_is_answered_after_others_were(data, status, reports):
+    limits = Limits(target=100, head=1000, body=1000, head_timeout=0.05 if status == 408 else 10)
+    with talking(hello, limits=limits) as (conn, reader):
+        for _ in range(2):
+            conn.write(request())
+            assert reader.answer().body == b"hello"
+        conn.write(data)
+        answer = reader.answer()
+        assert (answer.status, answer.headers["connection"]) == (status, "close")
+        assert reader.at_end()
+    assert not reports
+
+
+@main_goroutine
 def test_bytes_one_by_one_do_not_stretch_the_time_for_a_head():
     with talking(hello, limits=Limits(head_timeout=0.3)) as (conn, reader):
 
@@ -104,6 +142,74 @@ def test_a_client_that_does_not_take_its_answer(reports):
     with talking(app, limits=Limits(write_timeout=0.05)) as (conn, _):
         conn.write(request())
         assert closed.recv(timeout=PATIENCE)
+
+
+SIZE = 30_000_000
+
+
+@main_goroutine
+def test_a_client_that_takes_its_answer_slowly(reports):
+    def attempt(seconds):
+        with talking(app_of(b"x" * SIZE), limits=Limits(write_timeout=seconds)) as (conn, _):
+            conn.write(request("/", "Connection: close"))
+            got = 0
+            while part := conn.read(1_000_000):
+                got += len(part)
+                # All of it takes longer than each write may.
+                offset.sleep(2 * seconds * len(part) / SIZE)
+            assert got > SIZE
+
+    within_longer_and_longer(attempt)
+    assert not reports
+
+
+def test_a_client_that_takes_a_file_slowly():
+    class Slow:
+        deadlines = 0
+
+        def set_write_deadline(self, when):
+            self.deadlines += 1
+
+        def sendfile(self, file, start, count):
+            if self.deadlines == 4:
+                raise TimeoutError
+            if self.deadlines == 2:
+                error = TimeoutError()
+                error.characters_written = 10
+                raise error
+            return count
+
+    slow = Slow()
+    assert _file._send(slow, None, 0, (1 << 20) + 20, 1.0) == (1 << 20) + 20
+    with pytest.raises(TimeoutError):
+        _file._send(slow, None, 0, 1, 1.0)
+
+
+@main_goroutine
+def test_over_tls_each_piece_has_the_time(monkeypatch):
+    sizes = []
+    write = TLSConn.write
+    monkeypatch.setattr(TLSConn, "write", lambda self, data: sizes.append(len(data)) or write(self, data))
+    with serving(app_of(b"x" * 300_000), tls=server_context()) as served:
+        assert len(ask(served.addr, tls=client_context()).body) == 300_000
+    assert max(sizes) <= 65_536
+
+
+@main_goroutine
+def test_the_deadline_of_a_scope_over_tls(reports):
+    def app(environ, start_response):
+        try:
+            with context.timeout(0.01):
+                environ["wsgi.input"].read()
+        except context.DeadlineExceeded:
+            start_response("200 OK", [])
+            return [b"mine"]
+        raise AssertionError("the body was whole")
+
+    with serving(app, tls=server_context()) as served:
+        data = request("/", "Content-Length: 5", method="POST")
+        assert ask(served.addr, data, tls=client_context()).body == b"mine"
+    assert not reports
 
 
 @main_goroutine

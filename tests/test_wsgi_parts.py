@@ -18,8 +18,8 @@ import pytest
 from helpers import PATIENCE, in_thread, main_goroutine, wait_until
 from net_peers import Call, client_context, pattern, server_context
 from offset import makechan, net
-from offset.wsgi import FileWrapper
-from web import Reader, ask, connect, request, serving, talk
+from offset.wsgi import FileWrapper, Limits
+from web import Reader, ask, connect, request, serving, talk, within_longer_and_longer
 
 # ---- files -------------------------------------------------------------------------------------------
 
@@ -147,6 +147,29 @@ def test_another_protocol(secure):
 
 
 @main_goroutine
+def test_another_protocol_has_no_deadlines_of_requests():
+    def attempt(seconds):
+        def app(environ, start_response):
+            sock = environ["offset.socket"]
+            sock.sendall(b"go")
+            offset.sleep(1.5 * seconds)
+            sock.sendall(sock.recv(100))
+            return []
+
+        limits = Limits(head_timeout=seconds, idle_timeout=seconds, write_timeout=seconds)
+        with (
+            serving(app, tls=server_context(), limits=limits) as served,
+            connect(served.addr, client_context()) as conn,
+        ):
+            conn.write(request("/", *UPGRADE))
+            assert conn.read_full(2) == b"go"
+            conn.write(b"late")
+            assert conn.read_full(4) == b"late"
+
+    within_longer_and_longer(attempt)
+
+
+@main_goroutine
 def test_a_protocol_that_is_declined():
     def app(environ, start_response):
         start_response("200 OK", [])
@@ -207,7 +230,8 @@ def test_lines_of_the_access_log():
         ask(served.addr, request('/a?b="', "User-Agent: x\ty \xe9", "Referer: http://r/"))
         ask(served.addr, b"nonsense\r\n\r\n")
         wait_until(lambda: out.getvalue().count("\n") == 2)
-    first, second = out.getvalue().splitlines()
+    # Each connection's own goroutine writes its line, after the answer.
+    first, second = sorted(out.getvalue().splitlines(), key=lambda line: "GET" not in line)
     pattern = (
         r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "(.*?)" (\d+) (\d+) "(.*?)" "(.*?)" \d+\.\d{6}'
     )
@@ -323,6 +347,16 @@ def test_nobody_is_served_who_does_not_say_who_it_is(header):
         assert talk(served.addr, header + request()) == b""
 
 
+@main_goroutine
+def test_a_header_that_is_cut_is_no_error_of_the_servers(monkeypatch):
+    reports = []
+    monkeypatch.setattr("offset.wsgi._server.report", reports.append)
+    with serving(whose, proxy_protocol=True) as served:
+        for header in (b"PROXY TCP4 192", SIGNATURE[:5], binary(1, 0x11, FOUR)[:14], binary(1, 0x11, FOUR)[:-1]):
+            assert talk(served.addr, header) == b""
+    assert not reports
+
+
 # ---- under load ------------------------------------------------------------------------------------------------
 
 
@@ -338,7 +372,8 @@ def test_many_idle_connections():
 @pytest.mark.parametrize(
     ("command", "good"),
     [
-        (["wrk", "-t1", "-c20", "-d1s", "http://{}/"], r"[1-9]\d* requests in"),
+        # What takes longer than its timeout is an error to it.
+        (["wrk", "-t1", "-c20", "-d1s", "--timeout", "30s", "http://{}/"], r"[1-9]\d* requests in"),
         (
             ["h2load", "--h1", "-n2000", "-c20", "http://{}/"],
             r"2000 total, 2000 started, 2000 done, 2000 succeeded, 0 failed",
