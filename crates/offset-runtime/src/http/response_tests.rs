@@ -70,7 +70,7 @@ fn another_protocol() {
 #[test]
 fn what_a_program_may_not_write() {
     let mut response = Response::default();
-    for status in ["", "20", "abc OK", "200OK", "200 O\r\nK", "099 x", "2000 x", "200 \n"] {
+    for status in ["", "20", "abc OK", "200OK", "200 O\r\nK", "099 x", "2000 x", "200 \n", "100 Continue", "103 x"] {
         assert_eq!(response.start(status.as_bytes()), Err(Wrong::Status), "{status:?}");
     }
     response.start(b"200 OK").unwrap();
