@@ -7,8 +7,8 @@ Invariants:
 
 * Signal handlers of the parent only note what came; the loop acts.
 * A child ends when its parent does, however that ends.
-* `told` workers end; of the others as many serve as there are to be, or are on their way. A successor (`replaces`) counts
-  when it is ready and tells the one before it, and until then that one does: programs that are broken replace nobody.
+* Workers that were `told` end; of the others there are as many as there are to be. A successor (`replaces`) counts once
+  it is ready, when it has the one before it told; until then that one counts: a broken program replaces nobody.
 * Workers that end again and again are started later and later; if the first ends before it was ready, nothing is
   served.
 """
