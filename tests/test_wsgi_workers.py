@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from typing import NamedTuple
@@ -18,14 +19,19 @@ import pytest
 from helpers import PATIENCE, run_script, script_environment, wait_until
 from net_peers import CERTIFICATES
 from offset import wsgi
+from offset.wsgi import _load, _reload
 
 APP = """
-import os, signal
+import os, signal, offset
 
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/dies":
         os.kill(os.getpid(), signal.SIGKILL)
+    if path == "/waits":
+        open("begun", "x").close()
+        while not os.path.exists("go"):
+            offset.sleep(0.001)
     start_response("200 OK", [("Connection", "close")])
     return [f"{os.getpid()} {environ['wsgi.multiprocess']} first".encode()]
 
@@ -84,12 +90,20 @@ def served(tmp_path, *arguments, app="module_of_a_test:app", source=APP):
         process.wait(PATIENCE)
 
 
-@pytest.mark.parametrize("app", ["module_of_a_test:app", "module_of_a_test", "module_of_a_test:factory()"])
-def test_serve(tmp_path, app):
-    with served(tmp_path, app=app) as program:
+def test_serve(tmp_path):
+    with served(tmp_path, app="module_of_a_test:factory()") as program:
         assert program.get() == [str(program.process.pid), "False", "first"]
         assert program.end() == 0, program.text()
         assert "Traceback" not in program.text()
+
+
+def test_names_of_applications(tmp_path, monkeypatch):
+    name = f"module_of_a_test_{os.getpid()}"
+    (tmp_path / f"{name}.py").write_text(APP)
+    monkeypatch.syspath_prepend(tmp_path)
+    for attribute in (":app", "", ":factory()"):
+        assert _load.load(name + attribute).__name__ == "app"
+    del sys.modules[name]
 
 
 def test_serve_with_what_there_is(tmp_path):
@@ -124,14 +138,24 @@ def test_what_cannot_be_served(arguments, what, capsys):
 
 
 def test_workers(tmp_path):
+    def deploy(source):
+        (tmp_path / "module_of_a_test.py").write_text(source)
+        program.process.send_signal(signal.SIGHUP)
+
     with served(tmp_path, "--workers", "2") as program:
         seen = set()
 
-        def both():
-            if (words := answer(program)) is not None:
+        def both(word="first"):
+            if (words := answer(program)) is not None and words[2] == word:
                 assert words[1] == "True"
                 seen.add(int(words[0]))
             return len(seen) >= 2
+
+        def are_replaced(word):
+            before = seen.copy()
+            wait_until(lambda: all(gone(pid) for pid in before), "those before are gone")
+            seen.clear()
+            wait_until(lambda: both(word), f"the {word} program serves, in both")
 
         wait_until(both, "both have served")
         assert program.process.pid not in seen
@@ -142,45 +166,65 @@ def test_workers(tmp_path):
         seen.clear()
         wait_until(both, "two serve again")
         # Those who are replaced have loaded the program anew.
-        (tmp_path / "module_of_a_test.py").write_text(APP.replace("first", "second of them"))
-        program.process.send_signal(signal.SIGHUP)
-        seen.clear()
-
-        def both_anew():
-            if (words := answer(program)) is not None and words[2] == "second":
-                seen.add(int(words[0]))
-            return len(seen) >= 2
-
-        wait_until(both_anew, "the new program serves, in both")
+        deploy(APP.replace("first", "second of them"))
+        are_replaced("second")
         assert "Traceback" not in program.text()
-        # One that is broken replaces nobody.
-        (tmp_path / "module_of_a_test.py").write_text("broken(")
-        program.process.send_signal(signal.SIGHUP)
+        # One that is broken replaces nobody, and one that is not any more replaces all.
+        deploy("broken(")
         wait_until(lambda: program.text().count("has ended with status 1") >= 2, "both have failed")
         assert program.get()[2] == "second"
-        assert program.end() == 0, program.text()
-
-
-def test_workers_that_listen_each_for_itself(tmp_path):
-    with served(tmp_path, "--workers", "2", "--reuse-port") as program:
-        assert program.get()[1] == "True"
-        assert program.end() == 0, program.text()
-
-
-def test_workers_end_with_the_one_who_started_them(tmp_path):
-    with served(tmp_path, "--workers", "2") as program:
-        pid = int(program.get()[0])
+        deploy(APP.replace("first", "third"))
+        are_replaced("third")
+        # They end with who has started them, however that ends.
         program.process.kill()
         program.process.wait(PATIENCE)
+        wait_until(lambda: all(gone(pid) for pid in seen), "the workers have ended")
 
-        def gone():
-            try:
-                with open(f"/proc/{pid}/stat", "rb") as file:
-                    return file.read().rpartition(b")")[2].split()[0] == b"Z"
-            except OSError:
-                return True
 
-        wait_until(gone, "the worker has ended")
+def gone(pid):
+    """Has a process ended?"""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"Z"
+    except OSError:
+        return True
+
+
+def test_an_interrupt_from_a_terminal_lets_requests_end(tmp_path):
+    with served(tmp_path, "--workers", "2", "--reuse-port") as program:
+        answers = []
+        waiting = threading.Thread(target=lambda: answers.append(program.get("/waits")))
+        waiting.start()
+        wait_until((tmp_path / "begun").exists, "the request has come")
+        # All of them get it.
+        os.killpg(program.process.pid, signal.SIGINT)
+        # The parent does not listen, where each worker does.
+        wait_until(lambda: answer(program) is None, "nobody listens any more")
+        (tmp_path / "go").touch()
+        waiting.join(PATIENCE)
+        assert answers and answers[0][1] == "True", program.text()
+        assert program.process.wait(PATIENCE) == 0, program.text()
+
+
+def test_a_worker_that_is_told_to_end_at_once():
+    program = """
+        import os, signal
+        from offset.wsgi import _workers, serve
+
+        def told_at_once(parent):
+            # The first of what a child does.
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        def ready(addr):
+            print("served", flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        _workers._end_with_parent = told_at_once
+        serve("json:load", "127.0.0.1:0", ready, workers=2)
+    """
+    status, stdout, stderr = run_script(program)
+    assert (status, stdout) == (1, ""), stderr
+    assert "the workers end before they serve" in stderr
 
 
 def test_workers_of_a_program_that_is_broken():
@@ -212,6 +256,15 @@ def test_an_application_that_is_no_name_with_workers(tmp_path):
     """
     status, stdout, stderr = run_script(program, tmp_path / "s")
     assert (status, stdout.split()) == (0, ["True", "False"]), stderr
+
+
+def test_a_file_that_is_new_is_a_change_of_the_program(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    watcher = _reload.Watcher(everything=True)
+    assert not watcher.changed()
+    (tmp_path / "missing.py").write_text("")
+    assert watcher.changed()
+    assert not watcher.changed()
 
 
 def test_a_program_is_loaded_again_when_it_changes(tmp_path):

@@ -47,12 +47,11 @@ def within_longer_and_longer(attempt: Any) -> None:
 
     For what holds however short a time is, as long as the machine does not stall for longer than that.
     """
-    for seconds in (0.3, 1.5, 6.0):
-        try:
-            return attempt(seconds)
-        except (AssertionError, OSError):
-            if seconds == 6.0:
-                raise
+    for seconds in (0.3, 1.5):
+        with contextlib.suppress(AssertionError, OSError):
+            attempt(seconds)
+            return
+    attempt(6.0)
 
 
 class Answer(NamedTuple):

@@ -68,8 +68,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         server.base.update(base_environ(cfg))
         server.base.update({"wsgi.multithread": True, "wsgi.file_wrapper": FileWrapper})
         server.base["SCRIPT_NAME"] = service.script_name
-        # `timeout` is half of what gunicorn waits for one; 0 is for ever.
-        beat = min(_BEAT, self.timeout / 2 or _BEAT)
+        beat = _beat(self.timeout)
         woken = _runtime.Fd(self.PIPE[0])
         try:
             server.start()
@@ -107,6 +106,11 @@ def _unless_over() -> Any:
         raise
     except TimeoutError:
         pass
+
+
+def _beat(timeout: float) -> float:
+    # A worker is told half of what gunicorn waits for one; 0 is for ever.
+    return min(_BEAT, timeout / 2 or _BEAT)
 
 
 def _limits(cfg: Any) -> Limits:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -45,7 +46,11 @@ def _broken(why: str) -> OSError:
 def _peek(conn: Conn, size: int) -> bytes:
     """Look at the first `size` bytes, once there are so many, or at what shows that there is no signature."""
     seen = b""
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLRDHUP)
     while True:
+        # What comes before an end is seen again and again. Asked first: nothing comes after it.
+        ended = bool(seen and poll.poll(0))
         try:
             data = conn._sock.recv(size, socket.MSG_PEEK)
         except BlockingIOError:
@@ -55,6 +60,8 @@ def _peek(conn: Conn, size: int) -> bytes:
                 raise _broken("the connection ended")
         if len(data) == size or (data and not _SIGNATURE.startswith(data)):
             return data
+        if ended:
+            raise _broken("the connection ended")
         seen = data
         conn._wait_read()
 
