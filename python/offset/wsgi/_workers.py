@@ -245,9 +245,13 @@ class _Parent:
         parent = os.getpid()
         # One that comes while the child has its parent's handlers would be lost.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        pid = os.fork()
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if pid:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(write)
             self._workers[pid] = _Worker(pid, read)
             self._workers[pid].replaces = replaces
