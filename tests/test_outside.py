@@ -31,7 +31,7 @@ def test_the_command_prints_all_stacks_and_the_process_goes_on():
     assert text.count("in worker\n") == 3
     assert re.search(r"^created by .* in main.* in goroutine 1$", text, re.MULTILINE)
     assert re.search(r"^thread MainThread:$", text, re.MULTILINE)
-    assert "in run\n" in text
+    assert "in _until_over\n" in text
     assert asked.output[0] == "went on\n"
     assert asked.process.returncode == 0
 
@@ -207,10 +207,10 @@ def test_who_says_nothing_holds_up_nobody_for_long():
         assert "NilChan.recv" in _outside.ask(process.pid, "dump", PATIENCE)
 
 
-def test_the_command_without_arguments_and_with_a_reader_that_leaves():
-    status, _, errors = command()
+def test_the_command_with_what_is_no_command_and_with_a_reader_that_leaves():
+    status, _, errors = command("nothing")
     assert status == 2
-    assert "COMMAND" in errors
+    assert "invalid choice" in errors
     status, text, _ = command("--version")
     assert (status, text) == (0, f"offset {offset.__version__}\n")
     with Asked(PARKED.replace("COUNT", "100")) as process:

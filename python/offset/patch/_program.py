@@ -195,7 +195,11 @@ class _Name:
 _GONE = object()
 
 
-_FOR_USERS_OF = {"offset.testing.plugin": "pytest", **{ours: name for name, ours in _rebind.LIBRARIES.items()}}
+_FOR_USERS_OF = {
+    "offset.gunicorn": "gunicorn",
+    "offset.testing.plugin": "pytest",
+    **{ours: name for name, ours in _rebind.LIBRARIES.items()},
+}
 
 
 class _Module:
