@@ -211,24 +211,6 @@ unsafe impl Host for Python {
         });
     }
 
-    #[cfg(Py_GIL_DISABLED)]
-    fn contexts_settle(&self) {
-        // The allocator gives memory back when somebody looks, at the end of a thread state, and then only what was freed a while ago:
-        // 100 ms, and 10 ms more for each thread state whose memory lay beside.
-        with_base(|| {
-            shim::offset_memory_settle();
-            // SAFETY: attached; it is used by nobody.
-            unsafe {
-                let state = PyThreadState_New(PyInterpreterState_Main());
-                if !state.is_null() {
-                    STATES.fetch_add(1, Ordering::SeqCst);
-                    state_goes();
-                    shim::offset_context_delete(state);
-                }
-            }
-        });
-    }
-
     fn resume(&self, identity: usize) {
         shim::offset_set_identity(identity);
     }

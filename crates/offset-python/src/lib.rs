@@ -89,9 +89,9 @@ unsafe extern "C" fn exec(module: Object) -> c_int {
         1
     });
     if PARALLEL {
-        // Each thread state has heaps of its own, 200 to 300 KB that every collection looks through, and the interpreter takes a
-        // millisecond or two for each that is left at its end.
-        offset_runtime::scheduler::set_pool(128);
+        // Each thread state has heaps of its own, 200 to 300 KB that every collection looks through. The allocator gives a
+        // region of them back to the system when memory of another one is freed, a while later.
+        offset_runtime::scheduler::set_pool(128, 96);
     }
     // SAFETY: the module's exec slot, attached.
     let ok = unsafe {

@@ -27,9 +27,6 @@ pub unsafe trait Host: Sync {
     /// On a machine's own stack: ends contexts whose goroutines have ended, each on the machine that last ran it.
     fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>);
 
-    /// On a machine's own stack, some time after contexts were deleted: gives back what of their memory is still there.
-    fn contexts_settle(&self) {}
-
     /// On a machine's own stack, right before a goroutine runs. `identity` is the lowest usable address of its stack.
     fn resume(&self, identity: usize);
 

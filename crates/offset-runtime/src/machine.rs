@@ -41,9 +41,8 @@ const POOL: usize = 65_536;
 const TIDY_STEP: usize = 256;
 const TIDY_BATCH: usize = 64;
 const TIDY_TIME: Instant = 2_000_000;
-/// For so long after that the host looks after their memory, so often.
-const SETTLE_FOR: Instant = 64_000_000_000;
-const SETTLE_EVERY: Instant = 8_000_000_000;
+/// So many of the last ones at a time, see `scheduler::set_pool`.
+const SLOW_STEP: usize = 8;
 
 /// When there is more to tidy.
 enum Tidy {
@@ -76,8 +75,6 @@ pub(crate) struct Machine {
     home_queue: Lock<VecDeque<*const Goroutine>>,
     /// Goroutines that started here and have not ended.
     home_count: AtomicUsize,
-    /// Until when the host is to look whether the memory of contexts that were deleted is there.
-    unsettled: Cell<Instant>,
     /// The processor that it holds, or held last.
     processor: AtomicPtr<Processor>,
     /// On a goroutine's stack without a processor. Written under the lock of the processor that it held.
@@ -188,7 +185,6 @@ impl Machine {
             mail: Condvar::new(),
             home_queue: Lock::new(VecDeque::new()),
             home_count: AtomicUsize::new(0),
-            unsettled: Cell::new(0),
             processor: AtomicPtr::new(null_mut()),
             stuck: AtomicBool::new(false),
             attaching: AtomicBool::new(false),
@@ -743,29 +739,21 @@ impl Machine {
     fn tidy(&self) -> Tidy {
         // SAFETY: the pool is this thread's own, and who deletes a context does not touch it.
         let pool = unsafe { &mut *self.pool.get() };
-        let keep = crate::scheduler::pool();
+        let (keep, last) = crate::scheduler::pool();
         if pool.len() <= keep {
             pool.iter().for_each(|vessel| vessel.stack.release_pages());
-            let until = self.unsettled.get();
-            if until == 0 {
-                return Tidy::Done;
-            }
-            host().contexts_settle();
-            if clock::now() < until {
-                return Tidy::Later;
-            }
-            self.unsettled.set(0);
             return Tidy::Done;
         }
+        let slowly = pool.len() <= keep + last;
+        let (goal, step) = if slowly { (keep, SLOW_STEP) } else { (keep + last, TIDY_STEP) };
         let until = clock::now() + TIDY_TIME;
         // Given back together: that interrupts the other cores once.
         let mut stacks = Vec::new();
-        while pool.len() > keep && stacks.len() < TIDY_STEP && (stacks.is_empty() || clock::now() < until) {
-            let spare = pool.split_off(keep.max(pool.len().saturating_sub(TIDY_BATCH)));
+        while pool.len() > goal && stacks.len() < step && (stacks.is_empty() || clock::now() < until) {
+            let spare = pool.split_off(goal.max(pool.len().saturating_sub(TIDY_BATCH.min(step))));
             stacks.extend(Machine::without_contexts(spare));
         }
         Stack::give_back(stacks);
-        self.unsettled.set(clock::now() + SETTLE_FOR);
-        if pool.len() > keep { Tidy::Now } else { Tidy::Later }
+        if slowly || (last > 0 && pool.len() <= goal) { Tidy::Later } else { Tidy::Now }
     }
 }

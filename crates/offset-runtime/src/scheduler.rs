@@ -102,6 +102,9 @@ global! {
     static POOL: AtomicUsize = AtomicUsize::new(1_024);
 }
 global! {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+}
+global! {
     static CREATING: Lock<()> = Lock::new(());
 }
 
@@ -119,14 +122,16 @@ pub fn allow_moves(moves: bool) {
 /// [`shed`] waits no longer where nothing has gone for so long.
 const SHED_PAUSE: Instant = 250_000_000;
 
-/// How many stacks, with their contexts, a machine that has no work keeps for the next goroutines.
-pub fn set_pool(count: usize) {
+/// How many stacks, with their contexts, a machine that has no work keeps for the next goroutines. The `last` ones above that go slowly, for
+/// a host whose memory is given back only while more is freed.
+pub fn set_pool(count: usize, last: usize) {
     POOL.store(count, Ordering::Relaxed);
+    LAST.store(last, Ordering::Relaxed);
 }
 
 /// See [`set_pool`]. They lose what deep recursion has left in them.
-pub(crate) fn pool() -> usize {
-    POOL.load(Ordering::Relaxed)
+pub(crate) fn pool() -> (usize, usize) {
+    (POOL.load(Ordering::Relaxed), LAST.load(Ordering::Relaxed))
 }
 
 #[inline]
@@ -482,7 +487,7 @@ pub fn shutdown() {
 /// it goes on, and no longer than `limit`.
 pub fn shed(limit: Duration) {
     let runtime = runtime();
-    set_pool(0);
+    set_pool(0, 0);
     runtime.shedding.store(true, Ordering::SeqCst);
     runtime.poke();
     runtime.machines.lock().idle.iter().for_each(|machine| machine.nudge());

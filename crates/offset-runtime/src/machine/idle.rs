@@ -4,7 +4,7 @@
 //! the processor, ends that under the processor's lock. It stays awake for a little while first if a call or the poller is likely to have
 //! something soon, and tidies its pool once.
 
-use super::{Machine, SETTLE_EVERY, Tidy};
+use super::{Machine, Tidy};
 use crate::clock::{self, Instant};
 use crate::host::host;
 use crate::lock::Guard;
@@ -62,7 +62,7 @@ impl Machine {
                 drop(state);
                 tidy_after = match self.tidy() {
                     Tidy::Now => 0,
-                    Tidy::Later => now - slept_at + SETTLE_EVERY,
+                    Tidy::Later => now - slept_at + TIDY_AFTER,
                     Tidy::Done => Instant::MAX,
                 };
                 state = processor.lock();
