@@ -244,3 +244,9 @@ def end_goroutines(before: Inventory) -> None:
     deadline = time.monotonic() + SETTLE
     while before.new_goroutines() and time.monotonic() < deadline:
         time.sleep(0.005)
+
+
+@pytest.fixture
+def loop_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cancelled in a loop of offset's may take as long to end as the machine needs."""
+    monkeypatch.setattr("offset._exit.GRACE", helpers.PATIENCE)

@@ -19,13 +19,9 @@ from offset import ChannelClosed, aio, context, default, go, makechan, nilchan
 trio = library("trio")
 anyio = library("anyio")
 
+pytestmark = pytest.mark.usefixtures("loop_patience")
+
 variable = contextvars.ContextVar("variable", default="nothing")
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch):
-    """What is cancelled may take as long to end as the machine needs."""
-    monkeypatch.setattr("offset._exit.GRACE", PATIENCE)
 
 
 async def waiting(channel, side="receivers", count=1):
