@@ -1,7 +1,7 @@
 """`offset.aio` from goroutines: `iterate` and `enter`, asynchronous generators and context managers in plain functions.
 
-Invariant: what was entered is left, and a generator that was begun is closed, whatever ends the block, on the loop where
-it began.
+Invariant: what was entered is left, and a generator that was begun is closed, whatever ends the block, on the loop
+where it began.
 """
 
 from __future__ import annotations
