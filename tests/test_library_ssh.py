@@ -93,7 +93,8 @@ class Shell:
         channel.recv(1)
         self.running.add(1)
         try:
-            with channel, contextlib.suppress(OSError):
+            # Whoever has read all that it wants may be gone before it is told of the end: paramiko says EOFError.
+            with contextlib.suppress(OSError, EOFError), channel:
                 what, _, rest = command.partition(" ")
                 if what == "meet":
                     self.meeting.done()
