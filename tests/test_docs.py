@@ -75,7 +75,7 @@ NEEDED = {
 def missing(library: str) -> str:
     """Tell, in a process of its own, why a library cannot be imported; "" if it can.
 
-    eventlet's import puts its own sockets under dnspython, and greenlets in goroutines of one thread crash.
+    eventlet's import puts its own sockets under dnspython, and goroutines that park inside of a greenlet crash.
     """
     ended = helpers.run_script(f"import {library}")
     return ended.stderr.strip().rpartition("\n")[2] if ended.returncode else ""
