@@ -171,7 +171,10 @@ def measure(name: str, way: str) -> float:
     if name == "await":
         work = in_run(await_in_goroutine) if way == "offset" else await_in_thread
     else:
-        work = lambda count: asyncio.run(SCENARIOS[name](WAYS[way], count))  # noqa: E731
+
+        def work(count):
+            return asyncio.run(SCENARIOS[name](WAYS[way], count))
+
     count, best, until = 100, float("inf"), time.perf_counter() + 1.5
     while time.perf_counter() < until:
         took = work(count)

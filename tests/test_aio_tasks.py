@@ -692,6 +692,7 @@ def test_a_task_that_only_a_channel_knows_is_no_garbage():
         seen.append(await channel.arecv())
 
     async def main():
+        # Nobody keeps it: that its wait does is what is tested.
         asyncio.create_task(receive())  # noqa: RUF006
         await waiting(channel)
         gc.collect()

@@ -46,6 +46,7 @@ _BEAT = 1.0
 _GRACE = 1.0
 
 
+# gunicorn has no types.
 class Worker(base.Worker):  # type: ignore[misc]
     """Serves in one process of gunicorn's; see the module."""
 

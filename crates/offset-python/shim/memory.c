@@ -94,6 +94,13 @@ static void put_back(PyInterpreterState *interpreter)
     }
 }
 
+/* Whether the free lists are where we think: they lie between these two. */
+static int known(PyThreadState *state)
+{
+    mi_abandoned_pool_t *pool = impl(state)->mimalloc.tld.segments.abandoned;
+    return (pool == &apart || pool == &state->interp->mimalloc.abandoned_pool) && impl(state)->brc.tid == _Py_ThreadId();
+}
+
 static void trade_free_lists(PyThreadState *one, PyThreadState *other)
 {
     struct _Py_freelists kept = impl(one)->freelists;
@@ -105,9 +112,14 @@ void offset_memory_clear(PyThreadState *context)
 {
     PyThreadState *machine = PyThreadState_Get();
     PyInterpreterState *interpreter = context->interp;
-    trade_free_lists(context, machine);
+    int trades = known(context) && known(machine);
+    if (trades) {
+        trade_free_lists(context, machine);
+    }
     PyThreadState_Clear(context);
-    trade_free_lists(context, machine);
+    if (trades) {
+        trade_free_lists(context, machine);
+    }
     put_back(interpreter);
 }
 

@@ -158,6 +158,7 @@ def _read(session: Session) -> None:
     """Read statements, in the way of this Python's prompt."""
     base, loop = _reader(session)
 
+    # Which class that is depends on the version.
     class Console(base):  # type: ignore[valid-type, misc]
         def runcode(self, code: types.CodeType) -> Any:
             return session.submit(functools.partial(super().runcode, code))
@@ -177,6 +178,7 @@ def _reader(session: Session) -> tuple[Any, Callable[[Any], None]]:
     """Give the class of the console, and what reads for it: the prompt of Python 3.13 and later, or the older one."""
     if not os.environ.get("PYTHON_BASIC_REPL") and sys.version_info >= (3, 13):
         try:
+            # Python has no stubs for it.
             from _pyrepl import console, main, readline, simple_interact  # type: ignore[import-not-found]
 
             if main.CAN_USE_PYREPL:

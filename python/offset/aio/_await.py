@@ -110,6 +110,7 @@ class Call:
             coroutine = self.carry()
             try:
                 if _EAGER:
+                    # The stubs of 3.11, which mypy reads, lack the argument.
                     task = asyncio.Task(coroutine, loop=loop, context=self.variables, eager_start=True)  # type: ignore[call-arg]
                 else:
                     task = loop.create_task(coroutine, context=self.variables)

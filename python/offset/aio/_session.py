@@ -47,6 +47,7 @@ class _Request(Call):
     __slots__ = ("make",)
 
     def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
+        # What it awaits is made later, in the task.
         super().__init__(None)  # type: ignore[arg-type]
         self.make = make
 

@@ -54,5 +54,6 @@ def logger(wanted: Any) -> Callable[[Access], object] | None:
     if callable(getattr(wanted, "write", None)):
         return lambda access: wanted.write(line(access) + "\n")
     if callable(wanted):
+        # What it takes cannot be looked at.
         return wanted  # type: ignore[no-any-return]
     raise TypeError(f"access_log is True, a file or a function, not {type(wanted).__name__}")
