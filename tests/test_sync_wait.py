@@ -18,7 +18,6 @@ from helpers import (
     PATIENCE,
     SHORT,
     Thread,
-    assert_no_growth,
     go_parked,
     in_thread,
     main_goroutine,
@@ -768,35 +767,3 @@ def test_threads_and_goroutines_share_a_semaphore():
     goroutine = go_parked(semaphore.acquire)
     in_thread(semaphore.release)
     wait_ended(goroutine)
-
-
-# ---- what they leave behind --------------------------------------------------------------------
-
-
-@main_goroutine
-def test_waiting_leaves_nothing_behind():
-    mutex, group, semaphore = Mutex(), WaitGroup(), Semaphore(1)
-    cond = Cond(mutex)
-    semaphore.acquire()
-    group.add()
-
-    def wait_for_cond(timeout=None):
-        with mutex:
-            cond.wait(timeout=timeout)
-
-    def use():
-        for block in (wait_for_cond, group.wait, semaphore.acquire):
-            for timeout in (0, 1e-6):
-                with contextlib.suppress(TimeoutError):
-                    block(timeout=timeout)
-            goroutine = go_parked(block)
-            goroutine.cancel()
-            wait_ended(goroutine)
-        cond.signal()
-        WaitGroup().go(int)
-        Cond(Mutex())
-        Semaphore(1).acquire()
-
-    assert_no_growth(use, probes=[mutex, cond, group, semaphore], repeats=100)
-    for thing in (mutex, cond, group, semaphore):
-        assert isinstance(thing.stats(), dict)
