@@ -2,7 +2,7 @@
 //!
 //! It keeps its processor, whose state says that it is idle, or why it will notice by itself; whoever queues something there, or wants
 //! the processor, ends that under the processor's lock. It stays awake for a little while first if a call or the poller is likely to have
-//! something soon, and tidies its pool once.
+//! something soon, and tidies its pool, the last of it slowly.
 
 use super::{Machine, Tidy};
 use crate::clock::{self, Instant};
