@@ -75,7 +75,7 @@ NEEDED = {
 def missing(library: str) -> str:
     """Tell, in a process of its own, why a library cannot be imported; "" if it can.
 
-    eventlet's import puts its own sockets under dnspython, and goroutines that park inside of a greenlet crash.
+    eventlet's import puts its own sockets under dnspython, for all tests that follow.
     """
     ended = helpers.run_script(f"import {library}")
     return ended.stderr.strip().rpartition("\n")[2] if ended.returncode else ""

@@ -12,11 +12,13 @@ static INSTALLED: AtomicBool = AtomicBool::new(false);
 unsafe extern "C" fn prepare() {
     fork::prepare();
     crate::scan::before_fork();
+    crate::greenlet::before_fork();
 }
 
 unsafe extern "C" fn parent() {
     // SAFETY: after `prepare`, on the same thread.
     unsafe {
+        crate::greenlet::after_fork();
         crate::scan::after_fork();
         fork::parent();
     }
@@ -26,6 +28,7 @@ unsafe extern "C" fn child() {
     let here = scheduler::current().map_or(0, |goroutine| goroutine.context());
     // SAFETY: after `prepare`, on the only thread of the new process, where the other goroutines' states will never run again.
     unsafe {
+        crate::greenlet::after_fork();
         crate::scan::after_fork();
         shim::offset_bytecode_child(here as *mut _, crate::host::base());
         fork::child(|goroutine| {

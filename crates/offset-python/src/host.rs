@@ -241,9 +241,11 @@ unsafe impl Host for Python {
             shim::offset_context_reset(context);
             enter(goroutine, context);
             shim::offset_refcounts_first(context);
+            crate::greenlet::comes(goroutine);
             offset_runtime::scheduler::attached(goroutine);
             crate::goroutine::main(goroutine);
             Py_DECREF(crate::goroutine::end(goroutine));
+            crate::greenlet::ends();
             if shim::offset_context_finish(context) == 0 || remembers_contexts() {
                 goroutine.spoil();
             }
@@ -253,7 +255,10 @@ unsafe impl Host for Python {
 
     fn park(&self, goroutine: &Goroutine) {
         // SAFETY: attached, as who parks is.
-        unsafe { shim::offset_leave(goroutine.context() as *mut _) };
+        unsafe {
+            crate::greenlet::leaves(goroutine);
+            shim::offset_leave(goroutine.context() as *mut _);
+        }
     }
 
     fn unpark(&self, goroutine: &Goroutine) {
@@ -262,6 +267,7 @@ unsafe impl Host for Python {
         unsafe {
             enter(goroutine, context);
             shim::offset_refcounts_first(context);
+            crate::greenlet::comes(goroutine);
         }
     }
 

@@ -17,6 +17,7 @@ mod fd;
 mod file;
 mod fork;
 mod goroutine;
+mod greenlet;
 mod guard;
 mod host;
 mod http;

@@ -117,6 +117,8 @@ pub struct Goroutine {
     pub(crate) front: AtomicBool,
     /// Its context cannot serve another goroutine.
     pub(crate) spoiled: AtomicBool,
+    /// What the host keeps of it that belongs to the OS thread where it parked; 0 for nothing.
+    bond: AtomicUsize,
     /// `lock_os_thread` minus `unlock_os_thread`.
     pub(crate) locks: AtomicU32,
     /// Whether it is in the bubble: set before it starts; the root changes its own.
@@ -180,6 +182,7 @@ impl Goroutine {
             cancel: AtomicBool::new(false),
             front: AtomicBool::new(false),
             spoiled: AtomicBool::new(false),
+            bond: AtomicUsize::new(0),
             locks: AtomicU32::new(0),
             bubbled: Cell::new(false),
             dozing: std::sync::atomic::AtomicBool::new(false),
@@ -239,6 +242,19 @@ impl Goroutine {
     /// To be called by the host at its end: what is left in its context must not reach another goroutine.
     pub fn spoil(&self) {
         self.spoiled.store(true, Ordering::Relaxed);
+    }
+
+    /// What `set_bond` has set; 0 before.
+    #[inline]
+    pub fn bond(&self) -> usize {
+        self.bond.load(Ordering::Relaxed)
+    }
+
+    /// To be called by the host before the goroutine parks: `bond` belongs to this OS thread, and the goroutine is to go on here. 0 is
+    /// nothing.
+    #[inline]
+    pub fn set_bond(&self, bond: usize) {
+        self.bond.store(bond, Ordering::Relaxed);
     }
 
     /// When it is next made ready it goes to the front of its queue (it comes back from a blocking call).

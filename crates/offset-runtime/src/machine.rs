@@ -537,6 +537,7 @@ impl Machine {
         let home = unsafe { &*home };
         let movable = runtime.moves()
             && goroutine.locks.load(Ordering::Relaxed) == 0
+            && goroutine.bond() == 0
             && (host().may_move(goroutine.parked_at.get(), goroutine.stack_base.get())
                 || Machine::let_it_look(goroutine));
         if !movable {
