@@ -1,18 +1,17 @@
 //! Greenlets in goroutines: each goroutine has greenlets of its own, as each OS thread has.
 //!
 //! greenlet keeps which one runs in a variable of the OS thread, and copies parts of the C stack that it is called on. Goroutines
-//! share an OS thread, and each has a stack of its own: were they to share the variable, a switch in one of them would
-//! write to the stack of another. So the variable changes with the goroutine, and a goroutine that has greenlets stays on its OS
-//! thread, as a stack that one of them keeps has not been scanned. At its end they die as those of a thread do.
+//! share an OS thread, and each has a stack of its own: were they to share the variable, a switch in one of them would write to the
+//! stack of another. So the variable changes with the goroutine, and a goroutine that has greenlets stays on its OS thread, as the
+//! stacks that they keep have not been scanned. At its end they die as those of a thread do.
 //!
-//! Where the variable is nobody tells. It is looked for in the thread-local variables of greenlet's object, by what it must point
+//! Where the variable is nobody tells. It is looked for among the thread-local variables of greenlet's object, by what it must point
 //! to, once a process, when greenlet is there; a program that does not import it pays a look at the number of its modules.
 //!
-//! Invariants. `OWN` is set on an OS thread once the variable has been initialised there, and is its value outside of goroutines;
-//! from then on it has that value whenever no goroutine runs there. A goroutine's greenlets are in the variable while it runs, in
-//! `Goroutine::bond` while it is parked, and in no third place. All of it happens attached, on the goroutine's stack, but for
-//! `end_one`, which has a thread to itself. `FRESH` holds what no goroutine has used, or none that left anything behind; it is never
-//! held while Python is called.
+//! Invariants. A goroutine's set of greenlets is in the variable while it runs, and in `Goroutine::bond` while it is parked. Between
+//! two goroutines a machine's thread, which runs nothing else, has no set there, or one that is as new: what a goroutine has left
+//! unused is there for the next. `FRESH` has further ones. All of it happens attached, on a goroutine's stack, but for `end_one`,
+//! which has a thread to itself. Nothing here runs Python code: the goroutine is about to park.
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{after_fork, before_fork, comes, ends, leaves};
@@ -39,9 +38,7 @@ mod linux {
     use offset_runtime::goroutine::Goroutine;
     use offset_runtime::lock::Lock;
     use pyo3_ffi::*;
-    use std::cell::Cell;
     use std::ffi::{c_int, c_void};
-    use std::ptr::null_mut;
     use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
     /// What is known of the variable. `MODULE` and `OFFSET` say where it is once it is `FOUND`.
@@ -54,19 +51,19 @@ mod linux {
     static MODULE: AtomicUsize = AtomicUsize::new(0);
     static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
-    /// `sys.modules`, and how many there were when greenlet was looked for in vain.
-    static MODULES: AtomicPtr<PyDictObject> = AtomicPtr::new(null_mut());
-    static SEEN: AtomicIsize = AtomicIsize::new(-1);
+    /// A number, and what it is as long as there is nothing to do here: how many modules the interpreter had when greenlet was not
+    /// among them, and has.
+    static WATCHED: AtomicPtr<Py_ssize_t> = AtomicPtr::new((&raw const NOTHING).cast_mut());
+    static SEEN: AtomicIsize = AtomicIsize::new(ALWAYS);
+    static NOTHING: Py_ssize_t = 0;
+    /// No number of modules.
+    const ALWAYS: Py_ssize_t = -1;
 
-    /// greenlet's own values for a thread that has used none yet.
+    /// The variable's value on a thread that has used no greenlet yet. Before that it is 0.
     const NONE_YET: usize = 1;
 
-    /// Sets of greenlets, of one each, that are as new.
+    /// Sets that are as new.
     static FRESH: Lock<Vec<usize>> = Lock::new(Vec::new());
-
-    thread_local! {
-        static OWN: Cell<Option<usize>> = const { Cell::new(None) };
-    }
 
     /// What greenlet gives to other extensions.
     struct Api {
@@ -74,26 +71,24 @@ mod linux {
         current: unsafe extern "C" fn() -> Object,
     }
 
-    /// The beginning of what the variable points to.
+    /// The beginning of a set of greenlets.
     #[repr(C)]
     #[derive(Clone, Copy)]
-    struct Greenlets {
+    struct Set {
         main: Object,
         current: Object,
         trace: Object,
     }
 
-    /// The goroutine runs on: its greenlets are those of this OS thread now.
+    /// The goroutine runs on: its greenlets are those of this OS thread again.
     ///
     /// # Safety
-    /// Attached, on the goroutine's stack, right after it came to this OS thread.
+    /// Attached, on the goroutine's stack, right after it came back.
     #[inline]
     pub(crate) unsafe fn comes(goroutine: &Goroutine) {
-        // SAFETY: by contract.
-        unsafe {
-            if wanted() {
-                put(goroutine);
-            }
+        if goroutine.bond() != 0 {
+            // SAFETY: by contract.
+            unsafe { put(goroutine.bond()) };
         }
     }
 
@@ -105,8 +100,8 @@ mod linux {
     pub(crate) unsafe fn leaves(goroutine: &Goroutine) {
         // SAFETY: by contract.
         unsafe {
-            if wanted() {
-                take(goroutine);
+            if watched() {
+                goroutine.set_bond(take());
             }
         }
     }
@@ -119,66 +114,82 @@ mod linux {
     pub(crate) unsafe fn ends() {
         // SAFETY: by contract.
         unsafe {
-            if wanted() {
+            if watched() {
                 end();
             }
         }
     }
 
-    /// Whether greenlet is there.
+    /// Whether there may be something to do.
     #[inline]
-    unsafe fn wanted() -> bool {
-        match PLACE.load(Ordering::Acquire) {
-            // SAFETY: attached.
-            UNKNOWN => unsafe { grown() && !api().is_null() },
-            place => place == FOUND,
-        }
-    }
-
-    /// Whether the interpreter may have got modules since greenlet was last looked for.
-    #[inline]
-    unsafe fn grown() -> bool {
-        let modules = MODULES.load(Ordering::Relaxed);
+    unsafe fn watched() -> bool {
         // SAFETY: the interpreter keeps its dictionary of modules; the number may be changed by a thread that runs beside.
-        modules.is_null() || unsafe { (&raw const (*modules).ma_used).read_volatile() } != SEEN.load(Ordering::Relaxed)
+        unsafe { WATCHED.load(Ordering::Relaxed).read_volatile() != SEEN.load(Ordering::Relaxed) }
     }
 
-    /// greenlet's table, null if it is not there yet.
-    #[cold]
-    unsafe fn api() -> *const *const c_void {
-        // SAFETY: attached; what is borrowed is kept by the modules. None of this runs Python code.
+    /// Whether greenlet is there, and known. If so, that stays so.
+    unsafe fn found() -> bool {
+        match PLACE.load(Ordering::Acquire) {
+            FOUND => return true,
+            STRANGE => return false,
+            _ => {}
+        }
+        // SAFETY: attached.
+        unsafe {
+            let Some(api) = api() else { return false };
+            if find(&api) {
+                return true;
+            }
+            // This thread has none.
+            make(&api);
+            if find(&api) {
+                return true;
+            }
+        }
+        if PLACE.swap(STRANGE, Ordering::AcqRel) == UNKNOWN {
+            eprintln!(
+                "offset: this version of greenlet is not one that offset knows: a goroutine that parks inside of a greenlet, or uses \
+                 greenlets of another one, crashes the process"
+            );
+        }
+        // Never again, or once more.
+        WATCHED.store((&raw const NOTHING).cast_mut(), Ordering::Relaxed);
+        SEEN.store(NOTHING, Ordering::Relaxed);
+        false
+    }
+
+    /// What of greenlet's table is used, if it is there yet.
+    unsafe fn api() -> Option<Api> {
+        // SAFETY: attached; what is borrowed is kept by the modules, and the table is a constant. None of this runs Python code.
         unsafe {
             let modules = PyImport_GetModuleDict();
-            MODULES.store(modules.cast(), Ordering::Relaxed);
             let number = PyDict_Size(modules);
             let module = PyDict_GetItemString(modules, c"greenlet._greenlet".as_ptr());
             if module.is_null() || PyModule_Check(module) == 0 {
-                SEEN.store(number, Ordering::Relaxed);
-                return std::ptr::null();
+                WATCHED.store(&raw mut (*modules.cast::<PyDictObject>()).ma_used, Ordering::Relaxed);
+                SEEN.store(number, Ordering::SeqCst);
+                // Another thread may have found it meanwhile: one of the two sees the other.
+                if PLACE.load(Ordering::SeqCst) == FOUND {
+                    SEEN.store(ALWAYS, Ordering::SeqCst);
+                }
+                return None;
             }
             // A module that is still being made has none: it is looked for again.
             let capsule = PyDict_GetItemString(PyModule_GetDict(module), c"_C_API".as_ptr());
             let name = c"greenlet._C_API".as_ptr();
             if capsule.is_null() || PyCapsule_IsValid(capsule, name) == 0 {
-                return std::ptr::null();
+                return None;
             }
-            PyCapsule_GetPointer(capsule, name).cast_const().cast()
-        }
-    }
-
-    /// The parts of greenlet's table that are used: the numbers are those of its header.
-    unsafe fn parts() -> Option<Api> {
-        // SAFETY: attached; the table is a constant of greenlet's.
-        unsafe {
-            let table = api();
-            (!table.is_null()).then(|| Api {
+            // The numbers are those of greenlet's header.
+            let table = PyCapsule_GetPointer(capsule, name).cast_const().cast::<*const c_void>();
+            Some(Api {
                 greenlet: table.read().cast_mut().cast(),
                 current: std::mem::transmute::<*const c_void, unsafe extern "C" fn() -> Object>(table.add(4).read()),
             })
         }
     }
 
-    /// Has this OS thread made a set of greenlets, if it has none.
+    /// Has this OS thread, which has none, made a set of greenlets.
     unsafe fn make(api: &Api) {
         // An allocation may collect, and so run anything, on the one version that does not wait for the next instruction.
         // SAFETY: attached.
@@ -201,126 +212,73 @@ mod linux {
     }
 
     #[cold]
-    unsafe fn put(goroutine: &Goroutine) {
-        // SAFETY: attached.
-        unsafe {
-            if OWN.get().is_none() && !initialise() {
-                return;
-            }
-            let mut greenlets = goroutine.bond();
-            if greenlets == 0 {
-                greenlets = FRESH.lock().pop().unwrap_or(NONE_YET);
-            }
-            variable().write(greenlets);
+    unsafe fn put(set: usize) {
+        // SAFETY: a goroutine that has a set stays on its thread, where the variable is in use since it was found.
+        let unused = unsafe { variable().replace(set) };
+        if unused > NONE_YET {
+            FRESH.lock().push(unused);
         }
     }
 
+    /// Takes the set of greenlets of the goroutine that runs here; 0 if it has none that anybody could miss.
     #[cold]
-    unsafe fn take(goroutine: &Goroutine) {
-        // SAFETY: attached. Greenlets that this goroutine has made without our knowledge are there to be found.
+    unsafe fn take() -> usize {
+        // SAFETY: attached; the variable is used once it has been found.
         unsafe {
-            if PLACE.load(Ordering::Acquire) != FOUND && !find(false) {
-                return;
+            if !found() {
+                return 0;
             }
-            goroutine.set_bond(away().unwrap_or(0));
+            let variable = variable();
+            let set = variable.read();
+            if set <= NONE_YET || as_new(set) {
+                return 0;
+            }
+            variable.write(FRESH.lock().pop().unwrap_or(NONE_YET));
+            set
         }
     }
 
     #[cold]
     unsafe fn end() {
         // SAFETY: attached.
-        unsafe {
-            if PLACE.load(Ordering::Acquire) != FOUND && !find(false) {
-                return;
-            }
-            let Some(greenlets) = away() else { return };
-            if as_new(greenlets) {
-                FRESH.lock().push(greenlets);
-            } else {
-                // Without a thread they are kept for ever.
-                let _ = std::thread::Builder::new()
-                    .name("offset-greenlet".to_owned())
-                    .stack_size(1 << 20)
-                    .spawn(move || end_one(greenlets));
-            }
+        let set = unsafe { take() };
+        if set != 0 {
+            // Without a thread it is kept for ever.
+            let _ = std::thread::Builder::new()
+                .name("offset-greenlet".to_owned())
+                .stack_size(1 << 20)
+                .spawn(move || end_one(set));
         }
     }
 
-    /// Takes the goroutine's greenlets out of the variable, if it has any.
-    unsafe fn away() -> Option<usize> {
-        // SAFETY: the variable has been found.
+    /// Whether nobody could tell a set from one that was made just now: there is but the main greenlet, which each further one would
+    /// hold, and nobody holds it, or has written to it.
+    unsafe fn as_new(set: usize) -> bool {
+        // SAFETY: attached; the set is ours alone, and lives.
         unsafe {
-            let variable = variable();
-            let greenlets = variable.read();
-            if greenlets <= NONE_YET {
-                if let Some(own) = OWN.get() {
-                    variable.write(own);
-                }
-                return None;
-            }
-            if OWN.get().is_none() {
-                OWN.set(Some(NONE_YET));
-            }
-            variable.write(OWN.get().unwrap_or(NONE_YET));
-            Some(greenlets)
+            let set = (set as *const Set).read();
+            let class = Py_TYPE(set.main);
+            let empty = |at: Py_ssize_t| at > 0 && set.main.byte_offset(at).cast::<Object>().read().is_null();
+            set.main == set.current
+                && set.trace.is_null()
+                && Py_REFCNT(set.main) == 2
+                && empty((*class).tp_dictoffset)
+                && empty((*class).tp_weaklistoffset)
         }
     }
 
-    /// Brings the variable of this OS thread to life, and finds it if that was not done before.
-    unsafe fn initialise() -> bool {
-        // SAFETY: attached.
-        unsafe {
-            let Some(api) = parts() else { return false };
-            let found = PLACE.load(Ordering::Acquire) == FOUND;
-            if !found || variable().read() == 0 {
-                make(&api);
-            }
-            if !found && !find(true) {
-                return false;
-            }
-            OWN.set(Some(variable().read()));
-            true
-        }
-    }
-
-    /// Whether a set of greenlets has nothing that its last goroutine has left there. Each further greenlet holds its main one.
-    unsafe fn as_new(greenlets: usize) -> bool {
-        // SAFETY: attached; the set is ours alone.
-        unsafe {
-            let it = (greenlets as *const Greenlets).read();
-            if it.main != it.current || !it.trace.is_null() || Py_REFCNT(it.main) != 2 {
-                return false;
-            }
-            let dict = PyObject_GenericGetDict(it.main, null_mut());
-            if dict.is_null() {
-                PyErr_Clear();
-                return false;
-            }
-            let empty = PyDict_Size(dict) == 0;
-            Py_DECREF(dict);
-            empty && !weakly_held(it.main)
-        }
-    }
-
-    unsafe fn weakly_held(object: Object) -> bool {
-        // SAFETY: attached; the type says where its instances keep the list.
-        unsafe {
-            let at = (*Py_TYPE(object)).tp_weaklistoffset;
-            at > 0 && !object.byte_offset(at).cast::<Object>().read().is_null()
-        }
-    }
-
-    /// On a thread of its own: it dies with these greenlets as its own, and they as those of a thread that is no more.
-    fn end_one(greenlets: usize) {
+    /// On a thread of its own: it dies with this set as its own, and greenlet sees to the rest.
+    fn end_one(set: usize) {
         let state = adopt_thread();
-        // SAFETY: the state is new and this thread's; the variable has been found.
+        // SAFETY: the state is new and this thread's; the variable has been found, and is in use from `make` on.
         unsafe {
             shim::offset_attach(state);
-            if let Some(api) = parts() {
+            if let Some(api) = api() {
                 make(&api);
-                let variable = variable();
-                FRESH.lock().push(variable.read());
-                variable.write(greenlets);
+                let unused = variable().replace(set);
+                if unused > NONE_YET {
+                    FRESH.lock().push(unused);
+                }
             }
             state_goes();
             shim::offset_thread_end(state);
@@ -349,38 +307,33 @@ mod linux {
         unsafe { __tls_get_addr(&raw const index).cast() }
     }
 
-    /// Looks for the variable where this OS thread has greenlets. `certain` says that it has.
-    unsafe fn find(certain: bool) -> bool {
-        // SAFETY: attached.
+    /// Looks for the variable, on a thread that has greenlets.
+    unsafe fn find(api: &Api) -> bool {
+        let mut search = Search { code: api.current as usize, module: 0, size: 0 };
+        // SAFETY: the callback has the type that the function wants and writes to `search` only. The variables are this thread's.
         unsafe {
-            let Some(api) = parts() else { return false };
-            let mut search = Search { code: api.current as usize, module: 0, size: 0 };
             libc::dl_iterate_phdr(Some(look), (&raw mut search).cast());
-            if search.module != 0 {
-                let index = Index { module: search.module, offset: 0 };
-                let variables = __tls_get_addr(&raw const index).cast::<usize>();
-                for at in 0..search.size / size_of::<usize>() {
-                    if points_to_greenlets(variables.add(at).read(), &api) {
-                        MODULE.store(search.module, Ordering::Relaxed);
-                        OFFSET.store(at * size_of::<usize>(), Ordering::Relaxed);
-                        PLACE.store(FOUND, Ordering::Release);
-                        return true;
-                    }
+            if search.module == 0 {
+                return false;
+            }
+            let index = Index { module: search.module, offset: 0 };
+            let variables = __tls_get_addr(&raw const index).cast::<usize>();
+            for at in 0..search.size / size_of::<usize>() {
+                if points_to_greenlets(variables.add(at).read(), api) {
+                    MODULE.store(search.module, Ordering::Relaxed);
+                    OFFSET.store(at * size_of::<usize>(), Ordering::Relaxed);
+                    PLACE.store(FOUND, Ordering::SeqCst);
+                    SEEN.store(ALWAYS, Ordering::SeqCst);
+                    return true;
                 }
             }
-        }
-        if certain && PLACE.swap(STRANGE, Ordering::AcqRel) == UNKNOWN {
-            eprintln!(
-                "offset: this version of greenlet is not one that offset knows: a goroutine that parks inside of a greenlet, or uses \
-                 greenlets of another one, crashes the process"
-            );
         }
         false
     }
 
     /// Whether a word is the address of two greenlets of the very type. It may be anything.
     unsafe fn points_to_greenlets(word: usize, api: &Api) -> bool {
-        if word < 1 << 16 || !word.is_multiple_of(align_of::<Greenlets>()) {
+        if word < 1 << 16 || !word.is_multiple_of(align_of::<Set>()) {
             return false;
         }
         let Some([main, current]) = peek::<[usize; 2]>(word) else { return false };

@@ -241,7 +241,6 @@ unsafe impl Host for Python {
             shim::offset_context_reset(context);
             enter(goroutine, context);
             shim::offset_refcounts_first(context);
-            crate::greenlet::comes(goroutine);
             offset_runtime::scheduler::attached(goroutine);
             crate::goroutine::main(goroutine);
             Py_DECREF(crate::goroutine::end(goroutine));
