@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from helpers import PATIENCE, Thread, go_parked, main_goroutine, wait_ended, wait_until
-from offset import GoroutineExit, context, go, makechan
+from offset import GoroutineExit, context, go, makechan, nilchan
 from offset.singleflight import Group
 
 
@@ -89,6 +89,49 @@ def test_the_end_of_the_caller_is_its_own(how):
     wait_ended(*followers)
     assert [results.recv() for _ in range(2)] == [("value", True)] * 2
     assert made == [True, True]
+
+
+@main_goroutine
+def test_who_waited_and_is_late_gets_what_the_others_got():
+    """Of two that waited the first makes the call, and has done so before the second one runs again."""
+    group, made = Group(), []
+
+    def call():
+        made.append(True)
+        return len(made)
+
+    leader = go_parked(group.do, "key", nilchan.recv)
+    results = makechan(2)
+    followers = [go_parked(lambda: results.send(group.do("key", call))) for _ in range(2)]
+    leader.cancel()
+    wait_ended(leader, *followers)
+    assert [results.recv() for _ in range(2)] == [(1, True)] * 2
+    assert group.stats() == {"under_way": 0, "made": 2, "shared": 1}
+
+
+@main_goroutine
+def test_when_all_who_waited_are_ended_nothing_is_left():
+    group = Group()
+    leader = go_parked(group.do, "key", nilchan.recv)
+    followers = [go_parked(group.do, "key", nilchan.recv) for _ in range(3)]
+    for one in (followers[0], leader, *followers[1:]):
+        one.cancel()
+    wait_ended(leader, *followers)
+    assert group.stats()["under_way"] == 0
+    assert not group._flights
+    assert group.do("key", lambda: "new") == ("new", False)
+
+
+@main_goroutine
+def test_one_after_the_other_is_ended():
+    group = Group()
+    many = [go_parked(group.do, "key", nilchan.recv) for _ in range(4)]
+    for number, one in enumerate(many, 1):
+        wait_until(lambda made=number: group.stats()["made"] == made)
+        one.cancel()
+        wait_ended(one)
+    assert not group._flights
+    assert group.stats() == {"under_way": 0, "made": 4, "shared": 0}
 
 
 @main_goroutine

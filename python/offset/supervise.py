@@ -149,8 +149,8 @@ class Supervisor:
             raise ValueError(f"restart is one of {', '.join(_POLICIES)}, not {restart!r}")
         _runtime.check_callable("Supervisor.go", fn)
         child = Child(fn, args, kwargs, restart, errgroup._name(fn))
-        child.task = self._group.go(self._run, child)
-        child.task.goroutine.name = child.name
+        # With its name from the start.
+        child.task = self._group._start((), self._run, (child,), {}, fn)
         return child
 
     def stop(self) -> None:

@@ -117,8 +117,9 @@ pub struct Goroutine {
     pub(crate) front: AtomicBool,
     /// Its context cannot serve another goroutine.
     pub(crate) spoiled: AtomicBool,
-    /// What the host keeps of it that belongs to the OS thread where it parked; 0 for nothing.
-    bond: AtomicUsize,
+    /// What the host keeps of it that belongs to the OS thread where it parked; 0 for nothing. Written by the goroutine before it
+    /// parks.
+    bond: std::sync::atomic::AtomicUsize,
     /// `lock_os_thread` minus `unlock_os_thread`.
     pub(crate) locks: AtomicU32,
     /// Whether it is in the bubble: set before it starts; the root changes its own.
@@ -182,7 +183,7 @@ impl Goroutine {
             cancel: AtomicBool::new(false),
             front: AtomicBool::new(false),
             spoiled: AtomicBool::new(false),
-            bond: AtomicUsize::new(0),
+            bond: std::sync::atomic::AtomicUsize::new(0),
             locks: AtomicU32::new(0),
             bubbled: Cell::new(false),
             dozing: std::sync::atomic::AtomicBool::new(false),
