@@ -28,6 +28,17 @@ pub fn coarse() -> Instant {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Sleeps for `time`, or for less if a signal comes. std's sleep goes on for what is left, which is more than it was where signals
+/// come faster than the kernel's timer is exact: it may never end (tests/test_os_signal_programs.py).
+pub(crate) fn pause(time: Duration) {
+    let time = libc::timespec {
+        tv_sec: time.as_secs() as libc::time_t,
+        tv_nsec: time.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: the kernel reads one timespec, which is ours.
+    unsafe { libc::nanosleep(&time, std::ptr::null_mut()) };
+}
+
 /// A start for a generator of random numbers; not zero.
 pub(crate) fn seed() -> u64 {
     let here = 0u8;
@@ -72,6 +83,28 @@ pub(crate) fn thread_runs(clock: libc::clockid_t) -> bool {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+
+    /// With std's sleep a millisecond took thirty, or for ever.
+    #[test]
+    fn signals_end_a_pause() {
+        extern "C" fn nothing(_: libc::c_int) {}
+        let handler: extern "C" fn(libc::c_int) = nothing;
+        // SAFETY: the handler does nothing, and this thread outlives the other one.
+        unsafe {
+            libc::signal(libc::SIGWINCH, handler as usize);
+            let here = libc::pthread_self();
+            let over = std::sync::atomic::AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        libc::pthread_kill(here, libc::SIGWINCH);
+                    }
+                });
+                pause(Duration::from_secs(3600));
+                over.store(true, std::sync::atomic::Ordering::Relaxed);
+            });
+        }
+    }
 
     #[test]
     fn a_thread_that_computes_runs_and_one_that_waits_does_not() {

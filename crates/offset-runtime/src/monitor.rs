@@ -131,7 +131,7 @@ fn watch(runtime: &'static Runtime) {
             quiet = 0;
         }
         let asleep = clock::now();
-        std::thread::sleep(LOOK);
+        clock::pause(LOOK);
         late = (late - late / 8).max((clock::now() - asleep).saturating_sub(LOOK.as_nanos() as Instant));
         trace::tick();
         quiet = if look(runtime, &mut seen, 4 * late) { 0 } else { quiet + 1 };

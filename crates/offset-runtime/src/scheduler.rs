@@ -502,7 +502,7 @@ pub fn shed(limit: Duration) {
         if contexts <= runtime.registry.len() || now >= until || now - since >= SHED_PAUSE {
             return;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        clock::pause(Duration::from_millis(1));
     }
 }
 
