@@ -9,7 +9,7 @@ import os
 import sys
 
 import pytest
-from helpers import run_script
+from helpers import FREE_THREADED, run_script
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -487,6 +487,7 @@ run(main)
     )
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="started goroutines never move on a free-threaded build")
 def test_a_moved_goroutine_may_fork():
     """After a rescue the goroutine runs on another machine than the one it started on."""
     succeed(
