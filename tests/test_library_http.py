@@ -250,6 +250,7 @@ def test_who_is_cancelled_leaves_nothing(copied):
     with Site() as site, requests.Session() as session:
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=2, pool_block=True))
         session.get(f"{site.url}/first", timeout=PATIENCE)
+        wait_until(lambda: site.now == 0, "the server is done with the first")
         before = sockets()
         for number in range(3):
             call = Call(session.get, f"{site.url}/never/{number}")
