@@ -26,6 +26,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from offset import _run
+from offset._errors import DeadlockError
 from offset.wsgi import _reload, _serve
 
 if TYPE_CHECKING:
@@ -270,6 +271,8 @@ class _Parent:
             status = self._be_worker(write)
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+            if not isinstance(end.code, int | None):
+                print(end.code, file=sys.stderr)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -290,7 +293,13 @@ class _Parent:
         sockets = self._sockets
         if self._own:
             sockets = options.sockets_again(self._sockets)
-        changed = _run.run(_serve.serve_worker, options, sockets, watcher)
+        try:
+            changed = _run.run(_serve.serve_worker, options, sockets, watcher)
+        except DeadlockError:
+            raise
+        except Exception:
+            # It was reported by the goroutine that it left.
+            return 1
         return CHANGED if changed else 0
 
 
