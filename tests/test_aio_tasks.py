@@ -733,6 +733,30 @@ def test_waits_end_with_the_loop_that_is_closed_before_its_tasks_are(new_loop, c
     wait_ended(goroutine)
 
 
+def test_a_wake_is_not_lost_to_what_a_signal_handler_raises():
+    class Interrupted:
+        """Where a signal comes as it is woken."""
+
+        woken = 0
+
+        def done(self):
+            return False
+
+        def set_result(self, result):
+            self.woken += 1
+            if self.woken == 1:
+                raise KeyboardInterrupt
+
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        mailbox, interrupted, future = aio._tasks.open_mailbox(loop), Interrupted(), loop.create_future()
+        mailbox.put(interrupted)
+        mailbox.put(future)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+        loop.run_until_complete(future)
+        assert interrupted.woken == 2
+
+
 def test_a_wait_that_begins_anew_gives_back_what_would_have_woken_it():
     class Loop(asyncio.SelectorEventLoop):
         def create_future(self):

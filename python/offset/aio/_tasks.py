@@ -104,12 +104,14 @@ def _deliver(loop: asyncio.AbstractEventLoop, mailbox: Mailbox, items: list[Any]
             ended = []
             items.reverse()
             while items:
-                item = items.pop()
+                # It stays in the list until that is done; a second time it does nothing.
+                item = items[-1]
                 if callable(item):
                     busy |= item(loop, ended)
                 elif not item.done():
                     item.set_result(None)
                     busy = True
+                items.pop()
             # Of uvloop it cannot be seen what it knows of.
             if busy or getattr(loop, "_ready", None):
                 break
