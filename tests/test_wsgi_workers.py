@@ -279,6 +279,36 @@ def test_workers_of_a_program_that_is_broken():
     assert "the workers end before they serve" in stderr
 
 
+def test_a_worker_that_cannot_be_started_is_tried_again():
+    program = """
+        import errno, os, signal
+        from offset.wsgi import serve
+
+        real, pids = os.fork, []
+
+        def fork():
+            if len(pids) == 2:
+                pids.append(None)
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            if pid := real():
+                pids.append(pid)
+                if len(pids) == 4:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return pid
+
+        def app(environ, start_response):
+            return []
+
+        os.fork = fork
+        # Both are there by then.
+        serve(app, "127.0.0.1:0", lambda _: os.kill(pids[0], signal.SIGKILL), workers=2)
+        print(len(pids))
+    """
+    status, stdout, stderr = run_script(program)
+    assert (status, stdout) == (0, "4\n"), stderr
+    assert "a worker cannot be started: Resource temporarily unavailable" in stderr
+
+
 def test_an_application_that_is_no_name_with_workers(tmp_path):
     program = """
         import os, signal, sys

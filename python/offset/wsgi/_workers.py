@@ -232,8 +232,11 @@ class _Parent:
         if self._reload:
             self._broken = True
         else:
-            self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
-            self._again = time.monotonic() + self._pause
+            self._wait_longer()
+
+    def _wait_longer(self) -> None:
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
+        self._again = time.monotonic() + self._pause
 
     # ---- workers ----
 
@@ -249,6 +252,15 @@ class _Parent:
         pid = -1
         try:
             pid = os.fork()
+        except OSError as error:
+            os.close(read)
+            os.close(write)
+            if not self._announced:
+                raise
+            # There may be room for one later; the others serve.
+            _say(f"a worker cannot be started: {error.strerror}")
+            self._wait_longer()
+            return
         finally:
             if pid:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
