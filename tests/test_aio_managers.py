@@ -19,6 +19,7 @@ from helpers import (
     Thread,
     go_parked,
     main_goroutine,
+    run_script,
     wait_ended,
     wait_until,
 )
@@ -79,6 +80,32 @@ def test_a_channel_is_an_asynchronous_iterable_too():
         channel.send(number)
     channel.close()
     assert list(aio.iterate(channel)) == [0, 1, 2]
+
+
+def test_a_generator_that_outlives_its_loop_was_closed_with_it():
+    ended = run_script("""
+        import gc
+        from offset import aio, run
+
+        async def numbers():
+            try:
+                yield 1
+            finally:
+                print("closed", flush=True)
+
+        def main():
+            global left
+            left = aio.iterate(numbers())
+            print(next(left))
+
+        run(main)
+        print("collected")
+        del left
+        gc.collect()
+        until_the_end = aio.iterate(numbers())
+        print(next(until_the_end))
+    """)
+    assert ended == (0, "1\nclosed\ncollected\n1\nclosed\n", "")
 
 
 @main_goroutine

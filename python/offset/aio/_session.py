@@ -175,7 +175,8 @@ def _iterate(iterable: AsyncIterable[T]) -> Generator[T, None, None]:
                 yield value
                 del value
         finally:
-            if hasattr(iterator, "aclose"):
+            # The end of the loop has closed it.
+            if hasattr(iterator, "aclose") and not session.requests.closed:
                 session.do(iterator.aclose)
     finally:
         session.end()
