@@ -141,6 +141,44 @@ def test_who_reads_no_further_is_no_error(tmp_path):
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+def test_standard_input_has_any_encoding_or_is_not_there(script):
+    done = subprocess.run(
+        [sys.executable, "-m", "offset", "run", "-"],
+        input="# coding: latin-1\nprint(ascii('\xe4'))\n".encode("latin-1"),
+        capture_output=True,
+        check=False,
+        timeout=4 * PATIENCE,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"'\\xe4'\n", b"")
+    for arguments in ([], ["run", "-"]):
+        closed = [sys.executable, "-c", "import os, sys; os.close(0); os.execv(sys.executable, sys.argv[1:])"]
+        done = subprocess.run(
+            [*closed, sys.executable, "-m", "offset", *arguments],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=4 * PATIENCE,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.endswith(": there is no standard input to read a script from\n")
+        assert done.stderr.count("\n") == 1
+
+
+def test_its_threads_are_waited_for_as_those_of_the_main_thread(script):
+    path = script("""
+        import threading, time
+
+        def work():
+            while threading.main_thread().is_alive():
+                time.sleep(0.001)
+            print("done at the end", flush=True)
+
+        threading.Thread(target=work).start()
+        print("main ends", flush=True)
+    """)
+    assert offset_run(path) == (0, "main ends\ndone at the end\n", "")
+
+
 def test_what_is_not_there_is_said(script, tmp_path):
     script("", "package/__init__.py")
     for arguments, text in (
@@ -321,13 +359,18 @@ def test_ctrl_c_ends_a_program_as_python_does(script):
 
 def test_patched_the_standard_library_parks(script):
     text = """
-        import threading, time
-        began = time.monotonic()
-        threads = [threading.Thread(target=time.sleep, args=(0.2,)) for _ in range(200)]
+        import os, threading, time
+        go_on = threading.Event()
+
+        def wait():
+            time.sleep(0.001)
+            go_on.wait()
+
+        threads = [threading.Thread(target=wait) for _ in range(200)]
         for thread in threads:
             thread.start()
-        import os
         native = len(os.listdir("/proc/self/task"))
+        go_on.set()
         for thread in threads:
             thread.join()
         print(native < 100)

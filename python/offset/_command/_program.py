@@ -13,6 +13,7 @@ import io
 import os
 import pkgutil
 import sys
+import threading
 import types
 from typing import Any
 
@@ -34,10 +35,22 @@ def main_module(**attributes: Any) -> types.ModuleType:
     return module
 
 
+def be_main_thread() -> None:
+    """Have the threads that the caller, the main goroutine, starts be no daemons, as if the main thread did.
+
+    The interpreter waits for them at its end. Those of a goroutine would be daemons, as `threading` has it for what it
+    did not start.
+    """
+    threading.current_thread()._daemonic = False  # type: ignore[attr-defined]
+
+
 def load(path: str) -> tuple[types.CodeType, types.ModuleType]:
     """Give the code of a script, and the module for it; "-" is standard input. Raises LoadError or SyntaxError."""
     if path == "-":
-        return load_text(sys.stdin.read(), "<stdin>")
+        if sys.stdin is None:
+            raise LoadError("there is no standard input to read a script from")
+        # As bytes, which may say how they are encoded.
+        return load_text(getattr(sys.stdin, "buffer", sys.stdin).read(), "<stdin>")
     if not path:
         raise LoadError("the name of the script is empty")
     importer: Any = pkgutil.get_importer(path)
@@ -57,7 +70,7 @@ def load(path: str) -> tuple[types.CodeType, types.ModuleType]:
     return code, main_module(__file__=path, __loader__=loader, __cached__=None)
 
 
-def load_text(text: str, path: str = "<string>") -> tuple[types.CodeType, types.ModuleType]:
+def load_text(text: str | bytes, path: str = "<string>") -> tuple[types.CodeType, types.ModuleType]:
     """The same of a program that is given as it is, as with `python -c`."""
     code = _compiled(text, path)
     _first_path("")

@@ -71,6 +71,7 @@ def execute(code: types.CodeType, module: types.ModuleType) -> int:
     """Run the code of a program as the main goroutine; give the exit status."""
 
     def main() -> None:
+        _program.be_main_thread()
         exec(code, vars(module))
 
     main.__qualname__ = "main"
