@@ -7,6 +7,7 @@ cross with their traceback, context variables both ways; nothing is left of a lo
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import contextvars
 import threading
@@ -69,15 +70,31 @@ def test_what_cannot_be_awaited_is_refused():
         aio.await_(ready)
     with pytest.raises(TypeError, match="a token is a running loop"):
         aio.await_(ready(), token=object())
+    # It is closed: no warning that nobody has awaited it.
     with pytest.raises(TypeError, match="duration"):
-        coroutine = ready()
-        try:
-            aio.await_(coroutine, timeout="soon")
-        finally:
-            coroutine.close()
+        aio.await_(ready(), timeout="soon")
+    for thing, hint in (
+        (makechan(), r"not Chan; iterate\(\) goes through it"),
+        (concurrent.futures.Future(), "Future of concurrent.futures; its result"),
+        ([5], "asyncio.gather"),
+    ):
+        with pytest.raises(TypeError, match=hint):
+            aio.await_(thing)
     loop = asyncio.new_event_loop()
     with contextlib.closing(loop), pytest.raises(RuntimeError, match="does not run"):
         aio.await_(ready(), token=loop)
+
+
+@main_goroutine
+def test_a_loop_that_gets_no_thread_leaves_nothing_behind(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            aio.await_(ready())
+    assert aio.await_(ready("as ever")) == "as ever"
 
 
 def test_on_the_thread_of_a_loop_it_would_never_end():

@@ -19,11 +19,12 @@ from helpers import (
     Thread,
     go_parked,
     main_goroutine,
+    run_script,
     wait_ended,
     wait_until,
 )
 from libraries import library
-from offset import aio, context, go, makechan
+from offset import aio, context, go, makechan, run
 
 pytestmark = pytest.mark.usefixtures("loop_patience")
 
@@ -79,6 +80,32 @@ def test_a_channel_is_an_asynchronous_iterable_too():
         channel.send(number)
     channel.close()
     assert list(aio.iterate(channel)) == [0, 1, 2]
+
+
+def test_a_generator_that_outlives_its_loop_was_closed_with_it():
+    ended = run_script("""
+        import gc
+        from offset import aio, run
+
+        async def numbers():
+            try:
+                yield 1
+            finally:
+                print("closed", flush=True)
+
+        def main():
+            global left
+            left = aio.iterate(numbers())
+            print(next(left))
+
+        run(main)
+        print("collected")
+        del left
+        gc.collect()
+        until_the_end = aio.iterate(numbers())
+        print(next(until_the_end))
+    """)
+    assert ended == (0, "1\nclosed\ncollected\n1\nclosed\n", "")
 
 
 @main_goroutine
@@ -174,12 +201,30 @@ def test_both_ends_are_in_one_task():
 
 @main_goroutine
 def test_what_is_no_context_manager_is_refused():
+    with pytest.raises(TypeError, match="function; call it first"):
+        aio.iterate(numbers)
     with pytest.raises(TypeError, match="asynchronous context manager, not int"):
         aio.enter(5)
     with pytest.raises(TypeError, match="not for the manager"):
         aio.enter(Manager(), 5)
     with pytest.raises(TypeError, match="makes no asynchronous context manager"), aio.enter(dict):
         raise AssertionError
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_it_is_entered_once_at_a_time(inside):
+    def main():
+        entered = aio.enter(Manager)
+        for _ in range(2):
+            with entered:
+                assert entered.stats() == {"entered": True}
+                with pytest.raises(RuntimeError, match="entered already"), entered:
+                    raise AssertionError
+            assert entered.stats() == {"entered": False}
+        with pytest.raises(RuntimeError, match="cannot be left"):
+            entered.__exit__(None, None, None)
+
+    run(main if inside else lambda: Thread(main).result())
 
 
 @main_goroutine

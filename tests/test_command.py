@@ -109,6 +109,76 @@ def test_standard_input_is_a_script():
     assert (without.returncode, without.stdout, without.stderr) == (0, "__main__ main\n", "")
 
 
+def test_a_text_is_a_script(tmp_path):
+    status, output, errors = offset_run("-c", textwrap.dedent(LOOK).strip(), "-m", "--patch", cwd=tmp_path)
+    assert (status, errors) == (0, "")
+    found = json.loads(output)
+    assert (found["argv"], found["path"], found["file"]) == (["-c", "-m", "--patch"], "", None)
+    assert (found["name"], found["is_main"], found["goroutine"]) == ("__main__", True, "main")
+
+
+def test_a_script_without_its_command_is_told_of_it():
+    status, output, errors = command("program.py")
+    assert (status, output) == (2, "")
+    assert errors.startswith("offset: there is no command 'program.py', but bench, ")
+    assert errors.endswith("; a program: offset run SCRIPT\n")
+
+
+def test_who_reads_no_further_is_no_error(tmp_path):
+    trace = tmp_path / "trace.json"
+    trace.write_text('{"traceEvents": []}')
+    # Buffered: the end comes when all of it was printed.
+    arguments = [sys.executable, "-m", "offset", "trace", "summary", str(trace)]
+    environment = script_environment({"PYTHONUNBUFFERED": None})
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            arguments, stdout=write, stderr=subprocess.PIPE, env=environment, timeout=4 * PATIENCE, check=False
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_standard_input_has_any_encoding_or_is_not_there(script):
+    done = subprocess.run(
+        [sys.executable, "-m", "offset", "run", "-"],
+        input="# coding: latin-1\nprint(ascii('\xe4'))\n".encode("latin-1"),
+        capture_output=True,
+        check=False,
+        timeout=4 * PATIENCE,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"'\\xe4'\n", b"")
+    for arguments in ([], ["run", "-"]):
+        closed = [sys.executable, "-c", "import os, sys; os.close(0); os.execv(sys.executable, sys.argv[1:])"]
+        done = subprocess.run(
+            [*closed, sys.executable, "-m", "offset", *arguments],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=4 * PATIENCE,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.endswith(": there is no standard input to read a script from\n")
+        assert done.stderr.count("\n") == 1
+
+
+def test_its_threads_are_waited_for_as_those_of_the_main_thread(script):
+    path = script("""
+        import threading, time
+
+        def work():
+            while threading.main_thread().is_alive():
+                time.sleep(0.001)
+            print("done at the end", flush=True)
+
+        threading.Thread(target=work).start()
+        print("main ends", flush=True)
+    """)
+    assert offset_run(path) == (0, "main ends\ndone at the end\n", "")
+
+
 def test_what_is_not_there_is_said(script, tmp_path):
     script("", "package/__init__.py")
     for arguments, text in (
@@ -116,13 +186,19 @@ def test_what_is_not_there_is_said(script, tmp_path):
         (["-m", "nowhere"], "no module named 'nowhere'"),
         (["-m", "nowhere.at.all"], "no module 'nowhere.at.all': No module named 'nowhere'"),
         (["-m", "package"], "'package' is a package without a module __main__"),
-        ([], "name a script, or a module with -m"),
+        (["-m", "package.py"], "no module named 'package.py'; name the module, package, not its file"),
+        (["-m", "no.py"], "no module 'no.py': No module named 'no'; name the module, no, not its file"),
+        (["package"], "'package' is a directory without a file __main__.py"),
+        ([""], "the name of the script is empty"),
+        ([], "name a script, a module with -m, or a text with -c"),
+        (["-c"], "name a script, a module with -m, or a text with -c"),
     ):
         assert offset_run(*arguments, cwd=tmp_path) == (2, "", f"offset run: {text}\n")
 
 
-def test_a_syntax_error_is_shown_as_python_does(script):
-    status, output, errors = offset_run(script("x = (\n"))
+@pytest.mark.parametrize("text", ["x = (\n", "x = '\0'\n"])
+def test_a_syntax_error_is_shown_as_python_does(script, text):
+    status, output, errors = offset_run(script(text))
     assert (status, output) == (1, "")
     assert "SyntaxError" in errors
     assert "offset" not in errors
@@ -283,13 +359,18 @@ def test_ctrl_c_ends_a_program_as_python_does(script):
 
 def test_patched_the_standard_library_parks(script):
     text = """
-        import threading, time
-        began = time.monotonic()
-        threads = [threading.Thread(target=time.sleep, args=(0.2,)) for _ in range(200)]
+        import os, threading, time
+        go_on = threading.Event()
+
+        def wait():
+            time.sleep(0.001)
+            go_on.wait()
+
+        threads = [threading.Thread(target=wait) for _ in range(200)]
         for thread in threads:
             thread.start()
-        import os
         native = len(os.listdir("/proc/self/task"))
+        go_on.set()
         for thread in threads:
             thread.join()
         print(native < 100)

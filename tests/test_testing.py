@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time as wall
 
@@ -10,6 +11,7 @@ import pytest
 from helpers import PATIENCE, Thread, in_thread
 from offset import (
     DeadlockError,
+    _runtime,
     context,
     current,
     errgroup,
@@ -476,6 +478,20 @@ def test_no_leak():
             go(sleep, 0.01)
             raise Boom
         outside.cancel()
+
+    run(main)
+
+
+def test_goroutines_get_the_time_to_end_in_which_they_can(monkeypatch):
+    def main():
+        # Of those that others start on their way out each has its turn.
+        with testing.leak_check(PATIENCE):
+            go(lambda: go(lambda: go(sleep, 0.001)))
+        # A machine that stands still: the clock jumps between any two looks.
+        with monkeypatch.context() as patch:
+            patch.setattr(_runtime, "now", itertools.count(step=1000).__next__)
+            with testing.leak_check(PATIENCE):
+                go(sleep, 0.001)
 
     run(main)
 

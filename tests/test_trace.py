@@ -568,8 +568,20 @@ def test_the_summary_names_who_waited_most(tmp_path: Path) -> None:
 def test_what_is_no_trace(tmp_path: Path) -> None:
     (tmp_path / "no.json").write_text("[1, 2]")
     (tmp_path / "text").write_text("hello")
-    for name, message in (("no.json", "is no trace"), ("text", "is no trace"), ("missing", "No such file")):
+    (tmp_path / "other.json").write_text('{"traceEvents": [{}]}')
+    whole = gzip.compress(b'{"traceEvents": []}' * 1000)
+    (tmp_path / "cut.gz").write_bytes(whole[:-20])
+    (tmp_path / "damaged.gz").write_bytes(whole[:20] + b"x" * 10 + whole[30:])
+    for name, message in (
+        ("no.json", "is no trace"),
+        ("text", "is no trace"),
+        ("other.json", "its events are others"),
+        ("cut.gz", "is cut or damaged"),
+        ("damaged.gz", "is cut or damaged"),
+        ("missing", "No such file"),
+    ):
         done = command("summary", str(tmp_path / name))
         assert done.returncode == 1
         assert message in done.stderr
+        assert "Traceback" not in done.stderr
     assert "summary" in command("--help").stdout

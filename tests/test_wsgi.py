@@ -4,6 +4,7 @@ kept."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -311,6 +312,25 @@ def test_an_application_that_fails_is_reported_and_answered_for(app, what, repor
         assert reader.at_end()
     assert what in reports[0]
     assert "GET /here" in reports[0]
+
+
+@main_goroutine
+def test_an_access_log_that_fails_is_reported_and_nothing_to_the_client(reports):
+    def log(access):
+        raise OSError(errno.ENOSPC, "no space")
+
+    with serving(hello, access_log=log) as served, connect(served.addr) as conn:
+        reader = Reader(conn)
+        for count in (1, 2):
+            conn.write(request())
+            assert reader.answer().status == 200
+            wait_until(lambda count=count: len(reports) == count, "the failure is reported")
+        # Nor is it to one whose request was refused.
+        conn.write(b"\r\nbroken\r\n\r\n")
+        assert reader.answer().status == 400
+        assert reader.at_end()
+        wait_until(lambda: len(reports) == 3, "the failure is reported")
+    assert all("the access log has failed" in report and "no space" in report for report in reports)
 
 
 @main_goroutine

@@ -6,7 +6,7 @@ import offset
 import pytest
 from helpers import PATIENCE, main_goroutine, run_script
 from net_peers import Call, client_context, server_context
-from offset import _runtime, context, go, makechan, net, wsgi
+from offset import _runtime, context, go, makechan, net, testing, wsgi
 from offset.wsgi import _server as server_module
 from web import Reader, ask, connect, hello, request, serving
 
@@ -117,6 +117,15 @@ def test_who_accepts_is_ended_when_the_connection_is_over_already(monkeypatch):
         served.stop()
         served.call.result()
     assert ended == [None], "once"
+
+
+@main_goroutine
+def test_a_server_that_is_stopped_before_it_accepts():
+    ctx, cancel = context.with_cancel(context.background())
+    cancel()
+    with testing.leak_check(patience=PATIENCE):
+        for _ in range(20):
+            wsgi.serve(hello, ["127.0.0.1:0"] * 2, stop=ctx)
 
 
 @main_goroutine

@@ -17,6 +17,8 @@ from helpers import FREE_THREADED, PATIENCE, script_environment, wait_until
 from net_peers import CERTIFICATES, client_context
 
 pytest.importorskip("gunicorn")
+# Here: what it keeps for ever is no leak of a test.
+from offset import gunicorn as ours
 
 APP = """
 import os, offset
@@ -210,7 +212,6 @@ def test_settings(tmp_path):
 
 def test_settings_that_are_none():
     from gunicorn.config import Config
-    from offset import gunicorn as ours
 
     settings = Config()
     settings.set("limit_request_fields", 0)
@@ -250,6 +251,23 @@ def test_hooks_and_a_quick_end(tmp_path):
         assert program.end(signal.SIGINT) == 0, program.log()
         waiting.join(PATIENCE)
         assert {"int", "exit"} <= set(program.said()), program.log()
+
+
+def test_an_end_is_noticed_whoever_reads_the_byte_of_its_signal(tmp_path):
+    config = """
+import signal
+from offset import gunicorn
+
+# Nobody looks by himself, and the signal's own byte is lost, as if it had been read too early.
+gunicorn._BEAT = 1000.0
+timeout, graceful_timeout = 0, 1000
+
+def post_worker_init(worker):
+    signal.set_wakeup_fd(-1)
+"""
+    with gunicorn(tmp_path, config=config) as program:
+        assert program.get()[0] == 200
+        assert program.end() == 0, program.log()
 
 
 def test_tls_and_a_quick_end(tmp_path):

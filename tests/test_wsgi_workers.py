@@ -118,23 +118,64 @@ def test_serve_with_what_there_is(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["nothing_of_the_kind:app"], "No module named 'nothing_of_the_kind'"),
+        (["nothing_of_the_kind:app"], "there is no module 'nothing_of_the_kind', neither in "),
+        (["nothing_of_the_kind.py"], "name the module, nothing_of_the_kind, not its file"),
+        (["./json:load"], "'./json:load' names no module"),
+        ([":load"], "':load' names no module"),
         (["json:nothing"], "the module json has no nothing"),
+        (["json:__name__"], "__name__ is no application, but of the type str"),
         (["json:load", "--bind", "nowhere"], "has no port"),
+        (["json:load", "--bind", "unix:/nowhere/at/all"], "No such file"),
         (["json:load", "--keyfile", "x"], "--certfile"),
-        (["json:load", "--certfile", "/nowhere"], "No such file"),
-        (["json:load", "--workers", "0"], "must be at least 1"),
+        (["json:load", "--certfile", "/nowhere"], "from /nowhere: [Errno 2] No such file"),
+        (["json:load", "--workers", "0"], "must be a whole number, at least 1: 0"),
+        (["json:load", "--workers", "x"], "must be a whole number, at least 1: x"),
+        (["json:load", "--grace", "inf"], "must be a number of seconds, more than 0: inf"),
+        (["nothing_of_the_kind:app", "--workers", "2"], "offset.wsgi: there is no module 'nothing_of_the_kind'"),
     ],
 )
-def test_what_cannot_be_served(arguments, what, capsys):
-    from offset.__main__ import main
-
-    try:
-        status = main(["serve", *arguments])
-    except SystemExit as end:
-        status = end.code
+def test_what_cannot_be_served(arguments, what, tmp_path):
+    status, errors = refused(tmp_path, *arguments)
     assert status
-    assert what in capsys.readouterr().err
+    assert what in errors
+    # A sentence is enough.
+    assert "Traceback" not in errors
+
+
+def test_what_the_program_raises_is_shown_where_it_was_raised(tmp_path):
+    (tmp_path / "one.py").write_text("import two\n")
+    (tmp_path / "two.py").write_text("import nothing_of_the_kind\n")
+    (tmp_path / "three.py").write_text("def factory():\n    return int('x')\n")
+    status, errors = refused(tmp_path, "one:app")
+    assert status == 1
+    assert [line.strip() for line in errors.splitlines() if "^" not in line] == [
+        "Traceback (most recent call last):",
+        f'File "{tmp_path}/one.py", line 1, in <module>',
+        "import two",
+        f'File "{tmp_path}/two.py", line 1, in <module>',
+        "import nothing_of_the_kind",
+        "ModuleNotFoundError: No module named 'nothing_of_the_kind'",
+    ]
+    for name, more in (("three:factory()", []), ("one:app", ["--workers", "2"])):
+        status, errors = refused(tmp_path, name, *more)
+        assert status == 1
+        assert errors.count("Traceback") in (1, len(more)), errors
+        assert f'File "{tmp_path}/t' in errors
+
+
+def refused(directory, *arguments):
+    """The status and what `offset serve` says, which does not serve."""
+    command = [sys.executable, "-m", "offset", "serve", *arguments]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        cwd=directory,
+        env=script_environment(),
+        text=True,
+        timeout=4 * PATIENCE,
+        check=False,
+    )
+    return done.returncode, done.stderr
 
 
 def test_workers(tmp_path):
@@ -234,8 +275,38 @@ def test_workers_of_a_program_that_is_broken():
     """
     status, _, stderr = run_script(program)
     assert status == 1
-    assert "No module named 'nothing_of_the_kind'" in stderr
+    assert "there is no module 'nothing_of_the_kind'" in stderr
     assert "the workers end before they serve" in stderr
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again():
+    program = """
+        import errno, os, signal
+        from offset.wsgi import serve
+
+        real, pids = os.fork, []
+
+        def fork():
+            if len(pids) == 2:
+                pids.append(None)
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            if pid := real():
+                pids.append(pid)
+                if len(pids) == 4:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return pid
+
+        def app(environ, start_response):
+            return []
+
+        os.fork = fork
+        # Both are there by then.
+        serve(app, "127.0.0.1:0", lambda _: os.kill(pids[0], signal.SIGKILL), workers=2)
+        print(len(pids))
+    """
+    status, stdout, stderr = run_script(program)
+    assert (status, stdout) == (0, "4\n"), stderr
+    assert "a worker cannot be started: Resource temporarily unavailable" in stderr
 
 
 def test_an_application_that_is_no_name_with_workers(tmp_path):

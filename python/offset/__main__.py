@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,16 +28,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
         module.arguments(subparser)
         subparser.set_defaults(run=module.run)
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        # What was meant for `python` is the likely mistake.
+        known = ", ".join(COMMANDS)
+        print(f"offset: there is no command {words[0]!r}, but {known}; a program: offset run SCRIPT", file=sys.stderr)
+        return 2
+    options = parser.parse_args(words)
     if options.command is None:
         from offset._command import _prompt
 
         return _prompt.run()
     try:
         status: int = options.run(options)
+        if sys.stdout is not None and options.command != "run":
+            # At the interpreter's end a reader who is gone would be a message and another status.
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Who reads has seen enough, as `head` has.
-        sys.stderr.close()
+        # Who reads has seen enough, as `head` has. What is left is written to nobody, and not at the end once more.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
         return 1
     return status
 

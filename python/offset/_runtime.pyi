@@ -412,6 +412,8 @@ class Mailbox:
         """Put something in, for the loop to deliver."""
     def take(self) -> list[Any]:
         """Take out what there is."""
+    def close(self) -> list[Any]:
+        """Take out what there is and all that would be put in later: the waits of those tasks are over."""
     def linger(self, notes: list[Note], /) -> list[Any]:
         """Set the notes, and take out what there is after up to 20 us of waiting, where that has paid of late."""
 

@@ -31,6 +31,7 @@ from offset.wsgi._server import Server, host_and_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from offset._runtime import Http
     from offset.net._conn import Conn
@@ -95,8 +96,17 @@ class Worker(base.Worker):  # type: ignore[misc]
         if self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive: bool = False
-            with contextlib.suppress(BlockingIOError):
-                os.write(self.PIPE[1], b"1")
+            self._wake()
+
+    def handle_exit(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGTERM, on the main thread."""
+        super().handle_exit(number, frame)
+        # The byte that came with the signal may have been read before this was called.
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self.PIPE[1], b"1")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 //! Mailboxes: where an event loop is told which of its tasks can go on, and is given calls.
 //!
-//! Invariant: what is in a mailbox are references, which `take` and `linger` hand over. An operation that waits holds the mailbox object, so
+//! Invariant: what is in a mailbox are references, which `take`, `linger` and `close` hand over. An operation that waits holds the mailbox object, so
 //! nobody puts anything in when that goes.
 
 use crate::error::*;
@@ -74,6 +74,11 @@ unsafe extern "C" fn take(object: Object, _: Object) -> Object {
     unsafe { items(core(object).take()) }
 }
 
+unsafe extern "C" fn close(object: Object, _: Object) -> Object {
+    // SAFETY: attached.
+    unsafe { items(core(object).close()) }
+}
+
 unsafe extern "C" fn linger(object: Object, notes: Object) -> Object {
     // SAFETY: the calling convention; the caller holds both objects meanwhile.
     unsafe {
@@ -125,6 +130,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             no_args(c"fileno", fileno, c"fileno() -> int\n\nThe descriptor that is readable while there is something in it."),
             one_arg(c"put", put, c"put(item)\n\nPut something in, for the loop to deliver."),
             no_args(c"take", take, c"take() -> list\n\nTake out what there is."),
+            no_args(c"close", close, c"close() -> list\n\nTake out what there is, and all that would be put in later: those waits are over."),
             one_arg(c"linger", linger, c"linger(notes) -> list\n\nSet the notes, and take out what there is after up to 20 us of waiting, where that has paid of late."),
         ],
         getters: vec![],

@@ -619,6 +619,10 @@ unsafe extern "C" fn begin(object: Object, args: *const Object, count: Py_ssize_
             }
         }
         let Some(wait) = &op.wait else { return boolean(false) };
+        // What would have woken it before: the task went on by other means.
+        if let Some(tag) = wait.unpost() {
+            Py_DECREF(tag as Object);
+        }
         match wait.post(mailbox, Py_NewRef(wake) as usize) {
             Ok(()) => boolean(!wait.over()),
             Err(tag) => {

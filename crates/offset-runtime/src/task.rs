@@ -92,6 +92,27 @@ impl Mailbox {
         self.take_from(self.state.lock())
     }
 
+    /// Takes out what there is, and the tags of all waits that are to be told here, as nobody will look any more: they are over, and
+    /// what is sent goes to others. What was handed to one of them before is put back when that goes.
+    #[cfg(not(loom))]
+    pub fn close(&self) -> Vec<usize> {
+        let mut tags = self.take();
+        if self.left_behind() {
+            return tags;
+        }
+        for parker in ALL.lock().iter() {
+            let Owner::Task(signal) = &parker.owner else { continue };
+            // Under the lock the loan is the one that has posted: its end wants the lock, too.
+            let mut place = signal.0.lock();
+            if let Some(post) = place.take_if(|post| std::ptr::eq(&raw const *post.mailbox, self)) {
+                // Nobody is to be woken; if somebody else was first he finds no post.
+                let _ = parker.claim(post.ticket, CANCELLED);
+                tags.push(post.tag);
+            }
+        }
+        tags
+    }
+
     /// The descriptor that is readable while there is something in it.
     #[cfg(not(loom))]
     pub fn descriptor(&self) -> std::os::fd::RawFd {
@@ -162,6 +183,8 @@ pub(crate) struct TaskSignal(Lock<Option<Post>>);
 struct Post {
     mailbox: Arc<Mailbox>,
     tag: usize,
+    #[cfg(not(loom))]
+    ticket: Ticket,
 }
 
 impl TaskSignal {
@@ -179,13 +202,18 @@ impl TaskSignal {
 
 #[cfg(not(loom))]
 static SPARE: Lock<Vec<&'static Parker>> = Lock::new(Vec::new());
+/// Those on loan, too. Taken under the locks of channels and goroutines; under it only those of signals are.
+#[cfg(not(loom))]
+static ALL: Lock<Vec<&'static Parker>> = Lock::new(Vec::new());
 
 /// In a forked child: the parkers of the parent's tasks are not ours.
 #[cfg(not(loom))]
 pub(crate) fn start_over() {
-    // SAFETY: the child has one thread, so nobody holds or waits for the lock that is overwritten; the parent's parkers carry the
-    // generation of the parent and stay unused.
-    unsafe { std::ptr::write((&raw const SPARE).cast_mut(), Lock::new(Vec::new())) };
+    for list in [&raw const SPARE, &raw const ALL] {
+        // SAFETY: the child has one thread, so nobody holds or waits for the lock that is overwritten; the parent's parkers carry the
+        // generation of the parent and stay unused.
+        unsafe { std::ptr::write(list.cast_mut(), Lock::new(Vec::new())) };
+    }
 }
 
 /// A parker on loan to one wait, which has begun.
@@ -200,8 +228,12 @@ impl Loan {
         let spare = SPARE.lock().pop();
         #[cfg(loom)]
         let spare = None;
-        let parker: &'static Parker =
-            spare.unwrap_or_else(|| Box::leak(Box::new(Parker::new(Owner::Task(TaskSignal::new())))));
+        let parker: &'static Parker = spare.unwrap_or_else(|| {
+            let parker = Box::leak(Box::new(Parker::new(Owner::Task(TaskSignal::new()))));
+            #[cfg(not(loom))]
+            ALL.lock().push(parker);
+            parker
+        });
         Loan { parker, ticket: parker.arm() }
     }
 
@@ -326,7 +358,12 @@ impl<T> TaskWait<T> {
         if self.loan.parker.left_behind() {
             return Err(tag);
         }
-        *self.loan.signal().0.lock() = Some(Post { mailbox: mailbox.clone(), tag });
+        let mailbox = mailbox.clone();
+        #[cfg(not(loom))]
+        let post = Post { mailbox, tag, ticket: self.loan.ticket };
+        #[cfg(loom)]
+        let post = Post { mailbox, tag };
+        *self.loan.signal().0.lock() = Some(post);
         // After the post: who claims before this look is seen here, who claims after it sees the post. Both go through the park
         // word and the lock of the signal.
         if self.over() { self.unpost().map_or(Ok(()), Err) } else { Ok(()) }

@@ -39,9 +39,12 @@ _OPENING = "import offset; from offset import *"
 
 def run() -> int:
     """Read and run statements until the end; the exit status. What comes from a pipe or a file is run as a script."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         try:
             program = _program.load("-")
+        except _program.LoadError as error:
+            print(f"offset: {error}", file=sys.stderr)
+            return 2
         except SyntaxError as error:
             sys.excepthook(SyntaxError, error.with_traceback(None), None)
             return 1
@@ -83,6 +86,7 @@ class Session(_run.Run):
         here = _runtime.current()
         assert here is not None
         here.name = "main"
+        _program.be_main_thread()
         while not self.winding_down:
             try:
                 while self._code is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import functools
 import json
 import os
 import platform
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import offset
 from offset import _runtime
+from offset._command import _arguments
 
 if TYPE_CHECKING:
+    import argparse
+
     from offset._command._measure import AsyncMeasure, Scenario
 
     # By scenario and way, the seconds that one operation takes.
@@ -26,15 +29,10 @@ WAYS = ["offset", "threads", "asyncio"]
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     text = "for how long each of the three runs of a cell is to go on (0.1)"
-    parser.add_argument("--seconds", type=_positive, default=0.1, metavar="SECONDS", help=text)
+    parser.add_argument(
+        "--seconds", type=functools.partial(_arguments.seconds, most=60), default=0.1, metavar="SECONDS", help=text
+    )
     parser.add_argument("--json", action="store_true", help="print seconds an operation as JSON")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 60:
-        raise argparse.ArgumentTypeError(f"must be more than 0 and at most 60: {text}")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from offset import _outside
+from offset._command import _arguments
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -16,7 +17,9 @@ HELP = "print the stacks of all goroutines and threads of a live process, which 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("pid", type=int, help="the process; it must be yours, unless you are root")
-    parser.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="how long to wait (10)")
+    parser.add_argument(
+        "--timeout", type=_arguments.seconds, default=10.0, metavar="SECONDS", help="how long to wait (10)"
+    )
     form = parser.add_mutually_exclusive_group()
     for name, text in (
         ("group", "put equal stacks together, however few there are"),

@@ -1,4 +1,4 @@
-"""`offset run SCRIPT`, `offset run -m MODULE`: a program, from its first line on, as the main goroutine.
+"""`offset run SCRIPT`, `-m MODULE`, `-c PROGRAM`: a program, from its first line on, as the main goroutine.
 
 The program needs no `run(main)`; where it has one, that calls `main`. With `--patch` the proxies stand in the place of
 the standard library's modules before the first line (`offset.patch.patch_all`).
@@ -22,11 +22,16 @@ HELP = "run a script or a module as the main goroutine"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.usage = "offset run [--patch] SCRIPT [ARGUMENT ...]\n       offset run [--patch] -m MODULE [ARGUMENT ...]"
+    parser.usage = (
+        "offset run [--patch] SCRIPT [ARGUMENT ...]\n       offset run [--patch] -m MODULE [ARGUMENT ...]\n"
+        "       offset run [--patch] -c PROGRAM [ARGUMENT ...]"
+    )
     text = "first put the proxies of offset.syscall in the place of the standard library's modules"
     parser.add_argument("--patch", action="store_true", help=text)
     text = "run a module, as python -m does; what follows are its arguments"
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help=text)
+    text = "run a text, as python -c does; what follows are its arguments"
+    parser.add_argument("-c", dest="text", nargs=argparse.REMAINDER, metavar="PROGRAM", help=text)
     text = "a file, a directory or archive with a __main__.py, or - for standard input; what follows are its arguments"
     # All that follows the first word is the program's, options too.
     program = parser.add_argument("program", nargs=argparse.PARSER, metavar="SCRIPT", help=text)
@@ -36,9 +41,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the program; its exit status as `python` would give it."""
-    words = [*(options.module or []), *options.program]
+    words = [*(options.module or []), *(options.text or []), *options.program]
     if not words:
-        print("offset run: name a script, or a module with -m", file=sys.stderr)
+        print("offset run: name a script, a module with -m, or a text with -c", file=sys.stderr)
         return 2
     if options.patch:
         from offset import patch
@@ -46,7 +51,11 @@ def run(options: argparse.Namespace) -> int:
         patch.patch_all()
     sys.argv[:] = words
     try:
-        code, module = _program.load(words[0]) if options.module is None else _program.load_module(words[0])
+        if options.text is not None:
+            sys.argv[0] = "-c"
+            code, module = _program.load_text(words[0])
+        else:
+            code, module = _program.load(words[0]) if options.module is None else _program.load_module(words[0])
     except _program.LoadError as error:
         print(f"offset run: {error}", file=sys.stderr)
         return 2
@@ -62,6 +71,7 @@ def execute(code: types.CodeType, module: types.ModuleType) -> int:
     """Run the code of a program as the main goroutine; give the exit status."""
 
     def main() -> None:
+        _program.be_main_thread()
         exec(code, vars(module))
 
     main.__qualname__ = "main"

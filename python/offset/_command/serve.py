@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import importlib
 import ssl
 import sys
 from typing import TYPE_CHECKING
 
+from offset._command import _arguments
+
 if TYPE_CHECKING:
+    import argparse
+    import types
     from collections.abc import Iterator
     from typing import TextIO
+
+    from offset.wsgi._connection import Application
 
 HELP = "serve a WSGI application"
 
@@ -21,36 +27,38 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("app", metavar="MODULE:APP", help="the application; MODULE alone has it as application or app")
     text = "where to serve: HOST:PORT or unix:PATH; may be given several times (127.0.0.1:8000)"
     add("--bind", action="append", metavar="ADDRESS", help=text)
-    add("--workers", type=_count, default=1, metavar="N", help="so many processes (1)")
+    add("--workers", type=_arguments.count, default=1, metavar="N", help="so many processes (1)")
     add("--reload", action="store_true", help="load the program again when one of its files changes")
     add("--access-log", metavar="FILE", help="a line for each request; - is the standard output")
     add("--certfile", metavar="FILE", help="serve TLS with this certificate")
     add("--keyfile", metavar="FILE", help="its key, if it is not in the same file")
     add("--proxy-protocol", action="store_true", help="each connection begins with a header of the PROXY protocol")
     add("--reuse-port", action="store_true", help="let other processes listen at the same address")
-    add("--grace", type=_seconds, default=30.0, metavar="SECONDS", help="how long requests may take at the end (30)")
-    add("--max-body", type=_count, metavar="BYTES", help="the longest body of a request (1 GiB)")
-    add("--max-connections", type=_count, metavar="N", help="how many connections there may be a process (10000)")
-    add("--idle-timeout", type=_seconds, metavar="SECONDS", help="how long a connection may wait for a request (75)")
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1: {text}")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be more than 0: {text}")
-    return value
+    add(
+        "--grace",
+        type=_arguments.seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long requests may take at the end (30)",
+    )
+    add("--max-body", type=_arguments.count, metavar="BYTES", help="the longest body of a request (1 GiB)")
+    add(
+        "--max-connections",
+        type=_arguments.count,
+        metavar="N",
+        help="how many connections there may be a process (10000)",
+    )
+    add(
+        "--idle-timeout",
+        type=_arguments.seconds,
+        metavar="SECONDS",
+        help="how long a connection may wait for a request (75)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    from offset.wsgi import Limits, _load, serve
+    from offset.wsgi import Limits, serve
 
     chosen = {
         "body": options.max_body,
@@ -61,10 +69,12 @@ def run(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         try:
             tls = _tls(options.certfile, options.keyfile)
+            log = stack.enter_context(_log(options.access_log)) if options.access_log else None
             # Of several workers each loads it for itself, and can do so again.
             alone = options.workers == 1 and not options.reload
-            app = _load.load(options.app) if alone else options.app
-            log = stack.enter_context(_log(options.access_log)) if options.access_log else None
+            app = _application(options.app) if alone else options.app
+            if app is None:
+                return 1
             serve(
                 app,
                 options.bind or "127.0.0.1:8000",
@@ -78,10 +88,32 @@ def run(options: argparse.Namespace) -> int:
                 reload=options.reload,
                 grace=options.grace,
             )
-        except (OSError, ImportError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
+            # What a goroutine has raised was reported in full.
             print(f"offset serve: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def _application(name: str) -> Application | None:
+    """Load the application. What its program raises is shown as Python does, where it was raised: that is not ours."""
+    from offset.wsgi import _load
+
+    try:
+        return _load.load(name)
+    except _load.LoadError:
+        raise
+    except Exception as error:
+        own, found = {__file__, _load.__file__, importlib.__file__}, error.__traceback__
+        while found is not None and _is_of(found, own):
+            found = found.tb_next
+        sys.excepthook(type(error), error.with_traceback(found), found)
+        return None
+
+
+def _is_of(found: types.TracebackType, files: set[str]) -> bool:
+    name = found.tb_frame.f_code.co_filename
+    return name in files or name.startswith("<frozen importlib")
 
 
 def _say(address: str) -> None:
@@ -94,7 +126,12 @@ def _tls(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | None:
             raise ValueError("a key needs its certificate: --certfile")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certfile, keyfile)
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except OSError as error:
+        # It does not say which file it means.
+        files = certfile if keyfile is None else f"{certfile} with {keyfile}"
+        raise ValueError(f"no certificate can be read from {files}: {error}") from None
     return context
 
 

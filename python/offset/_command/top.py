@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -12,9 +11,11 @@ import time
 from typing import TYPE_CHECKING
 
 from offset import _outside
-from offset._command import _screen, _view
+from offset._command import _arguments, _screen, _view
 
 if TYPE_CHECKING:
+    import argparse
+
     from offset._command._view import Answer, View
 
 HELP = "show what the goroutines and channels of a live process do, as it changes"
@@ -29,18 +30,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     text = "the process; it must be yours, unless you are root. Without it the only one that runs on offset"
     parser.add_argument("pid", type=int, nargs="?", help=text)
-    parser.add_argument("--interval", type=_positive, default=1.0, metavar="SECONDS", help="how often to look (1)")
-    parser.add_argument("--timeout", type=_positive, default=10.0, metavar="SECONDS", help="how long to wait (10)")
+    parser.add_argument(
+        "--interval", type=_arguments.seconds, default=1.0, metavar="SECONDS", help="how often to look (1)"
+    )
+    parser.add_argument(
+        "--timeout", type=_arguments.seconds, default=10.0, metavar="SECONDS", help="how long to wait (10)"
+    )
     parser.add_argument("--filter", default="", metavar="WORDS", help="only what has all of these words")
     parser.add_argument("--channels", action="store_true", help="begin with the channels, not the goroutines")
     parser.add_argument("--once", action="store_true", help="print what there is now, as where there is no terminal")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be more than 0: {text}")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from offset._command import _arguments
 
 if TYPE_CHECKING:
     import argparse
@@ -28,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "Name the goroutines that waited most and on what, and the calls that froze a machine."
     summary = actions.add_parser("summary", help=text, description=text)
     summary.add_argument("file", help="what trace.start or a flight recorder wrote; may end in .gz")
-    summary.add_argument("--top", type=int, default=10, metavar="N", help="lines a table (10)")
+    summary.add_argument("--top", type=_arguments.count, default=10, metavar="N", help="lines a table (10)")
     summary.add_argument(
         "--freeze", type=float, default=10.0, metavar="MS", help="what counts as a freeze, in milliseconds (10)"
     )
@@ -37,14 +40,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the summary; 1 if the file cannot be read."""
     try:
-        trace = load(options.file)
+        text = summary(load(options.file), top=options.top, freeze=options.freeze)
     except OSError as error:
         print(f"offset trace: {options.file}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except (EOFError, zlib.error) as error:
+        print(f"offset trace: {options.file} is cut or damaged: {error}", file=sys.stderr)
         return 1
     except ValueError as error:
         print(f"offset trace: {options.file} is no trace: {error}", file=sys.stderr)
         return 1
-    print(summary(trace, top=options.top, freeze=options.freeze), end="")
+    except (LookupError, TypeError, AttributeError) as error:
+        message = f"its events are others: {type(error).__name__}: {error}"
+        print(f"offset trace: {options.file} is no trace of offset's: {message}", file=sys.stderr)
+        return 1
+    print(text, end="")
     return 0
 
 

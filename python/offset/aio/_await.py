@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import concurrent.futures
 import contextvars
 import functools
 import inspect
@@ -272,6 +273,19 @@ def check_thread(name: str) -> None:
         raise RuntimeError(f"{name}() would stop the event loop that runs here; use await, async for or async with")
 
 
+def _hint(thing: object) -> str:
+    """Say what to do with a thing that is taken for one that can be awaited."""
+    if inspect.iscoroutinefunction(thing):
+        return "; call it first"
+    if hasattr(thing, "__aiter__"):
+        return "; iterate() goes through it"
+    if isinstance(thing, concurrent.futures.Future):
+        return " of concurrent.futures; its result() waits"
+    if isinstance(thing, list | tuple):
+        return "; asyncio.gather() in a coroutine awaits several, and errgroup.Group has await_() called for each"
+    return ""
+
+
 def await_(awaitable: Awaitable[T], timeout: Seconds | None = None, *, token: Any = None) -> T:
     """Wait for a coroutine, a future or anything else that can be awaited, and give its result: `await` for goroutines.
 
@@ -287,11 +301,10 @@ def await_(awaitable: Awaitable[T], timeout: Seconds | None = None, *, token: An
     TypeError for what cannot be awaited; and RuntimeError on the thread of a running loop, which would stop, when the
     loop of the token is closed, and when the program is over.
     """
-    seconds = None if timeout is None else duration(timeout)
     if not isinstance(awaitable, collections.abc.Awaitable) and not inspect.isawaitable(awaitable):
-        hint = "; call it first" if inspect.iscoroutinefunction(awaitable) else ""
-        raise TypeError(f"await_() takes what can be awaited, not {type(awaitable).__name__}{hint}")
+        raise TypeError(f"await_() takes what can be awaited, not {type(awaitable).__name__}{_hint(awaitable)}")
     try:
+        seconds = None if timeout is None else duration(timeout)
         check_thread("await_")
         if token is None and isinstance(awaitable, asyncio.Future):
             token = awaitable.get_loop()

@@ -179,7 +179,12 @@ def get() -> Loop:
         if found is None or found.closing:
             _watch()
             found = Loop()
-            found.thread.start()
+            try:
+                found.thread.start()
+            except RuntimeError:
+                # The system has no more threads; there may be one the next time.
+                found.loop.close()
+                raise
             _Open.loop = found
         return found
 

@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from offset import _runtime, context
@@ -150,7 +151,8 @@ def iterate(iterable: AsyncIterable[T]) -> Generator[T, None, None]:
     RuntimeError as `await_`.
     """
     if not hasattr(iterable, "__aiter__"):
-        raise TypeError(f"iterate() takes an asynchronous iterable, not {type(iterable).__name__}")
+        hint = "; call it first" if inspect.isasyncgenfunction(iterable) else ""
+        raise TypeError(f"iterate() takes an asynchronous iterable, not {type(iterable).__name__}{hint}")
     check_thread("iterate")
     return _iterate(iterable)
 
@@ -173,7 +175,8 @@ def _iterate(iterable: AsyncIterable[T]) -> Generator[T, None, None]:
                 yield value
                 del value
         finally:
-            if hasattr(iterator, "aclose"):
+            # The end of the loop has closed it.
+            if hasattr(iterator, "aclose") and not session.requests.closed:
                 session.do(iterator.aclose)
     finally:
         session.end()
@@ -197,7 +200,7 @@ class enter(Generic[V_co]):
     asyncio.CancelledError to the context manager. Raises TypeError for what is none, and RuntimeError as `await_`.
     """
 
-    __slots__ = ("_cancel", "_entered", "_make", "_manager", "_scope", "_session")
+    __slots__ = ("_cancel", "_entered", "_inside", "_make", "_manager", "_scope", "_session")
 
     @overload
     def __init__(self, manager: AbstractAsyncContextManager[V_co, Any], /) -> None: ...
@@ -208,6 +211,8 @@ class enter(Generic[V_co]):
 
     def __init__(self, manager: Any, /, *args: Any, **kwargs: Any) -> None:
         self._manager: Any = None
+        # From the beginning of `__enter__` to the end of `__exit__`.
+        self._inside = False
         # Set in the session, once `__aenter__` has ended well.
         self._entered = False
         self._make: Callable[[], Any] = lambda: manager
@@ -221,11 +226,20 @@ class enter(Generic[V_co]):
 
     def stats(self) -> dict[str, Any]:
         """Give whether it is entered."""
-        return {"entered": self._scope is not None}
+        return {"entered": self._inside and self._entered}
 
     def __enter__(self) -> V_co:
         check_thread("enter")
-        self._entered = False
+        if self._inside:
+            raise RuntimeError("this enter() is entered already; a block inside of its block needs one of its own")
+        self._inside, self._entered = True, False
+        try:
+            return self._enter()
+        except BaseException:
+            self._inside = False
+            raise
+
+    def _enter(self) -> V_co:
         self._session = _Session()
         around = context.current()
         ctx, self._cancel = context.with_cancel(around if around.err() is None else context.without_cancel(around))
@@ -271,6 +285,8 @@ class enter(Generic[V_co]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        if not self._inside:
+            raise RuntimeError("this enter() is not entered, and cannot be left")
         scope, self._scope = self._scope, None
         try:
             if scope is not None:
@@ -282,6 +298,7 @@ class enter(Generic[V_co]):
         finally:
             self._session.end()
             self._cancel()
+            self._inside = False
             # Its traceback holds this frame.
             del error, traceback
 

@@ -6,7 +6,8 @@ a task that is woken costs the loop one reader callback, however many are.
 
 Invariants:
 
-* A mailbox is emptied on the thread of its loop only. It goes with its loop.
+* A mailbox is emptied on the thread of its loop only. It goes with its loop, and all waits of a loop of asyncio end
+  when that is closed.
 * What wakes a task, a future of asyncio or a `_Wake` of trio, may be taken out after the task went on by other means:
   then it does nothing.
 """
@@ -70,10 +71,26 @@ def park(operation: Operation[Any]) -> Any:
 def open_mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
     """Give a loop its mailbox; on its thread, or before it runs."""
     mailbox = _runtime.Mailbox()
-    loop.add_reader(mailbox.fileno(), _deliver, loop, mailbox)
+    loop.add_reader(mailbox.fileno(), _Reader(mailbox), loop)
     # Not before: a loop that can watch no descriptor says so each time.
     _mailboxes[loop] = mailbox
     return mailbox
+
+
+class _Reader:
+    """What a loop calls when its mailbox is rung, and lets go when it is closed."""
+
+    __slots__ = ("_mailbox",)
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    def __call__(self, loop: asyncio.AbstractEventLoop) -> None:
+        _deliver(loop, self._mailbox)
+
+    def __del__(self) -> None:
+        # No task goes on any more: what is sent goes to others, and tasks that nobody else keeps are garbage.
+        self._mailbox.close()
 
 
 def _deliver(loop: asyncio.AbstractEventLoop, mailbox: Mailbox, items: list[Any] | None = None) -> None:
@@ -87,12 +104,14 @@ def _deliver(loop: asyncio.AbstractEventLoop, mailbox: Mailbox, items: list[Any]
             ended = []
             items.reverse()
             while items:
-                item = items.pop()
+                # It stays in the list until that is done; a second time it does nothing.
+                item = items[-1]
                 if callable(item):
                     busy |= item(loop, ended)
                 elif not item.done():
                     item.set_result(None)
                     busy = True
+                items.pop()
             # Of uvloop it cannot be seen what it knows of.
             if busy or getattr(loop, "_ready", None):
                 break

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 # How long goroutines that are about to end get for that.
 PATIENCE = 1.0
 
+# They get it in turns of so many seconds. A turn counts as that however long it took: where the machine stands still
+# for a second, nobody has had the time to end.
+_TURN = 0.02
+
 
 class LeakError(AssertionError):
     """Goroutines are left. The text has their stacks, what they wait for and where they were created."""
@@ -25,7 +29,8 @@ class LeakError(AssertionError):
 def leak_check(patience: Seconds = PATIENCE) -> Iterator[None]:
     """Raise LeakError at the end of a `with` block if goroutines that were started inside are left.
 
-    They get `patience` seconds to end. If the block raises, that is raised.
+    They get `patience` seconds to end, not counting those in which the process as a whole stood still. If the block
+    raises, that is raised.
     """
     seconds = duration(patience)
     before = {goroutine.id for goroutine in _runtime.goroutines()}
@@ -37,12 +42,20 @@ def leak_check(patience: Seconds = PATIENCE) -> Iterator[None]:
 
 def remaining(before: set[int], seconds: float) -> list[_runtime.Goroutine]:
     """Give the goroutines that are there and were not `before`, once they had so long to end."""
-    deadline = _runtime.now() + seconds
+    left = seconds
+    while True:
+        found = _started_since(before)
+        if not found or left <= 0:
+            return found
+        for goroutine in found:
+            while left > 0 and not goroutine.join(timeout=min(left, _TURN)):
+                left -= _TURN
+        # They may have started others on their way out, which may do so, too, without an end.
+        left -= _TURN
+
+
+def _started_since(before: set[int]) -> list[_runtime.Goroutine]:
     here = _runtime.current()
-    for goroutine in _runtime.goroutines():
-        if goroutine.id not in before and (here is None or goroutine.id != here.id):
-            # Those that a goroutine starts on its way out are looked at below.
-            goroutine.join(timeout=max(0.0, deadline - _runtime.now()))
     return [
         goroutine
         for goroutine in _runtime.goroutines()

@@ -106,7 +106,7 @@ class Service:
             self._refuse(http, status, reason)
             if log is not None:
                 unknown = {**base, "REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "-"}
-                log(Access(unknown, status, http.sent, 0.0))
+                self._note(log, Access(unknown, status, http.sent, 0.0))
         if http.unread:
             _say_goodbye(conn)
 
@@ -125,7 +125,14 @@ class Service:
             if body is not None:
                 body._end()
             if self.log is not None:
-                self.log(Access(environ, http.status, http.sent, time.perf_counter() - begun))
+                self._note(self.log, Access(environ, http.status, http.sent, time.perf_counter() - begun))
+
+    def _note(self, log: Callable[[Access], object], access: Access) -> None:
+        """Tell the access log. That it fails, on a full disk say, is nothing to the client."""
+        try:
+            log(access)
+        except Exception as error:
+            self.report(f"offset.wsgi: the access log has failed\n{''.join(traceback.format_exception(error))}")
 
     def answer(
         self,

@@ -17,6 +17,7 @@ from offset.net._listen import Listener, UnixFile, bound
 from offset.os import signal as os_signal
 from offset.wsgi import _log
 from offset.wsgi._limits import Limits
+from offset.wsgi._load import LoadError, load
 from offset.wsgi._server import Server
 
 if TYPE_CHECKING:
@@ -104,10 +105,16 @@ def serve(
     if signals is None:
         signals = _is_main()
     numbers = _OF_PROGRAMS if signals else ()
-    if _runtime.current() is None:
-        _run.run(serve_here, options, numbers)
-    else:
-        serve_here(options, numbers)
+    # Not in the run: that would report, as what a goroutine has raised, where it cannot listen.
+    listening = listeners(options.sockets())
+    try:
+        if _runtime.current() is None:
+            _run.run(serve_here, options, numbers, listening)
+        else:
+            serve_here(options, numbers, listening)
+    finally:
+        for listener in listening:
+            listener.close()
 
 
 class Options:
@@ -174,11 +181,7 @@ class Options:
 
     def application(self) -> Application:
         """Give the application, imported if it has to be."""
-        if isinstance(self.app, str):
-            from offset.wsgi._load import load
-
-            return load(self.app)
-        return self.app
+        return load(self.app) if isinstance(self.app, str) else self.app
 
 
 def _is_main() -> bool:
@@ -242,8 +245,13 @@ def address_of(sock: socket.socket) -> str:
 
 def serve_worker(options: Options, sockets: list[socket.socket], watcher: Watcher | None) -> bool:
     """Serve in the main goroutine of a worker; tell whether it ended because a file has changed."""
+    try:
+        options.app = options.application()
+    except LoadError as error:
+        raise SystemExit(f"offset.wsgi: {error}") from None
+    listening = listeners(sockets, inherited=True)
     if watcher is None:
-        serve_here(options, _OF_WORKERS, sockets)
+        serve_here(options, _OF_WORKERS, listening)
         return False
     ctx, cancel = context.with_cancel(context.background())
     options.stop = ctx
@@ -254,16 +262,15 @@ def serve_worker(options: Options, sockets: list[socket.socket], watcher: Watche
         cancel()
 
     _runtime.go(watch).name = "offset.wsgi reload"
-    serve_here(options, _OF_WORKERS, sockets)
+    serve_here(options, _OF_WORKERS, listening)
     return ctx.err() is not None
 
 
-def serve_here(options: Options, signals: Signals, sockets: list[socket.socket] | None = None) -> None:
+def serve_here(options: Options, signals: Signals, listening: list[Listener]) -> None:
     """Serve in this goroutine, until the end, which `signals` bring about."""
-    app = options.application()
     server = Server(
-        app,
-        listeners(options.sockets()) if sockets is None else listeners(sockets, inherited=True),
+        options.application(),
+        listening,
         options.limits,
         tls=options.tls,
         log=_log.logger(options.access_log),

@@ -107,7 +107,10 @@ class Server:
         """Begin to accept, in goroutines."""
         accepting = []
         for listener in self._listeners:
-            goroutine = _runtime.go(self._accept, listener)
+            # Here: a server that is told to end at once has closed it by the time that the goroutine begins.
+            name, port = host_and_port(listener._sock.getsockname())
+            base = {**self.base, "SERVER_NAME": name, "SERVER_PORT": port}
+            goroutine = _runtime.go(self._accept, listener, base)
             goroutine.name = "offset.wsgi accept"
             accepting.append(goroutine)
         return accepting
@@ -154,9 +157,7 @@ class Server:
 
     # What its goroutines do.
 
-    def _accept(self, listener: Listener) -> None:
-        name, port = host_and_port(listener._sock.getsockname())
-        base = {**self.base, "SERVER_NAME": name, "SERVER_PORT": port}
+    def _accept(self, listener: Listener, base: dict[str, Any]) -> None:
         with listener:
             while not self._draining:
                 self._room.acquire()

@@ -26,6 +26,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from offset import _run
+from offset._errors import DeadlockError
 from offset.wsgi import _reload, _serve
 
 if TYPE_CHECKING:
@@ -231,8 +232,11 @@ class _Parent:
         if self._reload:
             self._broken = True
         else:
-            self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
-            self._again = time.monotonic() + self._pause
+            self._wait_longer()
+
+    def _wait_longer(self) -> None:
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
+        self._again = time.monotonic() + self._pause
 
     # ---- workers ----
 
@@ -248,6 +252,15 @@ class _Parent:
         pid = -1
         try:
             pid = os.fork()
+        except OSError as error:
+            os.close(read)
+            os.close(write)
+            if not self._announced:
+                raise
+            # There may be room for one later; the others serve.
+            _say(f"a worker cannot be started: {error.strerror}")
+            self._wait_longer()
+            return
         finally:
             if pid:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -270,6 +283,8 @@ class _Parent:
             status = self._be_worker(write)
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+            if not isinstance(end.code, int | None):
+                print(end.code, file=sys.stderr)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -290,7 +305,13 @@ class _Parent:
         sockets = self._sockets
         if self._own:
             sockets = options.sockets_again(self._sockets)
-        changed = _run.run(_serve.serve_worker, options, sockets, watcher)
+        try:
+            changed = _run.run(_serve.serve_worker, options, sockets, watcher)
+        except DeadlockError:
+            raise
+        except Exception:
+            # It was reported by the goroutine that it left.
+            return 1
         return CHANGED if changed else 0
 
 
