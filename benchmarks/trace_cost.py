@@ -16,7 +16,7 @@ SIZES = {
     "pingpong": 400_000,
     "buffered": 2_000_000,
     "fanin": 600_000,
-    "sieve": 1000,
+    "sieve": 300,
     "mutex": 300_000,
     "spawn": 50_000,
 }

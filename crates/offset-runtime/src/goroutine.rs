@@ -198,7 +198,7 @@ impl Goroutine {
             context: AtomicUsize::new(0),
             home: AtomicPtr::new(null_mut()),
             joiners: Lock::new(Joiners { ended: false, queue: WaitQueue::new() }),
-            notes: crate::trace::Notes::new(),
+            notes: crate::trace::Notes::new(id),
         }));
         // SAFETY: nobody else knows it yet.
         unsafe { (*goroutine).parker.owner = Owner::Goroutine(goroutine) };

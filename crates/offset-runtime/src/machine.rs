@@ -8,7 +8,7 @@
 //! rescue all come together again on the oldest machine.
 //!
 //! A machine without a processor opens its mailbox, and whoever gives it one puts it in there; a closed mailbox takes none, so
-//! no machine ever holds two. `pool` and `call` are touched by the machine's own thread only; `mailbox` and `home_queue` have their locks;
+//! no machine ever holds two. `pool`, `call` and `buffer` are touched by the machine's own thread only; `mailbox` and `home_queue` have their locks;
 //! the rest is atomic.
 //! Machines are never freed: their structs are used again by later threads.
 
@@ -83,6 +83,9 @@ pub(crate) struct Machine {
     pub(crate) attaching: AtomicBool,
     /// The thread's own variables, so that the loop need not look for them.
     thread: AtomicPtr<Thread>,
+    /// What [`thread_address`] says on its thread; 0 while it has none. Not through the door to atomics: nobody finds the own one in it
+    /// who has not put it there.
+    address: std::sync::atomic::AtomicUsize,
     pool: UnsafeCell<Vec<Vessel>>,
     /// Who is to be called once the goroutine that runs here has given up the stack.
     call: Cell<Option<&'static Bed>>,
@@ -91,6 +94,8 @@ pub(crate) struct Machine {
     pub(crate) used_at: AtomicU64,
     pub(crate) computing: AtomicBool,
     pub(crate) marks: trace::Marks,
+    /// For events (see `trace`).
+    buffer: UnsafeCell<trace::Buffer>,
 }
 
 // SAFETY: the fields are shared by the rules at the top of this file.
@@ -102,15 +107,12 @@ unsafe impl Sync for Machine {}
 struct Thread {
     machine: Cell<*const Machine>,
     current: Cell<*const Goroutine>,
-    /// For events (see `trace`); a machine's only.
-    buffer: UnsafeCell<trace::Buffer>,
 }
 
 local! {
     static THREAD: Thread = Thread {
         machine: Cell::new(null()),
         current: Cell::new(null()),
-        buffer: UnsafeCell::new(trace::Buffer::new()),
     };
 }
 
@@ -125,6 +127,23 @@ pub(crate) fn current() -> *const Goroutine {
 #[inline(never)]
 pub(crate) fn this() -> *const Machine {
     THREAD.with(|thread| thread.machine.get())
+}
+
+/// An address that no other thread has while this one lives.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(loom), not(miri)))]
+#[inline(always)]
+fn thread_address() -> usize {
+    let address;
+    // SAFETY: the first word of a thread's control block is its own address, by the system's ABI. Not `pure`: who parks in between
+    // may go on on another thread.
+    unsafe { std::arch::asm!("mov {}, fs:[0]", out(reg) address, options(nostack, preserves_flags, readonly)) };
+    address
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(loom), not(miri))))]
+#[inline(never)]
+fn thread_address() -> usize {
+    THREAD.with(|thread| std::ptr::from_ref(thread) as usize)
 }
 
 /// Has `bed` called once the goroutine that runs on this thread has given up the stack; at once where none does.
@@ -168,6 +187,10 @@ impl Place {
 
 /// In a forked child: the calling thread is no machine any more, even if it is on a goroutine's stack.
 pub(crate) fn start_over() {
+    // SAFETY: machines are never freed.
+    if let Some(machine) = unsafe { this().as_ref() } {
+        machine.address.store(0, Ordering::Relaxed);
+    }
     THREAD.with(|thread| {
         thread.current.set(null());
         thread.machine.set(null());
@@ -189,12 +212,14 @@ impl Machine {
             stuck: AtomicBool::new(false),
             attaching: AtomicBool::new(false),
             thread: AtomicPtr::new(null_mut()),
+            address: std::sync::atomic::AtomicUsize::new(0),
             pool: UnsafeCell::new(Vec::new()),
             call: Cell::new(None),
             used: AtomicU64::new(0),
             used_at: AtomicU64::new(0),
             computing: AtomicBool::new(false),
             marks: trace::Marks::new(),
+            buffer: UnsafeCell::new(trace::Buffer::new()),
         }
     }
 
@@ -203,14 +228,20 @@ impl Machine {
         self.id.load(Ordering::Relaxed)
     }
 
-    /// Hands out the buffer for events, and the machine's number.
+    /// Whether the calling thread is its own: where a register says which thread it is, without a call.
+    #[inline(always)]
+    pub(crate) fn is_here(&self) -> bool {
+        self.address.load(Ordering::Relaxed) == thread_address()
+    }
+
+    /// Hands out the buffer for events.
     ///
     /// # Safety
     /// On the machine's own thread; `work` gives no stack back and does not come here again.
     #[inline]
-    pub(crate) unsafe fn with_buffer<R>(&self, work: impl FnOnce(&mut trace::Buffer, u32) -> R) -> R {
-        // SAFETY: the thread's own variables, which nobody else looks at.
-        unsafe { work(&mut *(*self.thread.load(Ordering::Relaxed)).buffer.get(), self.number()) }
+    pub(crate) unsafe fn with_buffer<R>(&self, work: impl FnOnce(&mut trace::Buffer) -> R) -> R {
+        // SAFETY: by contract nobody else has it.
+        unsafe { work(&mut *self.buffer.get()) }
     }
 
     /// The processor that it holds or held last.
@@ -281,6 +312,9 @@ impl Machine {
             thread.machine.set(self);
             self.thread.store(std::ptr::from_ref(thread).cast_mut(), Ordering::Relaxed);
         });
+        self.address.store(thread_address(), Ordering::Relaxed);
+        // SAFETY: on its own thread.
+        unsafe { self.with_buffer(|buffer| buffer.set_track(self.number())) };
         self.clock.store(clock::this_thread(), Ordering::Relaxed);
         let runtime = runtime();
         host().machine_start();
@@ -291,7 +325,9 @@ impl Machine {
         self.empty_pool(0);
         host().machine_stop();
         // SAFETY: on its own thread.
-        unsafe { self.with_buffer(|buffer, _| buffer.end()) };
+        unsafe { self.with_buffer(trace::Buffer::end) };
+        // Another thread may have it next.
+        self.address.store(0, Ordering::Relaxed);
         runtime.machine_ended(self);
     }
 
@@ -390,8 +426,6 @@ impl Machine {
         // Timers are looked at once before each goroutine: one that is always due must not keep goroutines from running.
         let mut looked = false;
         let mut polled = false;
-        // The last goroutine gave the stack back just now.
-        let mut straight = false;
         loop {
             if !std::ptr::eq(state.holder, self) {
                 return;
@@ -403,8 +437,8 @@ impl Machine {
             }
             if state.claimed() && state.claim_is_due() {
                 // The next one may run the goroutine that this thread has kept the host from.
-                straight = false;
                 drop(state);
+                trace::rests(self);
                 host().release();
                 state = processor.lock();
                 if !std::ptr::eq(state.holder, self) {
@@ -425,8 +459,8 @@ impl Machine {
                 let now = clock::now();
                 if now >= due {
                     looked = true;
-                    straight = false;
                     drop(state);
+                    trace::rests(self);
                     runtime.timers.run(now);
                     state = processor.lock();
                     continue;
@@ -434,8 +468,8 @@ impl Machine {
             }
             if state.tick.is_multiple_of(netpoll::ROUNDS) && runtime.netpoll.in_use() && !polled {
                 polled = true;
-                straight = false;
                 drop(state);
+                trace::rests(self);
                 runtime.netpoll.glance();
                 state = processor.lock();
                 continue;
@@ -449,7 +483,6 @@ impl Machine {
             let goroutine = match state.pick(&runtime.bubble, processor) {
                 Ok(goroutine) => goroutine,
                 Err(retry) => {
-                    straight = false;
                     drop(state);
                     if retry.is_none()
                         && let Some(goroutine) = runtime.steal(processor)
@@ -485,8 +518,7 @@ impl Machine {
             if member {
                 runtime.bubble.runs_on(processor);
             }
-            let left = self.execute(runtime, goroutine, straight);
-            straight = true;
+            let left = self.execute(runtime, goroutine);
             // One that has ended is no more; one that has not may have begun or left the bubble.
             let member = member || left.is_some() && runtime.bubble.has(it);
             state = processor.lock();
@@ -596,7 +628,7 @@ impl Machine {
     }
 
     /// Runs `goroutine` until it gives its stack back; why it did so, if it has not ended.
-    fn execute(&'static self, runtime: &Runtime, goroutine: *const Goroutine, straight: bool) -> Option<Switch> {
+    fn execute(&'static self, runtime: &Runtime, goroutine: *const Goroutine) -> Option<Switch> {
         // SAFETY: it was taken from a queue, so it is alive, and nobody else resumes it.
         let it = unsafe { &*goroutine };
         // SAFETY: the coroutine is ours until it is parked.
@@ -620,7 +652,7 @@ impl Machine {
         it.set_status(Status::Running);
         let mode = trace::mode();
         if trace::any(mode) {
-            trace::runs(self, it, mode, straight);
+            trace::runs(self, it, mode);
         }
         host().resume(it.identity());
         // SAFETY: the variables of this very thread, which its machine's loop does not outlive.
@@ -629,15 +661,10 @@ impl Machine {
         let result = coroutine.resume(());
         thread.current.set(null());
         host().suspended();
-        let mode = trace::mode();
         match result {
-            CoroutineResult::Yield(switch) => {
-                if mode & trace::EVENTS != 0 {
-                    trace::left(self, it, mode, switch == Switch::Park);
-                }
-                Some(switch)
-            }
+            CoroutineResult::Yield(switch) => Some(switch),
             CoroutineResult::Return(()) => {
+                let mode = trace::mode();
                 if mode & trace::EVENTS != 0 {
                     trace::ended(self, it, mode);
                 }

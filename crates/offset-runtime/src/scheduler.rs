@@ -306,10 +306,7 @@ fn leave(goroutine: &Goroutine, switch: Switch) {
     let parks = switch == Switch::Park;
     let mode = trace::mode();
     if trace::any(mode) {
-        goroutine.notes.leaves(mode);
-        if goroutine.notes.matters(mode) {
-            trace::leaving(goroutine, mode, parks);
-        }
+        trace::leaves(goroutine, mode, parks);
     }
     host().park(goroutine);
     // SAFETY: set when the goroutine started, valid as long as its stack.

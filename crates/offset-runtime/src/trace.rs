@@ -1,19 +1,24 @@
 //! What happened: the execution trace, and who waited for how long.
 //!
-//! **Off** it costs one relaxed load of [`MODE`] at each place: where a machine resumes a goroutine and where it gets it back, where a
-//! goroutine is made ready, starts, parks and comes back, where a lock is handed on, and where a blocking call begins.
+//! **Off** it costs one relaxed load of [`MODE`] at each place: where a machine resumes a goroutine, where a goroutine is made ready,
+//! starts, gives the stack back, ends and comes back, where a lock is handed on, and where a blocking call begins.
 //!
 //! **Who writes.** Everybody writes in the middle of their own work and waits for nobody:
 //! * a machine's thread into the machine's own buffer, without a lock: its loop (on the machine's stack, with or without the GIL: that
-//!   it runs a goroutine, how that gave the stack back, moves) and the goroutine that it runs (on the goroutine's stack: whom it made
-//!   ready, what it started, regions, logs, where it waited). Nothing is kept across a switch: a goroutine asks for the buffer of the
-//!   machine on which it is at that moment, each time;
+//!   it runs a goroutine, that one has ended, moves) and the goroutine that it runs (on the goroutine's stack: whom it made ready, how
+//!   it gives the stack back, what it started, regions, logs, where it waited). Nothing is kept across a switch: a goroutine asks for
+//!   the buffer of the machine on which it is at that moment, each time;
 //! * all others (the monitor: hand-offs; the pool's threads: calls; plain threads: whom they made ready; the sampler) into one buffer
 //!   under [`OTHERS`], a leaf lock, for which a few dozen instructions at most are waited.
 //!
 //! An event is written before what it tells of can be seen by another thread: `ready` before the goroutine is queued, `parked` before it
 //! is marked (or, while events come fast, with the machine's next one). So sorted by time the events of one goroutine are in order, but
 //! for what two cores' clocks differ by.
+//!
+//! **What it costs** is instructions, some seventy for a switch: so one word says whom the goroutine that left had made ready, how it
+//! left and who runs next, as long as nothing else happens in between, and what is compared has been put together before
+//! (`Notes::word`, `Buffer::quick`). What is left of that is calls that are not made inline, so that off they are not in the way. The
+//! clock costs as much as two words and is read for one in thirty-two.
 //!
 //! **What it is made of** (`buffer`): words in chunks that are published word by word, so a recording ends, or is looked at while it goes
 //! on, without anybody's help. Names and texts lie in the chunks; stacks of the host are numbers that the host gave. Everything else,
@@ -46,7 +51,7 @@ pub use self::profile::{Profile, set_block_rate, set_mutex_fraction};
 pub(crate) use self::profile::{handed_on, waiters_since};
 pub(crate) use self::sampler::frozen;
 
-use self::buffer::{CHUNK_BYTES, KIND_BITS, Recorder, Session, next_generation};
+use self::buffer::{CHUNK_BYTES, KIND_BITS, Recorder, Session, next_generation, plain};
 use self::clock::Anchor;
 use crate::goroutine::{Goroutine, Status, WaitReason};
 use crate::host::host;
@@ -67,6 +72,8 @@ pub(crate) const BLOCK: u64 = 2;
 /// Waits for locks are measured.
 pub(crate) const MUTEX: u64 = 4;
 const ANY: u64 = 0xFF;
+/// In what goroutines note of a mode: waits were measured, so it is never what is noted at a glance. No flag of the mode itself.
+const MEASURED: u64 = 0x80;
 const GENERATION_SHIFT: u32 = 8;
 const TICK_SHIFT: u32 = 32;
 
@@ -79,8 +86,9 @@ const BUDGET: u32 = 64;
 /// A text is cut after so many bytes.
 pub(crate) const LONGEST: usize = 4_096;
 
-// The kinds of events. Numbers from PARK on are PARK plus the reason; those from SWITCH on say how the goroutine that ran gave the
-// stack back (see `end_code`), and which one runs next.
+// The kinds of events. Numbers from PARK on are PARK plus the reason. Those from SWITCH on say how the goroutine that ran gave the
+// stack back, as a code: the reason, YIELDED or ENDED; and which one runs next. Those from HANDED on say besides whom it had made
+// ready before.
 const TIME: u64 = 1;
 const WIDE: u64 = 2;
 const RUN: u64 = 3;
@@ -104,18 +112,19 @@ const REGION_END: u64 = 20;
 const LOG: u64 = 21;
 const PARK: u64 = 32;
 const SWITCH: u64 = 64;
+const HANDED: u64 = 96;
 const YIELDED: u64 = 30;
 const ENDED: u64 = 31;
 const _: () = assert!(WaitReason::COUNT <= YIELDED as usize, "there are more wait reasons than kinds");
-const _: () = assert!(SWITCH + 32 <= 1 << KIND_BITS, "there are more kinds than a record has room for");
+const _: () = assert!(SWITCH + 32 <= HANDED, "codes of two kinds are the same");
+const _: () = assert!(HANDED + 32 <= 1 << KIND_BITS, "there are more kinds than a record has room for");
 
-/// YIELD, END and PARK with its reason as a number below 32.
-#[inline]
-fn end_code(kind: u64) -> u64 {
-    match kind {
-        YIELD => YIELDED,
-        END => ENDED,
-        _ => kind - PARK,
+/// The kind of event that a code stands for.
+fn left_kind(code: u64) -> u64 {
+    match code {
+        YIELDED => YIELD,
+        ENDED => END,
+        reason => PARK + reason,
     }
 }
 
@@ -177,34 +186,31 @@ fn stop_events(flight: bool) {
 
 /// What a goroutine notes for itself. Touched by it and the machine that resumes it; `waits_since` is read by who ends its wait.
 pub(crate) struct Notes {
-    /// The modes when it was last resumed, or got the host, and when it last gave the stack back.
-    pub(crate) ran_under: Cell<u64>,
+    /// The modes when it was last resumed, or got the host, and when it last gave the stack back, as [`noted`].
+    ran_under: Cell<u64>,
     left_under: Cell<u64>,
+    /// What its records begin as, see `buffer::plain`.
+    word: u64,
     /// The monotonic clock, if waits are measured; otherwise 0.
     waits_since: AtomicU64,
 }
 
 impl Notes {
-    pub(crate) const fn new() -> Notes {
-        Notes { ran_under: Cell::new(0), left_under: Cell::new(0), waits_since: AtomicU64::new(0) }
+    pub(crate) const fn new(id: u64) -> Notes {
+        Notes { ran_under: Cell::new(0), left_under: Cell::new(0), word: plain(id), waits_since: AtomicU64::new(0) }
     }
 
-    #[inline]
-    pub(crate) fn leaves(&self, mode: u64) {
-        self.left_under.set(mode);
-    }
-
-    /// Whether something has changed since it was resumed, or is to be measured.
-    #[inline]
-    pub(crate) fn matters(&self, mode: u64) -> bool {
-        self.ran_under.get() != mode || mode & (BLOCK | MUTEX) != 0
-    }
-
-    /// The same since it left.
+    /// Whether something has changed since it gave the stack back, or is to be measured.
     #[inline]
     pub(crate) fn waited(&self, mode: u64) -> bool {
-        self.left_under.get() != mode || mode & (BLOCK | MUTEX) != 0
+        self.left_under.get() != mode
     }
+}
+
+/// A mode as goroutines note it: it is the mode itself if events are recorded and nothing else is done.
+#[inline]
+fn noted(mode: u64) -> u64 {
+    if mode & (BLOCK | MUTEX) != 0 { mode | MEASURED } else { mode }
 }
 
 /// What there is of a machine for the sampler.
@@ -228,67 +234,115 @@ impl Marks {
 
 /// Writes into the calling thread's buffer, or the one of all others.
 #[inline]
-fn write(work: impl FnOnce(&mut Buffer, u32)) {
+fn write(work: impl FnOnce(&mut Buffer)) {
     // SAFETY: machines are never freed.
     match unsafe { machine::this().as_ref() } {
         // SAFETY: this is the machine's thread, and `work` calls nobody who would come back here.
         Some(machine) => unsafe { machine.with_buffer(work) },
-        None => work(&mut OTHERS.lock(), 0),
+        None => work(&mut OTHERS.lock()),
     }
 }
 
 /// `goroutine` is made ready, and not queued yet.
 #[inline(never)]
 pub(crate) fn ready(goroutine: &Goroutine, mode: u64) {
-    write(|buffer, track| buffer.event(track, mode, READY, goroutine.id(), true));
+    // Most often its home is the caller's machine, and that is told more quickly than which one the caller's is.
+    // SAFETY: machines are never freed.
+    match unsafe { goroutine.home.load(Ordering::Relaxed).as_ref() } {
+        // SAFETY: on the machine's thread.
+        Some(home) if home.is_here() => unsafe {
+            home.with_buffer(|buffer| buffer.event(mode, READY, goroutine.notes.word, goroutine.id()));
+        },
+        _ => ready_elsewhere(goroutine, mode),
+    }
+}
+
+#[inline(never)]
+fn ready_elsewhere(goroutine: &Goroutine, mode: u64) {
+    write(|buffer| buffer.event(mode, READY, goroutine.notes.word, goroutine.id()));
 }
 
 /// `goroutine` is about to be queued for the first time.
 #[cold]
 pub(crate) fn created(goroutine: &Goroutine, mode: u64) {
-    write(|buffer, track| buffer.number(track, mode, NEW, goroutine.id(), goroutine.creator()));
+    write(|buffer| buffer.number(mode, NEW, goroutine.id(), goroutine.creator()));
 }
 
-/// On its machine's stack: `goroutine` is about to run. `straight`: the last one gave the stack back just now.
+/// On its machine's stack: `goroutine` is about to run.
 #[inline(never)]
-pub(crate) fn runs(machine: &Machine, goroutine: &Goroutine, mode: u64, straight: bool) {
-    goroutine.notes.ran_under.set(mode);
+pub(crate) fn runs(machine: &Machine, goroutine: &Goroutine, mode: u64) {
     // Nobody else writes it.
     machine.marks.slice.store(machine.marks.slice.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     machine.marks.runs.store(goroutine.id(), Ordering::Relaxed);
+    if mode & ANY != EVENTS {
+        return runs_measured(machine, goroutine, mode);
+    }
+    goroutine.notes.ran_under.set(mode);
+    // SAFETY: on the machine's thread.
+    unsafe { machine.with_buffer(|buffer| buffer.runs(mode, goroutine.notes.word, goroutine.id())) };
+}
+
+#[inline(never)]
+fn runs_measured(machine: &Machine, goroutine: &Goroutine, mode: u64) {
+    goroutine.notes.ran_under.set(noted(mode));
     if mode & EVENTS != 0 {
         // SAFETY: on the machine's thread.
-        unsafe { machine.with_buffer(|buffer, track| buffer.runs(track, mode, goroutine.id(), straight)) };
+        unsafe { machine.with_buffer(|buffer| buffer.runs(mode, goroutine.notes.word, goroutine.id())) };
     }
 }
 
-/// On its machine's stack: `goroutine` has given the stack back, and nobody else may touch it yet. `ready`: it parks, and its wait is over
-/// already.
-#[inline(never)]
-pub(crate) fn left(machine: &Machine, goroutine: &Goroutine, mode: u64, parks: bool) {
-    let kind = if parks { PARK + u64::from(goroutine.reason_number()) } else { YIELD };
-    // SAFETY: on the machine's thread.
-    unsafe { machine.with_buffer(|buffer, track| buffer.left(track, mode, kind, goroutine.id())) };
+/// How a goroutine that has not ended gives the stack back, as a code.
+#[inline(always)]
+fn code(goroutine: &Goroutine, parks: bool) -> u64 {
+    if parks { u64::from(goroutine.reason_number()) } else { YIELDED }
 }
 
-/// As [`left`], for good.
+/// On a goroutine's stack, attached: it is about to give the stack back, and nobody else may touch it yet.
+#[inline(always)]
+pub(crate) fn leaves(goroutine: &Goroutine, mode: u64, parks: bool) {
+    // Under this mode events are all there is, and no time has passed since it was resumed.
+    if goroutine.notes.ran_under.get() != mode {
+        return leaves_slowly(goroutine, mode, parks);
+    }
+    goroutine.notes.left_under.set(mode);
+    // SAFETY: machines are never freed, it runs on its home, and this is that one's thread.
+    unsafe {
+        let home = &*goroutine.home.load(Ordering::Relaxed);
+        home.with_buffer(|buffer| buffer.leaves(mode, code(goroutine, parks), goroutine.id()));
+    }
+}
+
+#[inline(never)]
+fn leaves_slowly(goroutine: &Goroutine, mode: u64, parks: bool) {
+    goroutine.notes.left_under.set(noted(mode));
+    leaving(goroutine, mode, parks);
+    if mode & EVENTS != 0 {
+        // SAFETY: as in `leaves`.
+        unsafe {
+            let home = &*goroutine.home.load(Ordering::Relaxed);
+            home.with_buffer(|buffer| buffer.leaves(mode, code(goroutine, parks), goroutine.id()));
+        }
+    }
+}
+
+/// On its machine's stack: `goroutine` has given the stack back for good, and nobody else may touch it yet.
 #[inline(never)]
 pub(crate) fn ended(machine: &Machine, goroutine: &Goroutine, mode: u64) {
     // SAFETY: on the machine's thread.
-    unsafe { machine.with_buffer(|buffer, track| buffer.left(track, mode, END, goroutine.id())) };
+    unsafe { machine.with_buffer(|buffer| buffer.leaves(mode, ENDED, goroutine.id())) };
 }
 
-/// On its machine's stack: it is about to sleep, and perhaps for long.
+/// On its machine's stack: it does something else before it runs the next goroutine, or is about to sleep.
 pub(crate) fn rests(machine: &Machine) {
     // SAFETY: on the machine's thread.
-    unsafe { machine.with_buffer(|buffer, _| buffer.settle()) };
+    unsafe { machine.with_buffer(Buffer::settle) };
 }
 
 /// `goroutine` now is at home on another machine.
 #[cold]
 pub(crate) fn moved(goroutine: &Goroutine, from: &Machine, to: &Machine) {
     let number = u64::from(from.number()) | u64::from(to.number()) << 32;
-    write(|buffer, track| buffer.number(track, mode(), MOVE, goroutine.id(), number));
+    write(|buffer| buffer.number(mode(), MOVE, goroutine.id(), number));
 }
 
 /// The monitor has taken the processor from a machine.
@@ -298,12 +352,13 @@ pub(crate) fn handed_off(from: &Machine, processor: &Processor, computes: bool) 
     let to = unsafe { processor.lock().holder.as_ref() }.map_or(0, Machine::number);
     let number = u64::from(from.number()) | u64::from(computes) << 31 | u64::from(to) << 32;
     let goroutine = from.marks.runs.load(Ordering::Relaxed);
-    write(|buffer, track| buffer.number(track, mode(), HANDOFF, goroutine, number));
+    write(|buffer| buffer.number(mode(), HANDOFF, goroutine, number));
 }
 
-/// On a goroutine's stack, attached: it is about to give the stack back, and [`Notes::matters`].
+/// On a goroutine's stack, attached: it is about to give the stack back, and something has changed since it was resumed, or is to be
+/// measured.
 #[cold]
-pub(crate) fn leaving(goroutine: &Goroutine, mode: u64, parks: bool) {
+fn leaving(goroutine: &Goroutine, mode: u64, parks: bool) {
     let measured = parks && mode & (BLOCK | MUTEX) != 0;
     goroutine.notes.waits_since.store(if measured { crate::clock::now() } else { 0 }, Ordering::Relaxed);
     if mode & EVENTS != 0 && passed(goroutine.notes.ran_under.get(), mode) >= FROZEN {
@@ -317,7 +372,7 @@ pub(crate) fn back(goroutine: &Goroutine, mode: u64) {
     if mode & EVENTS != 0 && passed(goroutine.notes.left_under.get(), mode) >= LONG && may_look() {
         let stack = host().stack();
         if stack != 0 {
-            write(|buffer, track| buffer.number(track, mode, WAITED, goroutine.id(), stack.into()));
+            write(|buffer| buffer.number(mode, WAITED, goroutine.id(), stack.into()));
         }
     }
     let since = goroutine.notes.waits_since.swap(0, Ordering::Relaxed);
@@ -346,8 +401,8 @@ fn may_look() -> bool {
 #[cold]
 pub fn attached_late(goroutine: &Goroutine) {
     let mode = mode();
-    goroutine.notes.ran_under.set(mode);
-    write(|buffer, track| buffer.number(track, mode, ATTACHED, goroutine.id(), 0));
+    goroutine.notes.ran_under.set(noted(mode));
+    write(|buffer| buffer.number(mode, ATTACHED, goroutine.id(), 0));
 }
 
 /// At most [`LONGEST`] bytes of it, in whole characters.
@@ -362,7 +417,7 @@ fn cut(text: &str) -> &[u8] {
 fn say(kind: u64, id: u64, number: u32, text: &str) {
     let mode = mode();
     if mode & EVENTS != 0 {
-        write(|buffer, track| buffer.text(track, mode, kind, id, number, cut(text)));
+        write(|buffer| buffer.text(mode, kind, id, number, cut(text)));
     }
 }
 
@@ -385,10 +440,10 @@ pub fn state(goroutine: &Goroutine) {
         }
     }
     if crate::scheduler::current().is_some_and(|current| std::ptr::eq(current, goroutine)) {
-        goroutine.notes.ran_under.set(mode);
+        goroutine.notes.ran_under.set(noted(mode));
     }
     let number = goroutine.status() as u64 | u64::from(goroutine.reason_number()) << 8;
-    write(|buffer, track| buffer.number(track, mode, STATE, goroutine.id(), number));
+    write(|buffer| buffer.number(mode, STATE, goroutine.id(), number));
 }
 
 /// A stretch of a goroutine's work that has a name begins, or ends.
@@ -406,7 +461,7 @@ pub fn collection(generation: u32, ended: Option<u64>) {
     let mode = mode();
     if mode & EVENTS != 0 {
         let kind = if ended.is_some() { GC_END } else { GC };
-        write(|buffer, track| buffer.number(track, mode, kind, generation.into(), ended.unwrap_or(0)));
+        write(|buffer| buffer.number(mode, kind, generation.into(), ended.unwrap_or(0)));
     }
 }
 

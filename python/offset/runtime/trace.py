@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FlightRecorder", "is_enabled", "log", "region", "start", "stop"]
 
-# Bytes of events that a trace keeps at most, and a flight recorder. JSON takes twenty times as many.
+# Bytes of events that a trace keeps at most, and a flight recorder. JSON takes up to sixty times as many.
 TRACE_LIMIT = 64 << 20
 FLIGHT_LIMIT = 16 << 20
 

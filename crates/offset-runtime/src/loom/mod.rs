@@ -56,7 +56,7 @@
 //! | vigil | who is awake is told no more, or looks no more before it sleeps, or sleeps as one who is awake | `park::a_machine_that_keeps_a_vigil_sees_what_becomes_runnable` |
 //! | task | who has kept a vigil stays awake in name only | `task::who_keeps_a_vigil_misses_nothing` |
 //! | task | a waker puts the tag in after it has given the post back | `task::a_cancellation_or_a_value_and_never_both` |
-//! | trace | a word is published without an order, or before it is written | `trace::what_is_published_is_whole` |
+//! | trace | a word is published without an order, or before it is written; one is replaced after the next one was published | `trace::what_is_published_is_whole` |
 //! | watcher | is not told by a machine that goes to sleep with its processor | `park::the_watcher_is_told_that_all_are_parked` |
 
 pub mod clock;

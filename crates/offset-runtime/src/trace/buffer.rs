@@ -1,14 +1,15 @@
 //! The memory that events are written to: chunks, the buffer of a writer, and the recorder that keeps the chunks.
 //!
 //! Invariants:
-//! * A chunk has one writer, for its life. Words below `len` are written and never change; the writer publishes them by a Release
-//!   store of `len`, and anybody may read them after an Acquire load of it, at any moment, without stopping the writer.
+//! * A chunk has one writer, for its life. The writer publishes words by a Release store of `len`, and anybody may read those below
+//!   it after an Acquire load of it, at any moment, without stopping the writer. None of them changes but the last one, as long as it
+//!   is that: its writer may put one in its place that says the same and more.
 //! * A buffer's chunk is of the generation that its writer last saw. When recording starts or ends the generation goes up, so a
 //!   writer that comes late writes into a chunk that nobody reads any more, and takes a new one with its next event.
 //! * The recorder's lock is a leaf. It is taken once in 4,095 words.
 
 use super::clock::ticks;
-use super::{EVENTS, GENERATION_SHIFT, generation_of, stop_events};
+use super::{EVENTS, GENERATION_SHIFT, generation_of, left_kind, stop_events};
 use crate::lock::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -26,14 +27,25 @@ pub(crate) const DELTA_MASK: u64 = (1 << 24) - 1;
 /// The clock was not read.
 pub(crate) const UNSTAMPED: u64 = DELTA_MASK;
 pub(crate) const ID_SHIFT: u32 = 32;
+/// What a number has above these goes before it, in a record of its own.
+pub(crate) const ID_BITS: u32 = 28;
+pub(crate) const ID_MASK: u64 = (1 << ID_BITS) - 1;
+/// A record of a kind from HANDED on has two numbers and no time: this is the first one's place, the other's is behind it.
+pub(crate) const FIRST_SHIFT: u32 = KIND_BITS + 1;
+pub(crate) const SECOND_SHIFT: u32 = FIRST_SHIFT + ID_BITS;
 pub(crate) const TICKS_A_UNIT: u32 = 2;
 
-/// Events that follow each other within so many units (about 200 ns) are fast ...
-const FAST: u64 = 128;
+/// Records that follow each other within so many units (about 400 ns) are fast ...
+const FAST: u64 = 256;
 /// ... and after so many fast ones in a row ...
 const FAST_IN_A_ROW: u32 = 16;
-/// ... the clock, which costs as much as all the rest, is read for one event in sixteen.
-const SKIPPED: u32 = 15;
+/// ... the clock, which costs more than two records, is read for one in thirty-two.
+const SKIPPED: usize = 31;
+/// No stop is later: what is pending then is a record of two words, or one of a goroutine that runs.
+const LAST_STOP: usize = WORDS.saturating_sub(3);
+/// At a stamp the cache is told that the words this far ahead are written next: another core has cleared them, and the next locked
+/// instruction would wait until they are here.
+const AHEAD: usize = SKIPPED + 1;
 
 /// See the module.
 pub(crate) struct Chunk {
@@ -67,10 +79,39 @@ impl Chunk {
         self.words[..len].iter().map(|word| word.load(Ordering::Relaxed)).collect()
     }
 
-    /// By the writer alone.
+    /// Writes a word that is not published yet, or is the last one and says the same and more.
+    ///
+    /// # Safety
+    /// By the writer alone, and `at` is below `WORDS`.
+    #[inline(always)]
+    pub(crate) unsafe fn put(&self, at: usize, word: u64) {
+        debug_assert!(at < self.words.len());
+        // SAFETY: by contract.
+        unsafe { self.words.get_unchecked(at) }.store(word, Ordering::Relaxed);
+    }
+
+    /// The word at `at`, for the writer alone.
+    ///
+    /// # Safety
+    /// As for `put`.
+    #[inline(always)]
+    unsafe fn get(&self, at: usize) -> u64 {
+        debug_assert!(at < self.words.len());
+        // SAFETY: by contract.
+        unsafe { self.words.get_unchecked(at) }.load(Ordering::Relaxed)
+    }
+
+    /// Has the cache ready for words that will be written.
     #[inline]
-    pub(crate) fn put(&self, at: usize, word: u64) {
-        self.words[at].store(word, Ordering::Relaxed);
+    fn expect(&self, at: usize) {
+        #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+        // SAFETY: it may be any address; processors that do not know the instruction take it for none at all.
+        unsafe {
+            let word = self.words.as_ptr().wrapping_add(at);
+            std::arch::asm!("prefetchw [{}]", in(reg) word, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(loom), not(miri))))]
+        let _ = at;
     }
 
     /// By the writer alone.
@@ -81,64 +122,114 @@ impl Chunk {
     }
 }
 
-/// What one writer has: touched by its thread only, or under a lock.
+/// What one writer has: touched by its thread only, or under a lock. In cache lines of its own: others look at the rest of a machine.
+#[repr(align(64))]
 pub(crate) struct Buffer {
+    /// The mode (see `trace`) under which records go without a stamp at the moment, and what was written last is the first word of one;
+    /// 0 if they do not.
+    quick: u64,
+    /// That the goroutine that ran gave the stack back, not written yet: most often another one runs next, and one word says both. The
+    /// kind of that word; 0 for none.
+    pending: u64,
     /// Counted: the recorder may have let go of it.
     chunk: *const Chunk,
     used: usize,
-    /// The last mode (see `trace`) that it wrote under.
+    /// The next stamp comes here; there is room until then.
+    stop: usize,
+    /// The goroutine that runs, or ran last, if `known`.
+    running: u64,
+    /// The last mode that it wrote under.
     seen: u64,
-    /// The clock at the last stamp.
+    /// The clock at the last stamp, and what was used after it.
     last: u64,
+    mark: usize,
     fast: u32,
-    skip: u32,
-    /// How many events the next stamp is for.
-    group: u64,
-    /// That a goroutine gave the stack back, not written yet: most often another one runs next, and one word says both. 0 for none.
-    pending: u64,
+    /// The machine whose it is; 0 for everybody else's.
+    track: u32,
+    /// What follows the last stamp goes without one.
+    grouped: bool,
+    /// This recording has seen the goroutine begin to run.
+    known: bool,
+    /// A goroutine gave the stack back just now, and that has been written.
+    left: bool,
 }
 
 // SAFETY: the chunk is shared by the rules at the top of this file.
 unsafe impl Send for Buffer {}
 
+/// The lower half of a record that somebody was made ready, without a stamp.
+const JUST_READY: u32 = (super::READY | UNSTAMPED << DELTA_SHIFT) as u32;
+
+/// A goroutine's records without a stamp, of one word, but for the kind; 0 if its number has no room in that.
+pub(crate) const fn plain(id: u64) -> u64 {
+    if id <= ID_MASK { UNSTAMPED << DELTA_SHIFT | id << ID_SHIFT } else { 0 }
+}
+
 impl Buffer {
     pub(crate) const fn new() -> Buffer {
-        Buffer { chunk: std::ptr::null(), used: 0, seen: 0, last: 0, fast: 0, skip: 0, group: 1, pending: 0 }
+        Buffer {
+            quick: 0,
+            pending: 0,
+            chunk: std::ptr::null(),
+            used: 0,
+            stop: 0,
+            running: 0,
+            seen: 0,
+            last: 0,
+            mark: 0,
+            fast: 0,
+            track: 0,
+            grouped: false,
+            known: false,
+            left: false,
+        }
+    }
+
+    /// Whose events it gets from now on.
+    pub(crate) fn set_track(&mut self, track: u32) {
+        self.track = track;
     }
 
     /// Makes room for `words` under `mode` and two more, and takes note of the monitor's tick. Whether that has gone up.
     #[inline]
-    fn prepare(&mut self, track: u32, mode: u64, words: usize) -> bool {
+    fn prepare(&mut self, mode: u64, words: usize) -> bool {
         self.settle();
         if self.seen == mode && self.used + words + 2 <= WORDS {
             return false;
         }
-        self.renew(track, mode, words)
+        self.renew(mode, words)
     }
 
-    /// Writes what is pending.
+    /// Writes what is pending. What comes next does not follow it at once.
+    #[inline]
     pub(crate) fn settle(&mut self) {
+        self.left = false;
         if self.pending != 0 {
-            let word = std::mem::take(&mut self.pending);
-            self.push(word);
-            self.publish();
+            self.settle_pending();
         }
+    }
+
+    #[inline(never)]
+    fn settle_pending(&mut self) {
+        let code = std::mem::take(&mut self.pending) - super::SWITCH;
+        self.record(left_kind(code), UNSTAMPED, self.running);
+        self.publish();
     }
 
     #[cold]
-    fn renew(&mut self, track: u32, mode: u64, words: usize) -> bool {
-        let same = generation_of(self.seen) == generation_of(mode) && !self.chunk.is_null();
+    fn renew(&mut self, mode: u64, words: usize) -> bool {
+        let same = generation_of(self.seen) == generation_of(mode);
         self.seen = mode;
-        if same && self.used + words + 2 <= WORDS {
-            let forced = self.skip > 0;
-            self.skip = 0;
+        if same && !self.chunk.is_null() && self.used + words + 2 <= WORDS {
+            let forced = self.grouped && self.used > self.mark;
+            (self.quick, self.stop) = (0, 0);
             return forced;
         }
         self.end();
-        self.last = ticks();
-        let chunk = super::RECORDER.lock().take(track, generation_of(mode), self.last);
+        self.known &= same;
+        (self.seen, self.last) = (mode, ticks());
+        let chunk = super::RECORDER.lock().take(self.track, generation_of(mode), self.last);
         self.chunk = Arc::into_raw(chunk);
-        (self.fast, self.skip, self.group) = (0, 0, 1);
         false
     }
 
@@ -150,8 +241,8 @@ impl Buffer {
             let chunk = unsafe { Arc::from_raw(self.chunk) };
             chunk.sealed.store(ticks(), Ordering::Relaxed);
         }
-        self.chunk = std::ptr::null();
-        self.used = 0;
+        let Buffer { track, running, known, .. } = *self;
+        *self = Buffer { track, running, known, ..Buffer::new() };
     }
 
     /// Lets the parent's chunk go, without a look at it.
@@ -160,30 +251,36 @@ impl Buffer {
         *self = Buffer::new();
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, word: u64) {
-        // SAFETY: counted by this buffer; `prepare` has made one.
+        // SAFETY: counted by this buffer; `prepare` has made one, and room in it.
         unsafe { (*self.chunk).put(self.used, word) };
         self.used += 1;
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish(&self) {
         // SAFETY: as in `push`.
         unsafe { (*self.chunk).publish(self.used) };
+    }
+
+    /// The first words of a record.
+    fn record(&mut self, kind: u64, delta: u64, id: u64) {
+        if id > ID_MASK {
+            self.push(super::WIDE | UNSTAMPED << DELTA_SHIFT | id >> ID_BITS << ID_SHIFT);
+        }
+        self.push(kind | delta << DELTA_SHIFT | (id & ID_MASK) << ID_SHIFT);
     }
 
     /// What the clock says, in units since the last stamp. What does not fit into a record gets one of its own.
     fn stamp(&mut self) -> u64 {
         let now = ticks();
         let units = now.saturating_sub(self.last) >> TICKS_A_UNIT;
-        if units < FAST * self.group {
+        if units < FAST * (self.used - self.mark + 1) as u64 {
             self.fast += 1;
         } else {
             self.fast = 0;
         }
-        self.skip = if self.fast >= FAST_IN_A_ROW { SKIPPED } else { 0 };
-        self.group = u64::from(self.skip) + 1;
         if units >= DELTA_MASK {
             self.last = now;
             self.push(super::TIME | UNSTAMPED << DELTA_SHIFT);
@@ -194,81 +291,130 @@ impl Buffer {
         units
     }
 
-    /// One event. `stamped`: its time matters by itself; otherwise it happens with the one before it.
-    #[inline(always)]
-    pub(crate) fn event(&mut self, track: u32, mode: u64, kind: u64, id: u64, stamped: bool) {
-        if self.seen == mode && self.used + 1 < WORDS && self.skip > 0 && id >> 32 == 0 && self.pending == 0 {
-            self.skip -= u32::from(stamped);
-            self.push(kind | UNSTAMPED << DELTA_SHIFT | id << ID_SHIFT);
-            return self.publish();
-        }
-        self.event_slowly(track, mode, kind, id, stamped);
-    }
-
-    /// A goroutine gave the stack back.
-    #[inline(always)]
-    pub(crate) fn left(&mut self, track: u32, mode: u64, kind: u64, id: u64) {
-        if self.seen == mode && self.used + 1 < WORDS && self.skip > 0 && id >> 32 == 0 && self.pending == 0 {
-            self.skip -= 1;
-            self.pending = kind | UNSTAMPED << DELTA_SHIFT | id << ID_SHIFT;
-        } else {
-            self.event_slowly(track, mode, kind, id, true);
+    /// Begins what follows a stamp.
+    fn stamped(&mut self) {
+        self.mark = self.used;
+        self.grouped = self.fast >= FAST_IN_A_ROW && (self.known || self.track == 0);
+        self.stop = if self.grouped { (self.used + SKIPPED).min(LAST_STOP) } else { 0 };
+        // SAFETY: as in `push`.
+        let chunk = unsafe { &*self.chunk };
+        for line in (0..=SKIPPED).step_by(8) {
+            chunk.expect(self.used + AHEAD + line);
         }
     }
 
-    /// A goroutine runs, right after the last one if `straight`.
+    /// One event. `word` is its goroutine's, see `plain`.
     #[inline(always)]
-    pub(crate) fn runs(&mut self, track: u32, mode: u64, id: u64, straight: bool) {
-        if self.pending != 0 && straight && self.seen == mode && id >> 32 == 0 {
-            let end = std::mem::take(&mut self.pending) & ((1 << KIND_BITS) - 1);
-            let kind = super::SWITCH + super::end_code(end);
-            self.push(kind | UNSTAMPED << DELTA_SHIFT | id << ID_SHIFT);
-            self.publish();
-        } else {
-            self.event(track, mode, super::RUN, id, !straight);
+    pub(crate) fn event(&mut self, mode: u64, kind: u64, word: u64, id: u64) {
+        if self.quick != mode || self.used >= self.stop || word == 0 || self.pending != 0 {
+            return self.event_slowly(mode, kind, id, true);
         }
+        self.push(word | kind);
+        self.publish();
+    }
+
+    /// A goroutine is about to give the stack back, or has done so.
+    #[inline(always)]
+    pub(crate) fn leaves(&mut self, mode: u64, code: u64, id: u64) {
+        if self.quick != mode {
+            return self.leaves_slowly(mode, code, id);
+        }
+        debug_assert!(self.pending == 0, "two goroutines gave one stack back");
+        self.pending = super::SWITCH + code;
     }
 
     #[inline(never)]
-    fn event_slowly(&mut self, track: u32, mode: u64, kind: u64, id: u64, stamped: bool) {
-        self.head(track, mode, kind, id, stamped, 2);
+    fn leaves_slowly(&mut self, mode: u64, code: u64, id: u64) {
+        self.event_slowly(mode, left_kind(code), id, true);
+        self.left = true;
+    }
+
+    /// A goroutine runs.
+    #[inline(always)]
+    pub(crate) fn runs(&mut self, mode: u64, word: u64, id: u64) {
+        let pending = self.pending;
+        if pending == 0 || self.quick != mode || word == 0 {
+            return self.runs_slowly(mode, id);
+        }
+        self.running = id;
+        self.pending = 0;
+        // SAFETY: the first word of a record was written before this; as in `push`.
+        unsafe {
+            let chunk = &*self.chunk;
+            let last = chunk.get(self.used - 1);
+            if last as u32 == JUST_READY {
+                // Its last deed was to make one ready: the same word says so.
+                let first = last >> ID_SHIFT << FIRST_SHIFT;
+                let kind = pending + (super::HANDED - super::SWITCH);
+                return chunk.put(self.used - 1, kind | first | id << SECOND_SHIFT);
+            }
+        }
+        if self.used >= self.stop {
+            self.quick = 0;
+        }
+        self.push(word | pending);
+        self.publish();
+    }
+
+    #[inline(never)]
+    fn runs_slowly(&mut self, mode: u64, id: u64) {
+        let straight = self.left || self.pending != 0;
+        self.event_slowly(mode, super::RUN, id, !straight);
+        (self.running, self.known) = (id, true);
+    }
+
+    #[inline(never)]
+    fn event_slowly(&mut self, mode: u64, kind: u64, id: u64, stamped: bool) {
+        self.head(mode, kind, id, stamped, 2);
         self.publish();
     }
 
     #[inline]
-    fn head(&mut self, track: u32, mode: u64, kind: u64, id: u64, stamped: bool, words: usize) {
-        let forced = self.prepare(track, mode, words);
-        let delta = if !stamped {
-            // With the one before it, whenever that was.
-            if self.group > 1 { UNSTAMPED } else { 0 }
-        } else if self.skip > 0 {
-            self.skip -= 1;
+    fn head(&mut self, mode: u64, kind: u64, id: u64, stamped: bool, words: usize) {
+        let forced = self.prepare(mode, words);
+        let stamps = stamped && self.used >= self.stop;
+        let delta = if stamps {
+            self.stamp()
+        } else if stamped || self.grouped {
+            // With the one before it, whenever that was, or between two that have stamps.
             UNSTAMPED
         } else {
-            self.stamp()
+            0
         };
-        if id >> 32 != 0 {
-            self.push(super::WIDE | UNSTAMPED << DELTA_SHIFT | id >> 32 << ID_SHIFT);
+        self.record(kind | if forced { FORCED } else { 0 }, delta, id);
+        if stamps {
+            self.stamped();
         }
-        let flag = if forced { FORCED } else { 0 };
-        self.push(kind | flag | delta << DELTA_SHIFT | id << ID_SHIFT);
+        self.quick = if self.grouped { mode } else { 0 };
     }
 
     /// An event with a number.
-    pub(crate) fn number(&mut self, track: u32, mode: u64, kind: u64, id: u64, number: u64) {
-        self.head(track, mode, kind, id, true, 3);
+    pub(crate) fn number(&mut self, mode: u64, kind: u64, id: u64, number: u64) {
+        self.head(mode, kind, id, true, 3);
         self.push(number);
-        self.publish();
+        self.finish(1);
     }
 
     /// An event with a number below 2^32 and a text of at most [`super::LONGEST`] bytes.
-    pub(crate) fn text(&mut self, track: u32, mode: u64, kind: u64, id: u64, number: u32, text: &[u8]) {
-        self.head(track, mode, kind, id, kind != super::NAME, 3 + text.len().div_ceil(8));
+    pub(crate) fn text(&mut self, mode: u64, kind: u64, id: u64, number: u32, text: &[u8]) {
+        let words = 1 + text.len().div_ceil(8);
+        self.head(mode, kind, id, kind != super::NAME, 2 + words);
         self.push(u64::from(number) | (text.len() as u64) << 32);
         for part in text.chunks(8) {
             let mut word = [0; 8];
             word[..part.len()].copy_from_slice(part);
             self.push(u64::from_le_bytes(word));
+        }
+        self.finish(words);
+    }
+
+    /// A record ends with so many words that are not its first.
+    fn finish(&mut self, words: usize) {
+        self.quick = 0;
+        // They count for no records.
+        self.mark += words;
+        if self.used < self.stop + words {
+            self.stop = (self.stop + words).min(LAST_STOP);
         }
         self.publish();
     }

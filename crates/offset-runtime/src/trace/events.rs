@@ -3,10 +3,13 @@
 //! An event that was not stamped happened between two that were. They are taken to have come evenly, unless the monitor's tick went up
 //! in between: then the time went by in the last of them, and the others came as fast as those before.
 
-use super::buffer::{Chunk, DELTA_MASK, DELTA_SHIFT, FORCED, ID_SHIFT, KIND_BITS, TICKS_A_UNIT, UNSTAMPED};
+use super::buffer::{
+    Chunk, DELTA_MASK, DELTA_SHIFT, FIRST_SHIFT, FORCED, ID_BITS, ID_MASK, ID_SHIFT, KIND_BITS, SECOND_SHIFT,
+    TICKS_A_UNIT, UNSTAMPED,
+};
 use super::{
-    ATTACHED, CALL, CALL_END, END, ENDED, FROZE, GC, GC_END, HANDOFF, LOG, MOVE, NAME, NEW, PARK, REGION, REGION_END,
-    RUN, STATE, SWITCH, TIME, WAITED, WIDE, YIELD, YIELDED,
+    ATTACHED, CALL, CALL_END, FROZE, GC, GC_END, HANDED, HANDOFF, LOG, MOVE, NAME, NEW, READY, REGION, REGION_END, RUN,
+    STATE, SWITCH, TIME, WAITED, WIDE, left_kind,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,7 +72,7 @@ fn read(track: u32, base: u64, words: &[u64], running: &mut u64, events: &mut Ve
         let word = words[at];
         at += 1;
         let kind = word & ((1 << KIND_BITS) - 1);
-        let delta = word >> DELTA_SHIFT & DELTA_MASK;
+        let mut delta = word >> DELTA_SHIFT & DELTA_MASK;
         match kind {
             TIME => {
                 // What follows has a stamp of its own, relative to this.
@@ -78,21 +81,26 @@ fn read(track: u32, base: u64, words: &[u64], running: &mut u64, events: &mut Ve
                 continue;
             }
             WIDE => {
-                high = word >> ID_SHIFT << 32;
+                high = word >> ID_SHIFT << ID_BITS;
                 continue;
             }
             _ => {}
         }
-        let id = high | word >> ID_SHIFT;
+        let mut id = high | word >> ID_SHIFT;
         high = 0;
+        if kind >= HANDED {
+            (id, delta) = (word >> SECOND_SHIFT, UNSTAMPED);
+        }
         let mut event = Event { time: 0, track, kind, id, number: 0, text: None };
+        if kind >= HANDED {
+            events.push(Event { kind: READY, id: word >> FIRST_SHIFT & ID_MASK, ..event.clone() });
+        }
         if kind >= SWITCH {
-            let kind = match kind - SWITCH {
-                YIELDED => YIELD,
-                ENDED => END,
-                reason => PARK + reason,
-            };
-            events.push(Event { kind, id: *running, ..event.clone() });
+            let code = kind - if kind >= HANDED { HANDED } else { SWITCH };
+            // The chunk in which it began to run may be gone.
+            if *running != 0 {
+                events.push(Event { kind: left_kind(code), id: *running, ..event.clone() });
+            }
             event.kind = RUN;
         }
         if event.kind == RUN {
@@ -131,7 +139,7 @@ fn read(track: u32, base: u64, words: &[u64], running: &mut u64, events: &mut Ve
 
 #[cfg(test)]
 mod tests {
-    use super::super::{READY, RUN};
+    use super::super::{PARK, YIELD, YIELDED};
     use super::*;
 
     fn word(kind: u64, forced: bool, delta: u64, id: u64) -> u64 {
@@ -191,6 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn one_word_for_three_events() {
+        let handed = (HANDED + 2) | 4 << FIRST_SHIFT | 5 << SECOND_SHIFT;
+        let words = [word(RUN, false, 0, 1), handed, word(RUN, false, 75, 6)];
+        let mut events = Vec::new();
+        read(1, 1_000, &words, &mut 0, &mut events);
+        let seen: Vec<_> = events.iter().map(|event| (event.kind, event.id, event.time)).collect();
+        let wanted = [(RUN, 1, 1_000), (READY, 4, 1_075), (PARK + 2, 1, 1_150), (RUN, 5, 1_225), (RUN, 6, 1_300)];
+        assert_eq!(seen, wanted);
+    }
+
+    #[test]
     fn large_numbers_and_texts() {
         let words = [
             word(WIDE, false, UNSTAMPED, 3),
@@ -201,7 +220,7 @@ mod tests {
         ];
         let mut events = Vec::new();
         read(1, 0, &words, &mut 0, &mut events);
-        assert_eq!(events[0].id, 3 << 32 | 7);
+        assert_eq!(events[0].id, 3 << ID_BITS | 7);
         assert_eq!((events[0].number, events[0].text.as_deref()), (5, Some("goroutine!")));
     }
 }

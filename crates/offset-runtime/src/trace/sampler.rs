@@ -100,7 +100,7 @@ fn look(freeze: &Freeze) {
     let mode = mode();
     if stack != 0 && mode & EVENTS != 0 {
         machine.marks.seen.store(freeze.slice, Ordering::Relaxed);
-        write(|buffer, track| buffer.number(track, mode, FROZE, freeze.goroutine, stack.into()));
+        write(|buffer| buffer.number(mode, FROZE, freeze.goroutine, stack.into()));
     }
 }
 
@@ -115,7 +115,7 @@ pub(super) fn look_at_oneself(goroutine: &Goroutine, mode: u64) {
     let stack = host().stack();
     if stack != 0 {
         // Where it ended up, not where it was: the upper half says so.
-        write(|buffer, track| buffer.number(track, mode, FROZE, goroutine.id(), u64::from(stack) | 1 << 32));
+        write(|buffer| buffer.number(mode, FROZE, goroutine.id(), u64::from(stack) | 1 << 32));
     }
 }
 
