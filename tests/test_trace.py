@@ -295,12 +295,16 @@ def test_who_woke_whom_at_full_speed(tmp_path: Path) -> None:
 
 @moves_only
 def test_a_call_that_blocks_is_named_with_its_stack(tmp_path: Path) -> None:
-    document = recorded(lambda: frozen(blocks), tmp_path / "trace.json")
-    check_format(document)
-    # Others may seem to be frozen, too, while the system lets them wait.
-    freezes = [run for run in events(document, "run") if "stack" in run["args"] and run["args"].get("handed_off")]
-    (freeze,) = [run for run in freezes if "in blocks" in run["args"]["stack"][0]]
-    assert freeze["dur"] >= 10_000
+    for _ in range(20):
+        document = recorded(lambda: frozen(blocks), tmp_path / "trace.json")
+        check_format(document)
+        # Others may seem to be frozen, too, while the system lets them wait.
+        freezes = [run for run in events(document, "run") if "stack" in run["args"] and run["args"].get("handed_off")]
+        (freeze,) = [run for run in freezes if "in blocks" in run["args"]["stack"][0]]
+        assert freeze["dur"] >= 10_000
+        # One that waits for a core where the monitor looks, before its call or between two, seems to compute.
+        if not freeze["args"]["computes"]:
+            break
     assert freeze["args"]["computes"] is False
     assert events(document, "handoff", goroutine=freeze["args"]["goroutine"], computes=False)
     text = summary(tmp_path / "trace.json")
