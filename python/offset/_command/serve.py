@@ -50,7 +50,8 @@ def _seconds(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    from offset.wsgi import Limits, _load, serve
+    from offset._http import _load
+    from offset.wsgi import Limits, serve
 
     chosen = {
         "body": options.max_body,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from offset.wsgi._connection import Application
+    from collections.abc import Callable
 
 
-def load(name: str) -> Application:
+def load(name: str) -> Callable[..., Any]:
     """Import an application: "module:attribute", or "module:factory()" for what a function gives.
 
     The attribute is "application", or "app", if none is named. The current directory is searched, too. Raises

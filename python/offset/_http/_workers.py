@@ -26,13 +26,13 @@ import traceback
 from typing import TYPE_CHECKING
 
 from offset import _run
-from offset.wsgi import _reload, _serve
+from offset._http import _reload, _serve
 
 if TYPE_CHECKING:
     import socket
     from types import FrameType
 
-    from offset.wsgi._serve import Options
+    from offset._http._serve import Options
 
 # A worker's exit status when a file of the program has changed.
 CHANGED = 75
@@ -227,12 +227,16 @@ class _Parent:
             return
         if not self._announced and not self._reload:
             raise RuntimeError("the workers end before they serve; what they said is on stderr")
-        _say(f"worker {worker.pid} has ended with {f'status {code}' if code >= 0 else signal.Signals(-code).name}")
+        self._say(f"worker {worker.pid} has ended with {f'status {code}' if code >= 0 else signal.Signals(-code).name}")
         if self._reload:
             self._broken = True
         else:
             self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
             self._again = time.monotonic() + self._pause
+
+    def _say(self, text: str) -> None:
+        sys.stderr.write(f"{self._options.kind.name}: {text}\n")
+        sys.stderr.flush()
 
     # ---- workers ----
 
@@ -292,11 +296,6 @@ class _Parent:
             sockets = options.sockets_again(self._sockets)
         changed = _run.run(_serve.serve_worker, options, sockets, watcher)
         return CHANGED if changed else 0
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"offset.wsgi: {text}\n")
-    sys.stderr.flush()
 
 
 def _end_with_parent(parent: int) -> None:
