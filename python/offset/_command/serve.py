@@ -1,4 +1,4 @@
-"""`offset serve MODULE:APP`: a WSGI application over HTTP/1.1, a goroutine a connection."""
+"""`offset serve MODULE:APP`: a WSGI or ASGI application over HTTP/1.1, a goroutine a connection."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ import argparse
 import contextlib
 import ssl
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-HELP = "serve a WSGI application"
+    from offset._http._serve import Kind, Options
+    from offset._http._service import Service
+
+# How many connections may wait to be accepted.
+_BACKLOG = 1024
+
+HELP = "serve a WSGI or ASGI application"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add = parser.add_argument
     add("app", metavar="MODULE:APP", help="the application; MODULE alone has it as application or app")
+    text = "what kind of application it is (auto: ASGI if it is a coroutine function, or is called as one)"
+    add("--interface", choices=("auto", "wsgi", "asgi"), default="auto", help=text)
+    text = "whether an ASGI application is told of its beginning and its end (auto: if it knows of that)"
+    add("--lifespan", choices=("auto", "on", "off"), default="auto", help=text)
     text = "where to serve: HOST:PORT or unix:PATH; may be given several times (127.0.0.1:8000)"
     add("--bind", action="append", metavar="ADDRESS", help=text)
     add("--workers", type=_count, default=1, metavar="N", help="so many processes (1)")
@@ -50,8 +60,8 @@ def _seconds(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    from offset._http import _load
-    from offset.wsgi import Limits, serve
+    from offset._http import _load, _serve
+    from offset._http._limits import Limits
 
     chosen = {
         "body": options.max_body,
@@ -66,23 +76,45 @@ def run(options: argparse.Namespace) -> int:
             alone = options.workers == 1 and not options.reload
             app = _load.load(options.app) if alone else options.app
             log = stack.enter_context(_log(options.access_log)) if options.access_log else None
-            serve(
+            _serve.serve(
+                _kind(options.interface, options.lifespan),
                 app,
                 options.bind or "127.0.0.1:8000",
                 _say,
+                ready=None,
+                stop=None,
                 tls=tls,
                 limits=limits,
                 access_log=log,
                 proxy_protocol=options.proxy_protocol,
                 reuse_port=options.reuse_port,
+                backlog=_BACKLOG,
                 workers=options.workers,
                 reload=options.reload,
                 grace=options.grace,
+                signals=None,
+                server_header=None,
             )
-        except (OSError, ImportError, ValueError) as error:
+        except (OSError, ImportError, ValueError, RuntimeError) as error:
             print(f"offset serve: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def _kind(interface: str, lifespan: str) -> Kind:
+    """Give the kind of application that was named, or one that looks at the application."""
+    from offset._http import _serve
+
+    def service(app: Any, options: Options) -> Service:
+        from offset.asgi import _serve as asgi
+
+        if interface == "asgi" or (interface == "auto" and (asgi.is_asgi(app) or asgi.is_asgi2(app))):
+            return asgi.service(app, options, lifespan)
+        from offset.wsgi import _serve as wsgi
+
+        return wsgi.service(app, options)
+
+    return _serve.Kind("offset serve", "an application", service)
 
 
 def _say(address: str) -> None:

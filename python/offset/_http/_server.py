@@ -117,6 +117,7 @@ class Server:
         for entry in list(self._connections.values()):
             if entry.http is not None:
                 entry.http.drain()
+        self._service.drain()
 
     def close(self) -> None:
         """End everything at once."""

@@ -86,6 +86,9 @@ class Service:
         """Begin; `over(case)` waits for a case of `select`, and tells whether the end has come before. So does this."""
         return False
 
+    def drain(self) -> None:
+        """Begin nothing new, and end what would go on for long."""
+
     def settle(self, timeout: float | None) -> None:
         """Wait, for up to `timeout` seconds, for what goes on after the last connection."""
 
@@ -112,7 +115,7 @@ class Service:
             self._refuse(http, status, reason)
             self.refused(base, status, http.sent)
         if http.unread:
-            _say_goodbye(conn)
+            say_goodbye(conn)
 
     def _failed(self, http: Http, request: dict[str, Any], error: BaseException, answered: bool) -> None:
         """Report an error of the application, and answer for it."""
@@ -149,7 +152,7 @@ def phrase_of(status: int) -> str:
         return "Client Error" if status < 500 else "Server Error"
 
 
-def _say_goodbye(conn: Conn) -> None:
+def say_goodbye(conn: Conn) -> None:
     """Let the client read its answer before the connection ends: bytes that nobody reads would have it reset."""
     with contextlib.suppress(OSError):
         conn.set_deadline(_runtime.now() + _FAREWELL)
