@@ -85,8 +85,7 @@ class Service(_service.Service):
 
     def tell_of(self, scope: dict[str, Any], error: BaseException) -> None:
         """Report an error for which no answer can be given any more."""
-        what = "".join(traceback.format_exception(error))
-        self.report(f"{self.name}: error in {self.described(scope)}, after its response\n{what}")
+        self.report(f"{self.name}: error in {self.described(scope)}\n{''.join(traceback.format_exception(error))}")
 
     # ---- the beginning and the end ----
 

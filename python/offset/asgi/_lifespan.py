@@ -52,7 +52,7 @@ class Lifespan:
                     what = "".join(traceback.format_exception(error))
                     service.report(f"{service.name}: the application's lifespan has failed\n{what}")
             elif not self.outcome:
-                self.error = error.with_traceback(error.__traceback__)
+                self.error = error
                 self._say("raised")
         else:
             if not self.outcome:
@@ -99,7 +99,7 @@ class Lifespan:
             if self.outcome == "failed":
                 raise RuntimeError(f"the application's startup has failed: {self.message or 'without a message'}")
             if needed and self.outcome != "complete":
-                how = "has raised an exception" if self.outcome == "raised" else "has returned"
+                how = f"has raised {error!r}" if self.outcome == "raised" else "has returned"
                 raise RuntimeError(f"the application {how} instead of answering lifespan.startup") from error
         finally:
             # Its traceback holds this frame.

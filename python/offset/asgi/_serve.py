@@ -24,8 +24,13 @@ LIFESPANS = ("auto", "on", "off")
 
 
 def is_asgi(app: Any) -> bool:
-    """Tell whether something is an application of ASGI 3: a coroutine function, or an object that is called as one."""
-    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004
+    """Tell whether something is an application of ASGI 3: a coroutine function, or an object that is called as one.
+
+    A class is one if its objects can be awaited.
+    """
+    if inspect.isclass(app):
+        return hasattr(app, "__await__")
+    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__)
 
 
 def is_asgi2(app: Any) -> bool:

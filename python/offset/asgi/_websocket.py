@@ -141,18 +141,13 @@ class WebSocket(Exchange):
             for frame in protocol.events_received():
                 self.take(frame)
         except UnicodeDecodeError as error:
-            protocol.fail(1007, f"{error.reason} at position {error.start}")
+            protocol.fail(1007, error.reason)
         answer = b"".join(protocol.data_to_send())
-        over = not data or protocol.close_rcvd is not None or protocol.parser_exc is not None or protocol.eof_sent
-        if over:
-            if protocol.close_sent is not None and protocol.parser_exc is not None:
-                self.end_with(protocol.close_sent.code, protocol.close_sent.reason)
-            elif protocol.close_rcvd is not None:
-                self.end_with(protocol.close_rcvd.code, protocol.close_rcvd.reason)
-            elif protocol.close_sent is not None:
-                self.end_with(protocol.close_sent.code, protocol.close_sent.reason)
-            else:
-                self.end_with(1006, "")
+        if not data or protocol.eof_sent or protocol.close_rcvd is not None:
+            # What it was closed with first: broken frames of the other side are closed with a code of ours.
+            said = (protocol.close_rcvd, protocol.close_sent)
+            close = next((each for each in said if each is not None), None)
+            self.end_with(*((1006, "") if close is None else (int(close.code), close.reason)))
             if answer:
                 self.tell(WRITE, None, answer)
             self.finish()
