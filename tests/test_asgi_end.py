@@ -31,7 +31,8 @@ def living(events, *, startup="complete", shutdown="complete", inside=hello):
         if scope["type"] != "lifespan":
             events.append((scope["type"], dict(scope["state"])))
             scope["state"]["mine"] = True
-            return await inside(scope, receive, send)
+            await inside(scope, receive, send)
+            return
         assert scope == {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
         scope["state"]["shared"] = events
         message = await receive()

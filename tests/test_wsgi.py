@@ -15,8 +15,8 @@ import pytest
 from helpers import FREE_THREADED, PATIENCE, main_goroutine, wait_until
 from net_peers import Call, client_context, pattern, server_context
 from offset import makechan, wsgi
-from offset.wsgi import Limits, RequestError
 from offset._http._serve import Options
+from offset.wsgi import Limits, RequestError
 from web import Reader, app_of, ask, chunks, connect, echo, hello, request, serving, talk, talking
 
 

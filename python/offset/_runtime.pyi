@@ -6,7 +6,7 @@ goroutines and in plain threads alike.
 """
 
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Set
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Set
 from datetime import timedelta
 from types import CodeType
 from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeAlias, TypeVar, final, overload
@@ -872,7 +872,10 @@ class ResponseHead:
         """The status; 0 once the head was used."""
 
 def response_head(status: bytes, headers: Iterable[Iterable[bytes]]) -> ResponseHead:
-    """Make the head of a response of a status line and pairs of bytes; TypeError and ValueError for what cannot be one."""
+    """Make the head of a response of a status line and pairs of bytes.
+
+    Raises TypeError and ValueError for what cannot be one.
+    """
 
 class Http:
     """The server's side of a connection that speaks HTTP/1.1, request by request. See `offset.wsgi._connection`.
@@ -923,7 +926,7 @@ class Http:
     def begin(self, head: ResponseHead, data: Buffer) -> None:
         """Write a head that was made elsewhere, and the first bytes of the body, or none."""
     def answer(self, head: ResponseHead, data: Buffer) -> int:
-        """Write a head that was made elsewhere, and all of the body: 1, or 2 if its length is not what the head says."""
+        """Write a head that was made elsewhere, and all of the body: 1, or 2 if its length is not what that says."""
     def finish(self) -> int:
         """End the response: 1, or 2 if its length was not what its head said."""
     @property

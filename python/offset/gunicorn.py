@@ -200,7 +200,7 @@ class _Service(Service):
         return _is_one_of(conn, self._proxies)
 
     def application(self, conn: Conn) -> Application:
-        app, schemes = self.app, list(self._schemes.items())
+        app, schemes = super().application(conn), list(self._schemes.items())
         if not schemes or not _is_one_of(conn, self._forwarders):
             return app
 

@@ -270,7 +270,8 @@ def serve_here(options: Options, signals: Signals, sockets: list[socket.socket] 
     stopped: Any = _runtime.nilchan if options.stop is None else (options.stop.done() or _runtime.nilchan)
 
     def over(case: Any) -> bool:
-        return _runtime.select(case, came.if_recv(), stopped.if_recv()).index > 0
+        index: int = _runtime.select(case, came.if_recv(), stopped.if_recv()).index
+        return index > 0
 
     try:
         if signals:

@@ -27,7 +27,6 @@ from offset.sync import Semaphore, WaitGroup
 if TYPE_CHECKING:
     import ssl
 
-    from offset._http._limits import Limits
     from offset._http._service import Service
     from offset._runtime import Goroutine, Http
     from offset.net._conn import Conn

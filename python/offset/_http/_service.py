@@ -1,7 +1,7 @@
 """What the connections of a server share, whatever kind of application it serves.
 
-A kind of application is a subclass of `Service`, which has the requests of a connection (`answers`). What is here is how
-requests are refused and errors told, and what a server asks of it at its beginning and its end.
+A kind of application is a subclass of `Service`, which has the requests of a connection (`answers`). What is here is
+how requests are refused and errors told, and what a server asks of it at its beginning and its end.
 """
 
 from __future__ import annotations

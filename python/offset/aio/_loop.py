@@ -110,8 +110,8 @@ class Loop:
                         self.ended.set()
 
     async def _forever(self) -> None:
-        # Libraries look for a task that is there as long as the loop: for one, anyio keeps the threads in which it calls
-        # functions until that ends, and would otherwise start one for each task that calls some.
+        # Libraries look for a task that is there as long as the loop: anyio, for one, keeps the threads in which it
+        # calls functions until that ends, and would otherwise start one for each task that calls some.
         while not self._over.done():
             # Somebody may cancel all tasks that there are.
             with contextlib.suppress(asyncio.CancelledError):

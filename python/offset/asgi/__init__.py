@@ -3,8 +3,8 @@
 `serve(app)` serves FastAPI, Starlette and whatever else the ASGI specification describes as it is. Its tasks run on the
 event loop of `offset.aio`, in one thread, and use channels and goroutines by what that offers.
 
-`offset._http` listens, accepts and has the processes; `_connection` has the requests of a connection, over the parser in
-Rust (`offset._runtime.Http`), `_exchange` what crosses between a connection and its task, `_websocket` WebSockets,
+`offset._http` listens, accepts and has the processes; `_connection` has the requests of a connection, over the parser
+in Rust (`offset._runtime.Http`), `_exchange` what crosses between a connection and its task, `_websocket` WebSockets,
 `_lifespan` the beginning and the end.
 """
 

@@ -342,4 +342,3 @@ class Speaker:
                 kind, _, data, _ = self.exchange.todo.popleft()
                 if kind == CAME and isinstance(data, bytes):
                     self.http.feed(data)
-

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     Message = dict[str, Any]
     Command = tuple[int, Any, Any, asyncio.Future[None] | None]
 
-# What a goroutine is asked for: to write all of a response, its beginning, more of it, and the last of it; to read of the
-# body; to find out when the client goes; to answer for an error; to say that there is no response; to go. Who reads
-# for it says what came.
+# What a goroutine is asked for: to write all of a response, its beginning, more of it, and the last of it; to read of
+# the body; to find out when the client goes; to answer for an error; to say that there is no response; to go. Who
+# reads for it says what came. The last is for WebSockets.
 ANSWER, BEGIN, WRITE, FINISH, READ, LISTEN, FAIL, MISSING, GO, CAME, UPGRADE = range(11)
 
 # Before, a task takes its first step in another turn of the loop.

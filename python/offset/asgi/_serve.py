@@ -105,7 +105,8 @@ def serve(
     that does not know of that is an error, or "off". Each worker does so for itself. WebSockets need the package
     websockets.
 
-    Raises OSError if it cannot listen, RuntimeError if the application's startup fails, TypeError and ValueError for what it cannot be told.
+    Raises OSError if it cannot listen, RuntimeError if the application's startup fails, TypeError and
+    ValueError for what it cannot be told.
     """
     if lifespan not in LIFESPANS:
         raise ValueError(f'lifespan is "auto", "on" or "off", not {lifespan!r}')

@@ -79,11 +79,12 @@ class Service(_service.Service):
 
     def application(self, conn: Conn) -> Application:
         """Give the application for a connection."""
-        return self.app
+        app: Application = self.app
+        return app
 
     def answers(self, conn: Conn, base: dict[str, Any], http: Http) -> None:
         next_request, start, respond, app = http.next, http.start_response, http.respond, self.application(conn)
-        log, observed = self.log, self.observed
+        observed = self.observed
         while (environ := next_request()) is not None:
             self.requests += 1
             special = http.special
