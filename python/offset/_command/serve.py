@@ -108,7 +108,7 @@ def _kind(interface: str, lifespan: str) -> Kind:
     def service(app: Any, options: Options) -> Service:
         from offset.asgi import _serve as asgi
 
-        if interface == "asgi" or (interface == "auto" and (asgi.is_asgi(app) or asgi.is_asgi2(app))):
+        if interface == "asgi" or (interface == "auto" and (asgi.is_asgi(app) or asgi.is_double_class(app))):
             return asgi.service(app, options, lifespan)
         from offset.wsgi import _serve as wsgi
 

@@ -44,6 +44,11 @@ def is_asgi2(app: Any) -> bool:
     return len(positional) == 1 and not any(each.kind == each.VAR_POSITIONAL for each in parameters)
 
 
+def is_double_class(app: Any) -> bool:
+    """Tell whether something is an application of ASGI 2, and none of another kind: a class of coroutine functions."""
+    return inspect.isclass(app) and inspect.iscoroutinefunction(app.__call__) and is_asgi2(app)
+
+
 def service(app: Application, options: Options, lifespan: str = "auto") -> Service:
     """Make what serves an application."""
     if not is_asgi(app) and is_asgi2(app):
