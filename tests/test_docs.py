@@ -45,6 +45,7 @@ MODULES = [
     "offset.testing",
     "offset.syscall",
     "offset.wsgi",
+    "offset.asgi",
 ]
 
 # Modules inside `offset.syscall` with the names of others; imported only by those who use them.
@@ -61,6 +62,7 @@ RUNNING = [page for page in PAGES if page.name != "errors.md"]
 # What programs on the pages use besides: libraries, and the server that one talks to.
 NEEDED = {
     "eventlet": None,
+    "fastapi": None,
     "gevent": None,
     "psycopg": "postgres_server",
     "psycopg2": "postgres_server",
@@ -316,7 +318,7 @@ def programs() -> list[Program]:
 
 def needs(program: Program) -> list[str]:
     """The libraries that a program uses, of those in NEEDED."""
-    return [name for name in NEEDED if re.search(rf'import {name}\b|"{name}["\.]', program.source)]
+    return [name for name in NEEDED if re.search(rf'(?:import|from) {name}\b|"{name}["\.]', program.source)]
 
 
 def parameters() -> list[ParameterSet]:

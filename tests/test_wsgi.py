@@ -16,8 +16,8 @@ import pytest
 from helpers import FREE_THREADED, PATIENCE, main_goroutine, wait_until
 from net_peers import Call, client_context, pattern, server_context
 from offset import makechan, wsgi
+from offset._http._serve import Options
 from offset.wsgi import Limits, RequestError
-from offset.wsgi._serve import Options
 from web import Reader, app_of, ask, chunks, connect, echo, hello, request, serving, talk, talking
 
 
@@ -25,7 +25,7 @@ from web import Reader, app_of, ask, chunks, connect, echo, hello, request, serv
 def reports(monkeypatch):
     """What servers report, instead of stderr."""
     seen = []
-    monkeypatch.setattr("offset.wsgi._server.report", seen.append)
+    monkeypatch.setattr("offset._http._server.report", seen.append)
     return seen
 
 

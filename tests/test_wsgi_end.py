@@ -7,7 +7,7 @@ import pytest
 from helpers import PATIENCE, main_goroutine, run_script
 from net_peers import Call, client_context, server_context
 from offset import _runtime, context, go, makechan, net, testing, wsgi
-from offset.wsgi import _server as server_module
+from offset._http import _server as server_module
 from web import Reader, ask, connect, hello, request, serving
 
 

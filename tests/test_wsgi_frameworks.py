@@ -30,7 +30,7 @@ FORM = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
 def reports(monkeypatch):
     """What servers report, instead of stderr."""
     seen = []
-    monkeypatch.setattr("offset.wsgi._server.report", seen.append)
+    monkeypatch.setattr("offset._http._server.report", seen.append)
     return seen
 
 

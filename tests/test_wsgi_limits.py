@@ -31,7 +31,7 @@ from web import (
 def reports(monkeypatch):
     """What servers report, instead of stderr."""
     seen = []
-    monkeypatch.setattr("offset.wsgi._server.report", seen.append)
+    monkeypatch.setattr("offset._http._server.report", seen.append)
     return seen
 
 

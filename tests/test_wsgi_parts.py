@@ -350,7 +350,7 @@ def test_nobody_is_served_who_does_not_say_who_it_is(header):
 @main_goroutine
 def test_a_header_that_is_cut_is_no_error_of_the_servers(monkeypatch):
     reports = []
-    monkeypatch.setattr("offset.wsgi._server.report", reports.append)
+    monkeypatch.setattr("offset._http._server.report", reports.append)
     with serving(whose, proxy_protocol=True) as served:
         for header in (b"PROXY TCP4 192", SIGNATURE[:5], binary(1, 0x11, FOUR)[:14], binary(1, 0x11, FOUR)[:-1]):
             assert talk(served.addr, header) == b""

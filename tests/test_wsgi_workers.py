@@ -19,7 +19,7 @@ import pytest
 from helpers import PATIENCE, run_script, script_environment, wait_until
 from net_peers import CERTIFICATES
 from offset import wsgi
-from offset.wsgi import _load, _reload
+from offset._http import _load, _reload
 
 APP = """
 import os, signal, offset
@@ -250,7 +250,8 @@ def test_an_interrupt_from_a_terminal_lets_requests_end(tmp_path):
 def test_a_worker_that_is_told_to_end_at_once():
     program = """
         import os, signal
-        from offset.wsgi import _workers, serve
+        from offset._http import _workers
+        from offset.wsgi import serve
 
         def told_at_once(parent):
             # The first of what a child does.

@@ -22,12 +22,12 @@ class Served(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(app: Any, bind: str = "127.0.0.1:0", **options: Any) -> Iterator[Served]:
-    """Serve an application while the block runs, in a goroutine."""
+def serving(app: Any, bind: str = "127.0.0.1:0", serve: Any = wsgi.serve, **options: Any) -> Iterator[Served]:
+    """Serve an application while the block runs, in a goroutine; by `asgi.serve`, if that is said."""
     ready = makechan(1)
     ctx, stop = context.with_cancel(context.background())
     options.setdefault("grace", PATIENCE)
-    call = Call(wsgi.serve, app, bind, ready=ready, stop=ctx, **options)
+    call = Call(serve, app, bind, ready=ready, stop=ctx, **options)
     try:
         served = None
         while served is None:

@@ -16,7 +16,7 @@ A map of the package:
 * `offset.testing`: tests of programs with goroutines: a clock that jumps, schedules from a seed, leak checks;
 * `offset.syscall`: calls that block, run outside the scheduler, and the standard library's modules for goroutines.
 * `offset.patch`: copies of libraries over those modules.
-* `offset.wsgi`: WSGI applications over HTTP/1.1.
+* `offset.wsgi`, `offset.asgi`: WSGI and ASGI applications over HTTP/1.1.
 
 Durations are seconds everywhere, as `float` or `datetime.timedelta`. Every blocking call takes
 `timeout=None` and raises `TimeoutError` when the time is over.
@@ -121,7 +121,7 @@ del set_answer, set_package, set_started_hook, set_uncaught
 
 def __getattr__(name: str) -> object:
     # What few programs need is imported when it is asked for.
-    if name in ("aio", "debug", "patch", "wsgi"):
+    if name in ("aio", "asgi", "debug", "patch", "wsgi"):
         import importlib
 
         return importlib.import_module(f"offset.{name}")

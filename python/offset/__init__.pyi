@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from offset import aio as aio
+from offset import asgi as asgi
 from offset import context as context
 from offset import debug as debug
 from offset import errgroup as errgroup

@@ -6,7 +6,7 @@ goroutines and in plain threads alike.
 """
 
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Set
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Set
 from datetime import timedelta
 from types import CodeType
 from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeAlias, TypeVar, final, overload
@@ -865,6 +865,20 @@ class Stream:
     def _check_write(self) -> None: ...
     def _close(self) -> bool: ...
 
+@final
+class ResponseHead:
+    """The head of a response that was checked, for one `Http`."""
+
+    @property
+    def status(self) -> int:
+        """The status; 0 once the head was used."""
+
+def response_head(status: bytes, headers: Iterable[Iterable[bytes]]) -> ResponseHead:
+    """Make the head of a response of a status line and pairs of bytes.
+
+    Raises TypeError and ValueError for what cannot be one.
+    """
+
 class Http:
     """The server's side of a connection that speaks HTTP/1.1, request by request. See `offset.wsgi._connection`.
 
@@ -885,10 +899,19 @@ class Http:
     ) -> Self: ...
     def next(self) -> dict[str, Any] | None:
         """Wait for a request and give its environ; None when the connection is over."""
+    def next_scope(self) -> dict[str, Any] | None:
+        """The same, and give its scope, as ASGI has it."""
     def read_body(self, n: int, /) -> bytes:
         """Read up to `n` bytes of the request's body; `b""` is its end. Raises `RequestError`."""
+    def read_there(self, n: int, /) -> bytes | None:
+        """As `read_body`, without waiting: None if nothing of it is there."""
+    def go_on(self) -> None:
+        """Tell a client that waits for it to send the body."""
+    @property
+    def body_over(self) -> bool:
+        """Whether the body was read to its end."""
     def feed(self, data: Buffer, /) -> None:
-        """Put bytes that were read already before what comes."""
+        """Put bytes that were read already before what comes; `b""` is the end."""
     def detach(self) -> bytes:
         """Speak HTTP no more, and give what has come after the request."""
     def drain(self) -> None:
@@ -902,6 +925,10 @@ class Http:
     def respond(self, body: object, /) -> int:
         """Write a list of bytes and end the response: 0 if it is none, 1, or 2 if its length is not what the head
         says."""
+    def begin(self, head: ResponseHead, data: Buffer) -> None:
+        """Write a head that was made elsewhere, and the first bytes of the body, or none."""
+    def answer(self, head: ResponseHead, data: Buffer) -> int:
+        """Write a head that was made elsewhere, and all of the body: 1, or 2 if its length is not what that says."""
     def finish(self) -> int:
         """End the response: 1, or 2 if its length was not what its head said."""
     @property

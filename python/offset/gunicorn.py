@@ -23,11 +23,11 @@ from gunicorn.workers import base
 
 from offset import _run, _runtime
 from offset._errors import DeadlineExceeded
-from offset.wsgi import _serve
+from offset._http import _serve
+from offset._http._limits import Limits
+from offset._http._server import Server, host_and_port
 from offset.wsgi._connection import Service
 from offset.wsgi._file import FileWrapper
-from offset.wsgi._limits import Limits
-from offset.wsgi._server import Server, host_and_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,12 +60,10 @@ class Worker(base.Worker):  # type: ignore[misc]
         limits = _limits(cfg)
         service = _Service(self, limits)
         server = Server(
-            self.wsgi,
+            service,
             _serve.listeners([listening.sock for listening in self.sockets], inherited=True),
-            limits,
             tls=sock.ssl_context(cfg) if cfg.is_ssl else None,
             proxy_protocol=cfg.proxy_protocol not in (False, None, "off"),
-            service=service,
         )
         server.base.update(base_environ(cfg))
         server.base.update({"wsgi.multithread": True, "wsgi.file_wrapper": FileWrapper})
@@ -212,7 +210,7 @@ class _Service(Service):
         return _is_one_of(conn, self._proxies)
 
     def application(self, conn: Conn) -> Application:
-        app, schemes = self.app, list(self._schemes.items())
+        app, schemes = super().application(conn), list(self._schemes.items())
         if not schemes or not _is_one_of(conn, self._forwarders):
             return app
 

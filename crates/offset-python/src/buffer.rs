@@ -60,6 +60,19 @@ impl Buffer {
         self.0.len as usize
     }
 
+    /// What is in it.
+    ///
+    /// # Safety
+    /// Nobody else writes there meanwhile.
+    pub(crate) unsafe fn octets(&self) -> &[u8] {
+        if self.len() == 0 {
+            // What is empty may be nowhere.
+            return &[];
+        }
+        // SAFETY: so many bytes are there, as long as it is exported.
+        unsafe { std::slice::from_raw_parts(self.at(0), self.len()) }
+    }
+
     pub(crate) fn at(&self, offset: usize) -> *mut u8 {
         // SAFETY: callers stay within the buffer.
         unsafe { self.0.buf.cast::<u8>().add(offset) }

@@ -129,6 +129,7 @@ pub unsafe extern "C" fn PyInit__runtime() -> *mut PyObject {
         chan::functions(),
         select::functions(),
         note::functions(),
+        http::functions(),
         task::functions(),
         timer::functions(),
         blocking::functions(),

@@ -1,4 +1,4 @@
-"""`offset serve MODULE:APP`: a WSGI application over HTTP/1.1, a goroutine a connection."""
+"""`offset serve MODULE:APP`: a WSGI or ASGI application over HTTP/1.1, a goroutine a connection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import ssl
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offset._command import _arguments
 
@@ -16,15 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-    from offset.wsgi._connection import Application
+    from offset._http._serve import Kind, Options
+    from offset._http._service import Service
 
-HELP = "serve a WSGI application"
+# How many connections may wait to be accepted.
+_BACKLOG = 1024
+
+HELP = "serve a WSGI or ASGI application"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add = parser.add_argument
     add("app", metavar="MODULE:APP", help="the application; MODULE alone has it as application or app")
+    text = "what kind of application it is (auto: ASGI if it is a coroutine function, or is called as one)"
+    add("--interface", choices=("auto", "wsgi", "asgi"), default="auto", help=text)
+    text = "whether an ASGI application is told of its beginning and its end (auto: if it knows of that)"
+    add("--lifespan", choices=("auto", "on", "off"), default="auto", help=text)
     text = "where to serve: HOST:PORT or unix:PATH; may be given several times (127.0.0.1:8000)"
     add("--bind", action="append", metavar="ADDRESS", help=text)
     add("--workers", type=_arguments.count, default=1, metavar="N", help="so many processes (1)")
@@ -58,7 +66,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    from offset.wsgi import Limits, serve
+    from offset._http import _serve
+    from offset._http._limits import Limits
 
     chosen = {
         "body": options.max_body,
@@ -75,18 +84,24 @@ def run(options: argparse.Namespace) -> int:
             app = _application(options.app) if alone else options.app
             if app is None:
                 return 1
-            serve(
+            _serve.serve(
+                _kind(options.interface, options.lifespan),
                 app,
                 options.bind or "127.0.0.1:8000",
                 _say,
+                ready=None,
+                stop=None,
                 tls=tls,
                 limits=limits,
                 access_log=log,
                 proxy_protocol=options.proxy_protocol,
                 reuse_port=options.reuse_port,
+                backlog=_BACKLOG,
                 workers=options.workers,
                 reload=options.reload,
                 grace=options.grace,
+                signals=None,
+                server_header=None,
             )
         except (OSError, ValueError, RuntimeError) as error:
             # What a goroutine has raised was reported in full.
@@ -95,9 +110,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _application(name: str) -> Application | None:
+def _application(name: str) -> Callable[..., Any] | None:
     """Load the application. What its program raises is shown as Python does, where it was raised: that is not ours."""
-    from offset.wsgi import _load
+    from offset._http import _load
 
     try:
         return _load.load(name)
@@ -114,6 +129,22 @@ def _application(name: str) -> Application | None:
 def _is_of(found: types.TracebackType, files: set[str]) -> bool:
     name = found.tb_frame.f_code.co_filename
     return name in files or name.startswith("<frozen importlib")
+
+
+def _kind(interface: str, lifespan: str) -> Kind:
+    """Give the kind of application that was named, or one that looks at the application."""
+    from offset._http import _serve
+
+    def service(app: Any, options: Options) -> Service:
+        from offset.asgi import _serve as asgi
+
+        if interface == "asgi" or (interface == "auto" and (asgi.is_asgi(app) or asgi.is_double_class(app))):
+            return asgi.service(app, options, lifespan)
+        from offset.wsgi import _serve as wsgi
+
+        return wsgi.service(app, options)
+
+    return _serve.Kind("offset serve", "an application", service)
 
 
 def _say(address: str) -> None:

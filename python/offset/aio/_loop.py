@@ -66,6 +66,9 @@ class Loop:
         self.run: Run | None = _failure.active()
         self.loop = _new_event_loop()
         self.mailbox = _tasks.open_mailbox(self.loop)
+        # Done when it is to end.
+        self._over: asyncio.Future[None] = self.loop.create_future()
+        self._root: asyncio.Task[None] | None = None
         self.thread = threading.Thread(target=self._main, name="offset-asyncio", daemon=True)
         # Set before it ends, by whoever has it end: it takes no more calls.
         self.closing = False
@@ -78,17 +81,21 @@ class Loop:
     def _main(self) -> None:
         loop = self.loop
         asyncio.set_event_loop(loop)
+        self._root = loop.create_task(self._forever(), name="offset")
         try:
             while not self.halted:
                 try:
-                    loop.run_forever()
+                    # A task that stops the loop has it end, too.
+                    with contextlib.suppress(RuntimeError):
+                        loop.run_until_complete(self._root)
                     self.halted = True
                 except (SystemExit, KeyboardInterrupt) as error:
                     # Of a task that no goroutine awaits: that is not the end of all others.
                     message = "a task would end the program; only the task has ended"
                     loop.call_exception_handler({"message": message, "exception": error})
         finally:
-            self.closing = self.halted = True
+            self.closing = True
+            self._halt()
             try:
                 self._end()
             finally:
@@ -102,11 +109,18 @@ class Loop:
                     finally:
                         self.ended.set()
 
+    async def _forever(self) -> None:
+        # Libraries look for a task that is there as long as the loop: anyio, for one, keeps the threads in which it
+        # calls functions until that ends, and would otherwise start one for each task that calls some.
+        while not self._over.done():
+            # Somebody may cancel all tasks that there are.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(self._over)
+
     def _halt(self) -> None:
-        # After that it would stop what `_end` waits for.
-        if not self.halted:
-            self.halted = True
-            self.loop.stop()
+        self.halted = True
+        if not self._over.done():
+            self._over.set_result(None)
 
     def _end_calls(self) -> None:
         """End what came too late to begin."""
@@ -160,13 +174,17 @@ class Loop:
         with contextlib.suppress(RuntimeError):
             # They change while we look.
             loop: Any = self.loop
-            if self.calls or ready or loop._scheduled or any(not task.done() for task in asyncio.all_tasks(loop)):
+            if self.calls or ready or loop._scheduled or self._busy():
                 return False
             if not set(selector.get_map() or ()) <= {self.mailbox.fileno(), loop._ssock.fileno()}:
                 return False
             # Only if it has been in one and the same wait were these looks at one state.
             return sys._current_frames().get(self.thread.ident or 0) is frame
         return False
+
+    def _busy(self) -> bool:
+        """Tell whether it has tasks, other than its own."""
+        return any(task is not self._root and not task.done() for task in asyncio.all_tasks(self.loop))
 
 
 def get() -> Loop:

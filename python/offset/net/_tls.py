@@ -13,6 +13,7 @@ The `ssl` module does the protocol on buffers in memory; the bytes go over the c
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import ssl
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -189,7 +190,8 @@ class TLSConn(Conn):
             try:
                 super().write(data)
             except BaseException as error:
-                self._broken = error.with_traceback(None)
+                # Not the one that goes on: its traceback holds the frames that hold this.
+                self._broken = copy.copy(error)
                 raise
 
     def _last_words(self) -> None:

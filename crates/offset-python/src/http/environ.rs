@@ -10,7 +10,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Header fields whose keys are made once.
-const KNOWN: [&str; 40] = [
+pub(super) const KNOWN: [&str; 40] = [
     "accept",
     "accept-charset",
     "accept-encoding",
@@ -53,7 +53,7 @@ const KNOWN: [&str; 40] = [
     "x-requested-with",
 ];
 /// Methods whose names are made once.
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 struct Names {
     method: Object,
@@ -75,7 +75,7 @@ struct Names {
 
 static NAMES: AtomicPtr<Names> = AtomicPtr::new(null_mut());
 
-fn interned(text: &str) -> Object {
+pub(super) fn interned(text: &str) -> Object {
     let mut object = string(text);
     if !object.is_null() {
         // SAFETY: attached; our own reference.
@@ -124,13 +124,13 @@ fn names() -> &'static Names {
 }
 
 /// Bytes as WSGI has them: a string of the same numbers.
-unsafe fn native(bytes: &[u8]) -> Object {
+pub(super) unsafe fn native(bytes: &[u8]) -> Object {
     // SAFETY: attached; so many bytes are there.
     unsafe { PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), bytes.len() as Py_ssize_t, std::ptr::null()) }
 }
 
 /// Sets `key` to a value that it takes over.
-unsafe fn set(environ: Object, key: Object, value: Object) -> bool {
+pub(super) unsafe fn set(environ: Object, key: Object, value: Object) -> bool {
     // SAFETY: attached; live objects or null.
     unsafe {
         let ok = !value.is_null() && PyDict_SetItem(environ, key, value) == 0;
@@ -140,7 +140,7 @@ unsafe fn set(environ: Object, key: Object, value: Object) -> bool {
 }
 
 /// A path without its escapes. What is none stays as it is, as `urllib.parse.unquote` has it.
-fn unquoted(path: &[u8]) -> Vec<u8> {
+pub(super) fn unquoted(path: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(path.len());
     let mut at = 0;
     while let Some(&byte) = path.get(at) {

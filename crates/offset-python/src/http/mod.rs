@@ -2,7 +2,8 @@
 //!
 //! It has the protocol and the bytes, and calls nothing of an application: `next` gives a request's environ, the application is
 //! called by whoever asked (`offset.wsgi._connection`), and what it answers comes back by `start_response`, `respond`, `write` and
-//! `finish`. So another kind of application needs another `environ`, and nothing else from here.
+//! `finish`. For ASGI (`offset.asgi._connection`) `next_scope` gives a scope, and the head of the answer, a `ResponseHead`, comes back by
+//! `answer` and `begin`.
 //!
 //! Invariants:
 //!
@@ -13,7 +14,9 @@
 //! * Nothing of a request is read before the one before it was answered in full.
 
 mod environ;
+mod head;
 mod reply;
+mod scope;
 mod wire;
 
 use crate::buffer::{Buffer, size_argument};
@@ -270,6 +273,20 @@ unsafe fn skip_body(state: &mut State) -> bool {
 }
 
 unsafe extern "C" fn next(object: Object, _: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { next_as(object, environ::make) }
+}
+
+unsafe extern "C" fn next_scope(object: Object, _: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { next_as(object, scope::make) }
+}
+
+/// Waits for a request, and gives what `make` makes of it; None when the connection is over.
+///
+/// # Safety
+/// Attached; `object` is one of ours.
+unsafe fn next_as(object: Object, make: unsafe fn(Object, &Head, &[u8]) -> Object) -> Object {
     let Some(inside) = Inside::enter(object) else { return NULL };
     let state = inside.state();
     // SAFETY: attached; inside.
@@ -289,8 +306,8 @@ unsafe extern "C" fn next(object: Object, _: Object) -> Object {
             }
             Next::Raised => return NULL,
         };
-        let environ = environ::make(it(object).base, &state.head, &state.wire.there()[..size]);
-        if environ.is_null() {
+        let made = make(it(object).base, &state.head, &state.wire.there()[..size]);
+        if made.is_null() {
             return NULL;
         }
         state.wire.consume(size);
@@ -300,12 +317,26 @@ unsafe extern "C" fn next(object: Object, _: Object) -> Object {
         state.open = true;
         state.number += 1;
         state.reply.begin();
-        environ
+        made
     }
 }
 
 unsafe extern "C" fn read_body(object: Object, size: Object) -> Object {
     // SAFETY: the calling convention.
+    unsafe { read_at_most(object, size, true) }
+}
+
+unsafe extern "C" fn read_there(object: Object, size: Object) -> Object {
+    // SAFETY: the calling convention.
+    unsafe { read_at_most(object, size, false) }
+}
+
+/// Reads of the body, up to `size` bytes. If nothing of it is there, waits, or gives None.
+///
+/// # Safety
+/// Attached; `object` is one of ours.
+unsafe fn read_at_most(object: Object, size: Object, wait: bool) -> Object {
+    // SAFETY: by contract.
     let Some(size) = (unsafe { size_argument(size, "the size of a read") }) else { return NULL };
     let Some(inside) = Inside::enter(object) else { return NULL };
     let state = inside.state();
@@ -339,12 +370,11 @@ unsafe extern "C" fn read_body(object: Object, size: Object) -> Object {
             if more {
                 continue;
             }
-            if std::mem::take(&mut state.expects) && !state.reply.sent_head() {
-                let go_on: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-                if let Err(trouble) = state.wire.send(&[go_on], state.times.write) {
-                    state.keep = false;
-                    return trouble.raise(it(object).stream);
-                }
+            if !wait {
+                return if state.wire.ended { give_up(state, CUT) } else { none() };
+            }
+            if let Err(trouble) = tell_to_go_on(state) {
+                return trouble.raise(it(object).stream);
             }
             match state.wire.fill(after(state.times.body)) {
                 Ok(1..) => {}
@@ -352,6 +382,32 @@ unsafe extern "C" fn read_body(object: Object, size: Object) -> Object {
                 Err(Trouble::TimedOut) => return give_up(state, TOO_SLOW),
                 Ok(0) | Err(Trouble::Gone(_)) => return give_up(state, CUT),
             }
+        }
+    }
+}
+
+/// Tells a client that waits for it to send the body.
+///
+/// # Safety
+/// Attached; inside.
+unsafe fn tell_to_go_on(state: &mut State) -> Result<(), Trouble> {
+    if !std::mem::take(&mut state.expects) || state.reply.sent_head() {
+        return Ok(());
+    }
+    let go_on: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    // SAFETY: by contract.
+    let result = unsafe { state.wire.send(&[go_on], state.times.write) };
+    state.keep &= result.is_ok();
+    result
+}
+
+unsafe extern "C" fn go_on(object: Object, _: Object) -> Object {
+    let Some(inside) = Inside::enter(object) else { return NULL };
+    // SAFETY: attached; inside.
+    unsafe {
+        match tell_to_go_on(inside.state()) {
+            Ok(()) => none(),
+            Err(trouble) => trouble.raise(it(object).stream),
         }
     }
 }
@@ -369,13 +425,15 @@ fn give_up(state: &mut State, refusal: Refusal) -> Object {
 
 // ---- the rest ----
 
-/// Puts bytes that were read before in front of what comes.
+/// Puts bytes that were read before in front of what comes; b"" is the end.
 unsafe extern "C" fn feed(object: Object, data: Object) -> Object {
     // SAFETY: the calling convention.
     let Some(buffer) = (unsafe { Buffer::of(data, PyBUF_SIMPLE) }) else { return NULL };
     let Some(inside) = Inside::enter(object) else { return NULL };
-    // SAFETY: so many bytes are there, or none.
-    inside.state().wire.feed(unsafe { std::slice::from_raw_parts(buffer.at(0), buffer.len()) });
+    let wire = &mut inside.state().wire;
+    wire.ended |= buffer.len() == 0;
+    // SAFETY: as others do that read what a program gives them.
+    wire.feed(unsafe { buffer.octets() });
     none()
 }
 
@@ -420,6 +478,11 @@ unsafe extern "C" fn get_special(object: Object, _: *mut c_void) -> Object {
     int(u64::from(head.framing != Framing::Empty) | u64::from(head.upgrade) << 1)
 }
 
+unsafe extern "C" fn get_body_over(object: Object, _: *mut c_void) -> Object {
+    let Some(inside) = Inside::enter(object) else { return NULL };
+    boolean(inside.state().body.ended())
+}
+
 unsafe extern "C" fn get_status(object: Object, _: *mut c_void) -> Object {
     let Some(inside) = Inside::enter(object) else { return NULL };
     int(inside.state().reply.status().into())
@@ -457,6 +520,10 @@ unsafe extern "C" fn get_refusal(object: Object, _: *mut c_void) -> Object {
             if reason.is_null() { NULL } else { Py_BuildValue(c"(iN)".as_ptr(), c_int::from(refusal.status), reason) }
         },
     }
+}
+
+pub(crate) fn functions() -> Vec<PyMethodDef> {
+    head::functions()
 }
 
 // ---- the type ----
@@ -581,8 +648,11 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         methods: [
             vec![
                 no_args(c"next", next, c"Wait for a request and give its environ; None when the connection is over."),
+                no_args(c"next_scope", next_scope, c"The same, and give its scope."),
                 one_arg(c"read_body", read_body, c"Read up to n bytes of the request's body; b\"\" is its end."),
-                one_arg(c"feed", feed, c"Put bytes that were read already before what comes."),
+                one_arg(c"read_there", read_there, c"Read up to n bytes of it without waiting; None if none is there."),
+                no_args(c"go_on", go_on, c"Tell a client that waits for it to send the body."),
+                one_arg(c"feed", feed, c"Put bytes that were read already before what comes; b\"\" is the end."),
                 no_args(c"detach", detach, c"Speak HTTP no more, and give what has come after the request."),
                 no_args(c"drain", drain, c"End the connection at the next moment between two requests."),
             ],
@@ -592,6 +662,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         getters: vec![
             getter(c"idle", get_idle, c"Whether it waits for a request."),
             getter(c"special", get_special, c"1 if the request has a body, plus 2 if it asks for another protocol."),
+            getter(c"body_over", get_body_over, c"Whether the body was read to its end."),
             getter(c"status", get_status, c"The status of the response; 0 before there is one."),
             getter(c"sent", get_sent, c"The bytes of the response's body so far."),
             getter(c"sent_head", get_sent_head, c"Whether the head of the response has gone out."),
@@ -602,5 +673,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         slots: vec![slot!(Py_tp_new, new_http), slot!(Py_tp_dealloc, dealloc)],
     };
     // SAFETY: by contract.
-    unsafe { environ::load() && reply::load() && !new_type(module, spec).is_null() }
+    unsafe {
+        let loaded = environ::load() && scope::load() && reply::load();
+        loaded && head::register(module) && !new_type(module, spec).is_null()
+    }
 }

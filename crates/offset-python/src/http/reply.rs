@@ -148,7 +148,11 @@ unsafe fn with_native<R>(object: Object, what: &str, work: impl FnOnce(&[u8]) ->
     }
 }
 
-unsafe fn raise_wrong(wrong: Wrong, object: Object) -> bool {
+/// Raises what is wrong with `object`, a status or a header; gives false.
+///
+/// # Safety
+/// Attached; `object` is alive.
+pub(super) unsafe fn raise_wrong(wrong: Wrong, object: Object) -> bool {
     // SAFETY: attached; `object` is alive.
     let shown = unsafe {
         let repr = PyObject_Repr(object);
@@ -438,6 +442,65 @@ unsafe extern "C" fn respond(object: Object, body: Object) -> Object {
     }
 }
 
+/// Takes a head that was made elsewhere for the response; false with an exception set.
+///
+/// # Safety
+/// Attached; `head` is alive.
+unsafe fn take_head(state: &mut State, head: Object) -> bool {
+    if !state.open || state.reply.started {
+        runtime_error(if state.open { "the response was begun before" } else { "the response is over" });
+        return false;
+    }
+    // SAFETY: by contract.
+    let Some(response) = (unsafe { super::head::take(head) }) else { return false };
+    state.reply.response = response;
+    state.reply.started = true;
+    true
+}
+
+/// Takes the head of a response, and with it the first bytes of its body, or none.
+unsafe extern "C" fn begin(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    let mut out = [NULL; 2];
+    // SAFETY: the calling convention.
+    unsafe {
+        if !parse("begin", args, count, keywords, &["head", "data"], 2, &mut out) {
+            return NULL;
+        }
+        let Some(buffer) = Buffer::of(out[1], PyBUF_SIMPLE) else { return NULL };
+        let Some(inside) = Inside::enter(object) else { return NULL };
+        let state = inside.state();
+        if !take_head(state, out[0]) {
+            return NULL;
+        }
+        let Some(framing) = end_head(object, state, None) else { return NULL };
+        let data = buffer.octets();
+        // An empty chunk would be the last one.
+        let result = if data.is_empty() { send(state, &[]) } else { send_framed(state, framing, &[data]) };
+        match result {
+            Ok(()) => none(),
+            Err(trouble) => trouble.raise(it(object).stream),
+        }
+    }
+}
+
+/// Writes all of a response: its head and its body.
+unsafe extern "C" fn answer(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    let mut out = [NULL; 2];
+    // SAFETY: the calling convention.
+    unsafe {
+        if !parse("answer", args, count, keywords, &["head", "data"], 2, &mut out) {
+            return NULL;
+        }
+        let Some(buffer) = Buffer::of(out[1], PyBUF_SIMPLE) else { return NULL };
+        let Some(inside) = Inside::enter(object) else { return NULL };
+        let state = inside.state();
+        if !take_head(state, out[0]) {
+            return NULL;
+        }
+        respond_with(object, state, &[buffer.octets()])
+    }
+}
+
 unsafe fn respond_with(object: Object, state: &mut State, parts: &[&[u8]]) -> Object {
     let size = parts.iter().map(|part| part.len() as u64).sum::<u64>();
     // What was written by `write` before is not known to be all.
@@ -549,6 +612,12 @@ pub(super) fn methods() -> Vec<PyMethodDef> {
             c"respond",
             respond,
             c"Write a list of bytes and end the response: 0 if it is none, 1, or 2 if its length is wrong.",
+        ),
+        fast(c"begin", begin, c"Write a head that was made elsewhere, and the first bytes of the body, or none."),
+        fast(
+            c"answer",
+            answer,
+            c"Write a head that was made elsewhere, and all of the body: 1, or 2 if its length is wrong.",
         ),
         no_args(c"finish", finish, c"End the response: 1, or 2 if its length is wrong."),
         one_arg(c"begin_file", begin_file, c"Write the head before a file of n bytes: how many are to follow."),

@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from offset.wsgi._connection import Application
+    from collections.abc import Callable
 
 
 class LoadError(ImportError, ValueError):
     """There is no such application; the text says what is missing. What the program itself raises is something else."""
 
 
-def load(name: str) -> Application:
+def load(name: str) -> Callable[..., Any]:
     """Import an application: "module:attribute", or "module:factory()" for what a function gives.
 
     The attribute is "application", or "app", if none is named. The current directory is searched, too. Raises

@@ -29,6 +29,8 @@ class Limits:
     """For how long there may be nothing of a body while it is read (408)."""
     write_timeout: float | None = 60.0
     """For how long a client may not take what is written."""
+    message: int | None = 16 << 20
+    """A message of a WebSocket (close code 1009)."""
     connections: int = 10_000
     """How many connections there may be; further ones wait until one of them ends."""
 

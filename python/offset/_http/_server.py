@@ -18,26 +18,21 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
-import offset
 from offset import _runtime
 from offset._errors import DeadlineExceeded
+from offset._http import _proxy
 from offset.net import _tls
 from offset.sync import Semaphore, WaitGroup
-from offset.wsgi import _proxy
-from offset.wsgi._connection import Service
-from offset.wsgi._file import FileWrapper
-from offset.wsgi._input import EMPTY
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
 
+    from offset._http._service import Service
     from offset._runtime import Goroutine, Http
     from offset.net._conn import Conn
     from offset.net._listen import Listener
-    from offset.wsgi._connection import Application
-    from offset.wsgi._limits import Limits
-    from offset.wsgi._log import Access
+
+    Pair = tuple[str, str]
 
 
 def report(text: str) -> None:
@@ -60,43 +55,25 @@ class Server:
 
     def __init__(
         self,
-        app: Application,
+        service: Service,
         listeners: list[Listener],
-        limits: Limits,
         *,
         tls: ssl.SSLContext | None = None,
-        log: Callable[[Access], object] | None = None,
         proxy_protocol: bool = False,
         multiprocess: bool = False,
-        software: str | None = None,
-        service: Service | None = None,
     ) -> None:
-        name = f"offset/{offset.__version__}" if software is None else software
-        self._service = service or Service(app, limits, name, log, report)
+        self._service = service
+        self._name = service.name
         self._listeners = listeners
-        self._limits = limits
+        self._limits = service.limits
         self._tls = tls
         self._proxy_protocol = proxy_protocol
         self._connections: dict[Conn, _Entry] = {}
         self._alive = WaitGroup()
-        self._room = Semaphore(limits.connections)
+        self._room = Semaphore(self._limits.connections)
         self._draining = False
         self._closed = False
-        self.base: dict[str, Any] = {
-            "SCRIPT_NAME": "",
-            "SERVER_SOFTWARE": name,
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http" if tls is None else "https",
-            "wsgi.input": EMPTY,
-            "wsgi.input_terminated": True,
-            "wsgi.errors": sys.stderr,
-            "wsgi.multithread": True,
-            "wsgi.multiprocess": multiprocess,
-            "wsgi.run_once": False,
-            "wsgi.file_wrapper": FileWrapper,
-        }
-        if tls is not None:
-            self.base["HTTPS"] = "on"
+        self.base: dict[str, Any] = service.base(tls is not None, multiprocess)
 
     @property
     def requests(self) -> int:
@@ -108,18 +85,20 @@ class Server:
         accepting = []
         for listener in self._listeners:
             # Here: a server that is told to end at once has closed it by the time that the goroutine begins.
-            name, port = host_and_port(listener._sock.getsockname())
-            base = {**self.base, "SERVER_NAME": name, "SERVER_PORT": port}
-            goroutine = _runtime.go(self._accept, listener, base)
-            goroutine.name = "offset.wsgi accept"
+            own = host_and_port(listener._sock.getsockname())
+            goroutine = _runtime.go(self._accept, listener, own)
+            goroutine.name = f"{self._name} accept"
             accepting.append(goroutine)
         return accepting
 
     def stop(self, grace: float | None) -> bool:
         """Accept no more, let requests that are being answered end, within `grace` seconds; tell whether they did."""
+        end = None if grace is None else _runtime.now() + grace
         self.drain()
         try:
-            return self.wait(grace)
+            ended = self.wait(grace)
+            self._service.settle(None if end is None else max(0.0, end - _runtime.now()))
+            return ended
         finally:
             self.close()
 
@@ -141,6 +120,7 @@ class Server:
         for entry in list(self._connections.values()):
             if entry.http is not None:
                 entry.http.drain()
+        self._service.drain()
 
     def close(self) -> None:
         """End everything at once."""
@@ -154,10 +134,12 @@ class Server:
             if entry.http is None:
                 # Its goroutine may never have begun.
                 conn.close()
+        self._service.cut()
 
     # What its goroutines do.
 
-    def _accept(self, listener: Listener, base: dict[str, Any]) -> None:
+    def _accept(self, listener: Listener, own: Pair) -> None:
+        connection = f"{self._name} connection"
         with listener:
             while not self._draining:
                 self._room.acquire()
@@ -174,7 +156,7 @@ class Server:
                 self._connections[conn] = entry = _Entry()
                 self._alive.add(1)
                 try:
-                    _runtime.go(self._serve, conn, entry, base).name = "offset.wsgi connection"
+                    _runtime.go(self._serve, conn, entry, own).name = connection
                 except BaseException:
                     if not entry.begun:
                         self._over(conn, conn)
@@ -189,14 +171,14 @@ class Server:
                 self._room.release()
                 self._alive.done()
 
-    def _serve(self, key: Conn, entry: _Entry, base: dict[str, Any]) -> None:
+    def _serve(self, key: Conn, entry: _Entry, own: tuple[str, str]) -> None:
         conn = key
         try:
             entry.begun = True
             if self._closed:
                 # By who has not seen it.
                 return
-            peer, own = host_and_port(conn._peer), None
+            peer = host_and_port(conn._peer)
             timeout = self._limits.head_timeout
             if self._proxy_protocol and self._service.believes(conn):
                 found = _proxy.read(conn, timeout)
@@ -207,10 +189,8 @@ class Server:
                 conn.set_deadline(None if timeout is None else _runtime.now() + timeout)
                 conn.handshake()
                 conn.set_deadline(None)
-            base = {**base, "REMOTE_ADDR": peer[0], "REMOTE_PORT": peer[1]}
-            if own is not None:
-                base["SERVER_NAME"], base["SERVER_PORT"] = own
             service = self._service
+            base = service.about(self.base, conn, own, peer)
             http = _runtime.Http(conn, base, self._tls is None, service.times, service.sizes, service.software)
             entry.http = http
             if self._draining:
@@ -220,7 +200,7 @@ class Server:
             # The client's, or the network's.
             pass
         except Exception as error:
-            report(f"offset.wsgi: a connection has failed\n{''.join(traceback.format_exception(error))}")
+            report(f"{self._name}: a connection has failed\n{''.join(traceback.format_exception(error))}")
         finally:
             self._over(key, conn)
 

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING
 
 from offset import _run
 from offset._errors import DeadlockError
-from offset.wsgi import _reload, _serve
+from offset._http import _reload, _serve
 
 if TYPE_CHECKING:
     import socket
     from types import FrameType
 
-    from offset.wsgi._serve import Options
+    from offset._http._serve import Options
 
 # A worker's exit status when a file of the program has changed.
 CHANGED = 75
@@ -228,7 +228,7 @@ class _Parent:
             return
         if not self._announced and not self._reload:
             raise RuntimeError("the workers end before they serve; what they said is on stderr")
-        _say(f"worker {worker.pid} has ended with {f'status {code}' if code >= 0 else signal.Signals(-code).name}")
+        self._say(f"worker {worker.pid} has ended with {f'status {code}' if code >= 0 else signal.Signals(-code).name}")
         if self._reload:
             self._broken = True
         else:
@@ -237,6 +237,10 @@ class _Parent:
     def _wait_longer(self) -> None:
         self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
         self._again = time.monotonic() + self._pause
+
+    def _say(self, text: str) -> None:
+        sys.stderr.write(f"{self._options.kind.name}: {text}\n")
+        sys.stderr.flush()
 
     # ---- workers ----
 
@@ -258,7 +262,7 @@ class _Parent:
             if not self._announced:
                 raise
             # There may be room for one later; the others serve.
-            _say(f"a worker cannot be started: {error.strerror}")
+            self._say(f"a worker cannot be started: {error.strerror}")
             self._wait_longer()
             return
         finally:
@@ -313,11 +317,6 @@ class _Parent:
             # It was reported by the goroutine that it left.
             return 1
         return CHANGED if changed else 0
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"offset.wsgi: {text}\n")
-    sys.stderr.flush()
 
 
 def _end_with_parent(parent: int) -> None:

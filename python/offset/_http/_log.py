@@ -1,0 +1,39 @@
+"""The access log: a line for each request, in the format "combined" of Apache, and how long it took."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What would end a field or a line, or move a terminal's cursor.
+_UNSAFE = re.compile(r'["\\\x00-\x1f\x7f-\xff]')
+
+
+def combined(remote: str, request: str, fields: tuple[str, str], status: int, sent: int, seconds: float) -> str:
+    """Give the line of a request, without its end; `fields` are the headers Referer and User-Agent."""
+    moment = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime())
+    request, referer, agent = (_UNSAFE.sub(_escape, field) for field in (request, *fields))
+    return f'{remote or "-"} - - [{moment}] "{request}" {status} {sent} "{referer}" "{agent}" {seconds:.6f}'
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):02x}"
+
+
+def logger(wanted: Any, line: Callable[[Any], str]) -> Callable[[Any], object] | None:
+    """Give what is called with each `Access`: for True a `line` of it on stdout, for a file a line there."""
+    if wanted is None or wanted is False:
+        return None
+    if wanted is True:
+        return lambda access: print(line(access), file=sys.stdout, flush=True)
+    if callable(getattr(wanted, "write", None)):
+        return lambda access: wanted.write(line(access) + "\n")
+    if callable(wanted):
+        # What it takes cannot be looked at.
+        return wanted  # type: ignore[no-any-return]
+    raise TypeError(f"access_log is True, a file or a function, not {type(wanted).__name__}")
