@@ -131,7 +131,7 @@ def test_serve_with_what_there_is(tmp_path):
         (["json:load", "--workers", "0"], "must be a whole number, at least 1: 0"),
         (["json:load", "--workers", "x"], "must be a whole number, at least 1: x"),
         (["json:load", "--grace", "inf"], "must be a number of seconds, more than 0: inf"),
-        (["nothing_of_the_kind:app", "--workers", "2"], "offset.wsgi: there is no module 'nothing_of_the_kind'"),
+        (["nothing_of_the_kind:app", "--workers", "2"], "offset serve: there is no module 'nothing_of_the_kind'"),
     ],
 )
 def test_what_cannot_be_served(arguments, what, tmp_path):

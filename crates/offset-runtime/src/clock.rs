@@ -31,10 +31,7 @@ pub fn coarse() -> Instant {
 /// Sleeps for `time`, or for less if a signal comes. std's sleep goes on for what is left, which is more than it was where signals
 /// come faster than the kernel's timer is exact: it may never end (tests/test_os_signal_programs.py).
 pub(crate) fn pause(time: Duration) {
-    let time = libc::timespec {
-        tv_sec: time.as_secs() as libc::time_t,
-        tv_nsec: time.subsec_nanos() as libc::c_long,
-    };
+    let time = libc::timespec { tv_sec: time.as_secs() as libc::time_t, tv_nsec: time.subsec_nanos() as libc::c_long };
     // SAFETY: the kernel reads one timespec, which is ours.
     unsafe { libc::nanosleep(&time, std::ptr::null_mut()) };
 }

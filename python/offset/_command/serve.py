@@ -13,7 +13,7 @@ from offset._command import _arguments
 if TYPE_CHECKING:
     import argparse
     import types
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
     from offset._http._serve import Kind, Options
