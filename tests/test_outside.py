@@ -210,7 +210,7 @@ def test_who_says_nothing_holds_up_nobody_for_long():
 def test_the_command_with_what_is_no_command_and_with_a_reader_that_leaves():
     status, _, errors = command("nothing")
     assert status == 2
-    assert "invalid choice" in errors
+    assert "there is no command 'nothing'" in errors
     status, text, _ = command("--version")
     assert (status, text) == (0, f"offset {offset.__version__}\n")
     with Asked(PARKED.replace("COUNT", "100")) as process:

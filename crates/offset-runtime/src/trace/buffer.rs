@@ -72,6 +72,14 @@ impl Chunk {
         }
     }
 
+    /// The clock, when the last of it had been written; the end of time if there may be more.
+    pub(super) fn sealed(&self) -> u64 {
+        match self.sealed.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            sealed => sealed,
+        }
+    }
+
     /// What has been written so far.
     pub(crate) fn read(&self) -> Vec<u64> {
         // Acquire pairs with the Release of `publish`.

@@ -33,7 +33,7 @@ pub(super) fn decode(chunks: &[Arc<Chunk>]) -> Vec<Event> {
     let mut runs = HashMap::new();
     for chunk in chunks {
         let running = runs.entry(chunk.track).or_insert(0);
-        read(chunk.track, chunk.base, &chunk.read(), running, &mut events);
+        read(chunk.track, chunk.base, chunk.sealed(), &chunk.read(), running, &mut events);
     }
     events.sort_by_key(|event| event.time);
     events
@@ -65,7 +65,8 @@ impl Open {
     }
 }
 
-fn read(track: u32, base: u64, words: &[u64], running: &mut u64, events: &mut Vec<Event>) {
+/// Reads the words of a chunk, all written between `base` and `sealed`.
+fn read(track: u32, base: u64, sealed: u64, words: &[u64], running: &mut u64, events: &mut Vec<Event>) {
     let mut open = Open { stamp: base, pace: 0, first: events.len() };
     let (mut at, mut high, mut clock) = (0, 0, base);
     while at < words.len() {
@@ -133,8 +134,9 @@ fn read(track: u32, base: u64, words: &[u64], running: &mut u64, events: &mut Ve
             events.push(event);
         }
     }
+    // They came before what the next chunk has.
     let end = open.stamp + open.pace * ((events.len() - open.first) as u64 + 1);
-    open.close(events, end, false);
+    open.close(events, end.min(sealed), false);
 }
 
 #[cfg(test)]
@@ -148,7 +150,7 @@ mod tests {
 
     fn times(words: &[u64]) -> Vec<(u64, u64)> {
         let mut events = Vec::new();
-        read(1, 1_000, words, &mut 0, &mut events);
+        read(1, 1_000, u64::MAX, words, &mut 0, &mut events);
         events.iter().map(|event| (event.id, event.time)).collect()
     }
 
@@ -185,6 +187,20 @@ mod tests {
         assert_eq!(times(&words), [(1, 1_000), (2, 1_040), (3, 1_080), (4, 1_120), (5, 1_001_040)]);
     }
 
+    /// Whom the first record of the next chunk made ready seemed to be so before it waited.
+    #[test]
+    fn what_was_not_stamped_came_before_the_next_chunk() {
+        let words = [
+            word(RUN, false, 0, 1),
+            word(RUN, false, 100, 2),
+            word(READY, false, UNSTAMPED, 3),
+            word(READY, false, UNSTAMPED, 4),
+        ];
+        let mut events = Vec::new();
+        read(1, 1_000, 1_430, &words, &mut 0, &mut events);
+        assert_eq!(events.iter().map(|event| event.time).collect::<Vec<_>>(), [1_000, 1_400, 1_410, 1_420]);
+    }
+
     #[test]
     fn one_word_for_two_events() {
         let words = [
@@ -193,7 +209,7 @@ mod tests {
             word(SWITCH + YIELDED, false, UNSTAMPED, 6),
         ];
         let mut events = Vec::new();
-        read(1, 0, &words, &mut 0, &mut events);
+        read(1, 0, u64::MAX, &words, &mut 0, &mut events);
         let kinds: Vec<_> = events.iter().map(|event| (event.kind, event.id)).collect();
         assert_eq!(kinds, [(RUN, 1), (PARK + 2, 1), (RUN, 5), (YIELD, 5), (RUN, 6)]);
     }
@@ -203,7 +219,7 @@ mod tests {
         let handed = (HANDED + 2) | 4 << FIRST_SHIFT | 5 << SECOND_SHIFT;
         let words = [word(RUN, false, 0, 1), handed, word(RUN, false, 75, 6)];
         let mut events = Vec::new();
-        read(1, 1_000, &words, &mut 0, &mut events);
+        read(1, 1_000, u64::MAX, &words, &mut 0, &mut events);
         let seen: Vec<_> = events.iter().map(|event| (event.kind, event.id, event.time)).collect();
         let wanted = [(RUN, 1, 1_000), (READY, 4, 1_075), (PARK + 2, 1, 1_150), (RUN, 5, 1_225), (RUN, 6, 1_300)];
         assert_eq!(seen, wanted);
@@ -219,7 +235,7 @@ mod tests {
             0x2165,
         ];
         let mut events = Vec::new();
-        read(1, 0, &words, &mut 0, &mut events);
+        read(1, 0, u64::MAX, &words, &mut 0, &mut events);
         assert_eq!(events[0].id, 3 << ID_BITS | 7);
         assert_eq!((events[0].number, events[0].text.as_deref()), (5, Some("goroutine!")));
     }
