@@ -109,6 +109,15 @@ def test_ctrl_c_ends_a_statement_or_a_line_and_not_the_session(prompt):
     prompt.type("1 + 1", "2")
 
 
+def test_ctrl_c_between_two_statements_of_a_line_ends_the_line(prompt):
+    """It comes as the first one ends, or the second one begins: either may be the last that was seen of it."""
+    for _ in range(30):
+        prompt.press("print('now', flush=True); sleep(1000)\n")
+        prompt.until(r"now\r\n")
+        prompt.press("\x03")
+        prompt.until(r"(?s)KeyboardInterrupt\r\n.*>>> $")
+
+
 def test_a_deadlock_is_raised_in_the_statement_that_waits(prompt):
     prompt.type("makechan(label='never').recv()", r".*DeadlockError: all goroutines are asleep - deadlock!")
     assert "goroutine 1 [chan receive] main:" in prompt.plain()

@@ -8,6 +8,9 @@ Invariants:
 
 * `_code` is what the main goroutine has to do; it alone takes that back, when it is done. While it is None the main
   thread reads, and Ctrl-C is the reader's; else it is the main goroutine's.
+* What was typed may be several statements, one after the other. A Ctrl-C ends the rest of them: `_skips` is set until
+  something else is typed. If it found the main goroutine outside of one, nobody has been told: then `_untold` is set, and
+  the next one to be over, or to come, raises it in the main thread.
 * The session ends by `exit()` or the end of the input, and by SystemExit in any goroutine, at the next statement.
   Nothing else ends it: a deadlock is raised in the statement that waits, what leaves another goroutine is reported.
 """
@@ -75,6 +78,7 @@ class Session(_run.Run):
         self._code: Work | None = None
         self._result: Any = None
         self._exit: SystemExit | None = None
+        self._skips = self._untold = False
         # Says to the main goroutine that there is work.
         self._wake: _runtime.Chan[None] = _runtime.Chan(1, "prompt")
         self._input: Callable[[object], str] = builtins.input
@@ -94,18 +98,19 @@ class Session(_run.Run):
                 self._do(self._code)
             except KeyboardInterrupt:
                 # It came when the statement was over.
-                pass
+                self._skips = self._untold = True
             except GoroutineExit:
                 if self.winding_down:
                     raise
 
     def _do(self, work: Work) -> None:
         try:
-            self._result = work()
+            if not self._skips:
+                self._result = work()
         except SystemExit as exc:
             self._exit = exc
         except KeyboardInterrupt:
-            sys.stderr.write("\nKeyboardInterrupt\n")
+            self._skips = self._untold = True
         finally:
             self._code = None
             self.note.set()
@@ -131,8 +136,20 @@ class Session(_run.Run):
             self._wait()
         if self._exit is not None or self.ends:
             raise self._exit or self.ends[-1]
+        if self._untold:
+            self._untold = False
+            raise KeyboardInterrupt
         result, self._result = self._result, None
         return result
+
+    def begin(self) -> None:
+        """Something was typed: what was interrupted before is over."""
+        self._skips = self._untold = False
+
+    def shown(self, error: BaseException | None) -> None:
+        """What a statement has raised was shown."""
+        if isinstance(error, KeyboardInterrupt):
+            self._skips = True
 
     def on_interrupt(self, number: int, frame: types.FrameType | None) -> None:
         """Handle SIGINT."""
@@ -164,6 +181,15 @@ def _read(session: Session) -> None:
 
     # Which class that is depends on the version.
     class Console(base):  # type: ignore[valid-type, misc]
+        def push(self, *args: Any, **kwargs: Any) -> Any:
+            session.begin()
+            return super().push(*args, **kwargs)
+
+        def showtraceback(self) -> None:
+            error = sys.exc_info()[1]
+            super().showtraceback()
+            session.shown(error)
+
         def runcode(self, code: types.CodeType) -> Any:
             return session.submit(functools.partial(super().runcode, code))
 
