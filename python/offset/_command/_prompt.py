@@ -9,8 +9,8 @@ Invariants:
 * `_code` is what the main goroutine has to do; it alone takes that back, when it is done. While it is None the main
   thread reads, and Ctrl-C is the reader's; else it is the main goroutine's.
 * What was typed may be several statements, one after the other. A Ctrl-C ends the rest of them: `_skips` is set until
-  something else is typed. If it found the main goroutine outside of one, nobody has been told: then `_untold` is set, and
-  the next one to be over, or to come, raises it in the main thread.
+  something else is typed. If it found the main goroutine outside of one, nobody has been told: then `_untold` is set,
+  and the next one to be over, or to come, raises it in the main thread.
 * The session ends by `exit()` or the end of the input, and by SystemExit in any goroutine, at the next statement.
   Nothing else ends it: a deadlock is raised in the statement that waits, what leaves another goroutine is reported.
 """
