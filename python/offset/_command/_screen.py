@@ -37,6 +37,10 @@ def usable() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
+# A Ctrl-C that comes right before a wait does not end it: so none is longer, in seconds.
+_GLANCE = 0.5
+
+
 class Screen:
     """The terminal of this process while `screen` is entered."""
 
@@ -63,11 +67,11 @@ class Screen:
         """Wait up to so long for a key and give its name, a character or one of `_KEYS` and `_NAMES`; else ""."""
         if self._typed:
             return self._typed.pop(0)
-        if not self._keys:
-            time.sleep(seconds)
-            return ""
-        if not select.select([sys.stdin], [], [], seconds)[0]:
-            return ""
+        until = time.monotonic() + seconds
+        watched = [sys.stdin] if self._keys else []
+        while not select.select(watched, [], [], max(0.0, min(_GLANCE, until - time.monotonic())))[0]:
+            if time.monotonic() >= until:
+                return ""
         data = os.read(sys.stdin.fileno(), 1024)
         if not data:
             self._keys = False
