@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-import web_asgi  # noqa: F401
+import web_asgi  # noqa: F401 - what uvloop keeps for ever is there before a test looks round
 from helpers import PATIENCE, run_script, wait_until
 from test_wsgi_workers import answer, gone, served
 

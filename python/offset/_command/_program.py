@@ -41,6 +41,7 @@ def be_main_thread() -> None:
     The interpreter waits for them at its end. Those of a goroutine would be daemons, as `threading` has it for what it
     did not start.
     """
+    # Its setter refuses a thread that runs; the stubs lack what it sets.
     threading.current_thread()._daemonic = False  # type: ignore[attr-defined]
 
 

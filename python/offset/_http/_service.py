@@ -59,7 +59,7 @@ class Service:
         self.observed = log is not None
         self.requests = 0
 
-    # What a kind of application says.
+    # What a kind of application says: each has its own. What follows behind it may be left as it is.
 
     def base(self, tls: bool, multiprocess: bool) -> dict[str, Any]:
         """Give what all that is made of requests begins with."""

@@ -20,7 +20,7 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from offset import _dump, _exit, _failure, _runtime
 from offset.aio import _tasks
@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from offset._run import Run
-    from offset.aio._await import Call
 
 # How often, in seconds, who waits for the end of the loop looks whether it shall hurry.
 _GLANCE = 0.1
+
+
+class Pending(Protocol):
+    """Something that was given to the loop, and is told if that ends before."""
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Say what it came to."""
 
 
 class _Open:
@@ -76,7 +82,7 @@ class Loop:
         self.halted = False
         self.closed = False
         self.ended = _runtime.Note()
-        self.calls: set[Call] = set()
+        self.calls: set[Pending] = set()
 
     def _main(self) -> None:
         loop = self.loop

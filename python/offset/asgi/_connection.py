@@ -202,7 +202,7 @@ class Service(_service.Service):
     def hand_in(self, exchange: Exchange) -> None:
         """Give a request to the loop."""
         owner = self.owner
-        owner.calls.add(exchange)  # type: ignore[arg-type]
+        owner.calls.add(exchange)
         owner.mailbox.put(exchange)
         # In this order: who closes the loop looks for calls afterwards.
         if owner.closed:
