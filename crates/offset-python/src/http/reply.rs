@@ -458,47 +458,49 @@ unsafe fn take_head(state: &mut State, head: Object) -> bool {
     true
 }
 
-/// Takes the head of a response, and with it the first bytes of its body, or none.
-unsafe extern "C" fn begin(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+/// What `begin` and `answer` do: both take a head and bytes.
+///
+/// # Safety
+/// The calling convention.
+unsafe fn with_head(
+    name: &str,
+    object: Object,
+    (args, count, keywords): (*const Object, Py_ssize_t, Object),
+    work: impl FnOnce(&mut State, &[u8]) -> Object,
+) -> Object {
     let mut out = [NULL; 2];
-    // SAFETY: the calling convention.
+    // SAFETY: by contract.
     unsafe {
-        if !parse("begin", args, count, keywords, &["head", "data"], 2, &mut out) {
+        if !parse(name, args, count, keywords, &["head", "data"], 2, &mut out) {
             return NULL;
         }
         let Some(buffer) = Buffer::of(out[1], PyBUF_SIMPLE) else { return NULL };
         let Some(inside) = Inside::enter(object) else { return NULL };
         let state = inside.state();
-        if !take_head(state, out[0]) {
-            return NULL;
-        }
-        let Some(framing) = end_head(object, state, None) else { return NULL };
-        let data = buffer.octets();
-        // An empty chunk would be the last one.
-        let result = if data.is_empty() { send(state, &[]) } else { send_framed(state, framing, &[data]) };
-        match result {
-            Ok(()) => none(),
-            Err(trouble) => trouble.raise(it(object).stream),
-        }
+        if take_head(state, out[0]) { work(state, buffer.octets()) } else { NULL }
+    }
+}
+
+/// Takes the head of a response, and with it the first bytes of its body, or none.
+unsafe extern "C" fn begin(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    // SAFETY: the calling convention; inside.
+    unsafe {
+        with_head("begin", object, (args, count, keywords), |state, data| {
+            let Some(framing) = end_head(object, state, None) else { return NULL };
+            // An empty chunk would be the last one.
+            let result = if data.is_empty() { send(state, &[]) } else { send_framed(state, framing, &[data]) };
+            match result {
+                Ok(()) => none(),
+                Err(trouble) => trouble.raise(it(object).stream),
+            }
+        })
     }
 }
 
 /// Writes all of a response: its head and its body.
 unsafe extern "C" fn answer(object: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
-    let mut out = [NULL; 2];
-    // SAFETY: the calling convention.
-    unsafe {
-        if !parse("answer", args, count, keywords, &["head", "data"], 2, &mut out) {
-            return NULL;
-        }
-        let Some(buffer) = Buffer::of(out[1], PyBUF_SIMPLE) else { return NULL };
-        let Some(inside) = Inside::enter(object) else { return NULL };
-        let state = inside.state();
-        if !take_head(state, out[0]) {
-            return NULL;
-        }
-        respond_with(object, state, &[buffer.octets()])
-    }
+    // SAFETY: the calling convention; inside.
+    unsafe { with_head("answer", object, (args, count, keywords), |state, data| respond_with(object, state, &[data])) }
 }
 
 unsafe fn respond_with(object: Object, state: &mut State, parts: &[&[u8]]) -> Object {
