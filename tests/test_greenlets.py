@@ -82,6 +82,42 @@ def test_each_goroutine_has_a_main_greenlet_of_its_own():
     assert getcurrent() is mine
 
 
+def test_a_variable_holds_the_main_greenlet_of_a_goroutine_that_is_over():
+    """greenlet takes a reference that ``gc.get_referrers`` does not find, as a variable is, for one that was lost."""
+    ended = run_script(
+        """
+        import sys, greenlet, offset
+        from offset import go, makechan
+
+        def references_to_one_that_a_variable_holds():
+            one = object()
+            return sys.getrefcount(one)
+
+        def main():
+            mains, looked = makechan(), makechan()
+
+            def holds():
+                main = mains.recv()
+                there.send(None)
+                # The main thread sees to what the goroutine has left.
+                while sys.getrefcount(main) > references_to_one_that_a_variable_holds():
+                    offset.sleep(0.01)
+                offset.sleep(0.1)
+                looked.send((sys.getrefcount(main), main.dead))
+
+            there = makechan()
+            for _ in range(20):
+                go(holds)
+                go(lambda: (mains.send(greenlet.getcurrent()), there.recv()))
+            held = (references_to_one_that_a_variable_holds(), True)
+            assert [looked.recv() for _ in range(20)] == [held] * 20
+
+        offset.run(main)
+        """
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 @main_goroutine
 def test_another_goroutines_greenlet_cannot_be_switched_to():
     inner = greenlet.greenlet(lambda: getcurrent().parent.switch("once") or "twice")
