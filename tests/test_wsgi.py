@@ -456,6 +456,31 @@ def test_a_client_that_goes_while_the_application_writes(reports):
 
 
 @main_goroutine
+def test_a_start_response_that_is_kept_begins_no_other_response():
+    kept = []
+
+    def app(environ, start_response):
+        raised = []
+        for old in kept:
+            with pytest.raises(RuntimeError, match="whose response is over"):
+                old("500 Oops", [])
+            raised.append(b".")
+        start_response("200 OK", [])
+        kept.append(start_response)
+        return raised
+
+    with talking(app) as (conn, reader):
+        for number in range(3):
+            conn.write(request())
+            assert reader.answer().body == b"." * number
+            # Between two requests, too.
+            with pytest.raises(RuntimeError):
+                kept[-1]("500 Oops", [])
+        conn.write(request() * 2)
+        assert [reader.answer().body for _ in range(2)] == [b"...", b"...."]
+
+
+@main_goroutine
 def test_a_write_that_is_kept_writes_to_no_other_response():
     kept = []
 

@@ -916,10 +916,10 @@ class Http:
         """Speak HTTP no more, and give what has come after the request."""
     def drain(self) -> None:
         """End the connection at the next moment between two requests."""
-    def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], None]:
-        """Begin the response, as PEP 3333 has it."""
+    def starter(self) -> Callable[..., Callable[[bytes], None]]:
+        """Give the `start_response`, as PEP 3333 has it, of the request that was given last; it begins no other's."""
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
+        """Begin the response to whatever request there is, or to one that was refused."""
     def write(self, data: Buffer, /) -> None:
         """Write bytes of the response's body, with its head before the first."""
     def respond(self, body: object, /) -> int:

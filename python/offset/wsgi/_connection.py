@@ -82,7 +82,7 @@ class Service(_service.Service):
         return app
 
     def answers(self, conn: Conn, base: dict[str, Any], http: Http) -> None:
-        next_request, start, respond, app = http.next, http.start_response, http.respond, self.application(conn)
+        next_request, starter, respond, app = http.next, http.starter, http.respond, self.application(conn)
         observed = self.observed
         while (environ := next_request()) is not None:
             self.requests += 1
@@ -90,7 +90,7 @@ class Service(_service.Service):
             if special or observed:
                 self.special(conn, http, app, environ, special)
             else:
-                self.answer(conn, http, app, environ, start, respond)
+                self.answer(conn, http, app, environ, starter(), respond)
             # Its objects may be what others wait for.
             environ = None
             if self.requests >= self.most:
@@ -106,7 +106,7 @@ class Service(_service.Service):
             environ["offset.socket"] = environ["werkzeug.socket"] = upgraded = UpgradedSocket(http, conn)
         begun = time.perf_counter()
         try:
-            self.answer(conn, http, app, environ, http.start_response, http.respond, upgraded)
+            self.answer(conn, http, app, environ, http.starter(), http.respond, upgraded)
         finally:
             if body is not None:
                 body._end()

@@ -82,39 +82,62 @@ fn today() -> [u8; 29] {
     })
 }
 
-/// What `start_response` gives is a function of this kind; made with the module, and never given back.
+/// What an application is given to answer one request, and no other: programs keep both. Made with the module, and never given back.
+static START: AtomicPtr<PyMethodDef> = AtomicPtr::new(null_mut());
 static WRITE: AtomicPtr<PyMethodDef> = AtomicPtr::new(null_mut());
 
-/// Makes it; false with an exception set if that fails.
+/// Makes them; false with an exception set if that fails.
 pub(super) fn load() -> bool {
-    let method = one_arg(c"write", write_for, c"Write bytes of the body of the response that was begun.");
-    WRITE.store(Box::into_raw(Box::new(method)), Ordering::Relaxed);
+    let start = fast(c"start_response", start_for, c"Begin the response to this request, as WSGI has it.");
+    START.store(Box::into_raw(Box::new(start)), Ordering::Relaxed);
+    let write = one_arg(c"write", write_for, c"Write bytes of the body of the response that was begun.");
+    WRITE.store(Box::into_raw(Box::new(write)), Ordering::Relaxed);
     true
 }
 
-/// A function that writes to the response to request `number`, and to no other: programs keep it.
-///
-/// # Safety
-/// Attached; `object` is one of ours.
-unsafe fn writer(object: Object, number: u64) -> Object {
-    // SAFETY: by contract; references that are taken over.
+/// The `start_response` of the request that was given last.
+unsafe extern "C" fn starter(object: Object, _: Object) -> Object {
+    let Some(inside) = Inside::enter(object) else { return NULL };
+    let number = inside.state().number;
+    drop(inside);
+    // SAFETY: attached; references that are taken over.
     unsafe {
         let bound = Py_BuildValue(c"(OK)".as_ptr(), object, number as std::ffi::c_ulonglong);
         if bound.is_null() {
             return NULL;
         }
-        let function = PyCFunction_NewEx(WRITE.load(Ordering::Relaxed), bound, null_mut());
+        let function = PyCFunction_NewEx(START.load(Ordering::Relaxed), bound, null_mut());
         Py_DECREF(bound);
         function
     }
 }
 
-/// What it does; `bound` is the connection and the number.
-unsafe extern "C" fn write_for(bound: Object, data: Object) -> Object {
-    // SAFETY: a pair that `writer` has made.
+/// The connection and the request that a function of ours is for.
+///
+/// # Safety
+/// Attached; a pair that `starter` has made, of which both are borrowed.
+unsafe fn bound_to(pair: Object) -> (Object, u64) {
+    // SAFETY: by contract.
+    unsafe { (PyTuple_GetItem(pair, 0), PyLong_AsUnsignedLongLong(PyTuple_GetItem(pair, 1))) }
+}
+
+unsafe extern "C" fn start_for(bound: Object, args: *const Object, count: Py_ssize_t, keywords: Object) -> Object {
+    // SAFETY: the calling convention; what `START` is bound to.
     unsafe {
-        let number = PyLong_AsUnsignedLongLong(PyTuple_GetItem(bound, 1));
-        write_to(PyTuple_GetItem(bound, 0), Some(number), data)
+        let (object, number) = bound_to(bound);
+        if start(object, Some(number), args, count, keywords) {
+            PyCFunction_NewEx(WRITE.load(Ordering::Relaxed), bound, null_mut())
+        } else {
+            NULL
+        }
+    }
+}
+
+unsafe extern "C" fn write_for(bound: Object, data: Object) -> Object {
+    // SAFETY: the calling convention; what `WRITE` is bound to.
+    unsafe {
+        let (object, number) = bound_to(bound);
+        write_to(object, Some(number), data)
     }
 }
 
@@ -235,36 +258,50 @@ unsafe extern "C" fn start_response(
     count: Py_ssize_t,
     keywords: Object,
 ) -> Object {
-    let mut out = [NULL; 3];
     // SAFETY: the calling convention.
+    if unsafe { start(object, None, args, count, keywords) } { none() } else { NULL }
+}
+
+/// Takes the status and the headers, for the response to request `number` if there is one; false with an exception set.
+///
+/// # Safety
+/// Attached; `object` is one of ours, and the arguments are as in a call.
+unsafe fn start(object: Object, number: Option<u64>, args: *const Object, count: Py_ssize_t, keywords: Object) -> bool {
+    let mut out = [NULL; 3];
+    // SAFETY: by contract.
     unsafe {
         if !parse("start_response", args, count, keywords, &["status", "headers", "exc_info"], 2, &mut out) {
-            return NULL;
+            return false;
         }
-        let Some(inside) = Inside::enter(object) else { return NULL };
+        let Some(inside) = Inside::enter(object) else { return false };
         let state = inside.state();
+        if number.is_some_and(|number| !state.open || number != state.number) {
+            runtime_error("start_response was called for a request whose response is over");
+            return false;
+        }
         let failed = !out[2].is_null() && Py_IsNone(out[2]) == 0;
         if failed && state.reply.head_sent {
             let exception = if PyTuple_Check(out[2]) != 0 { PyTuple_GetItem(out[2], 1) } else { NULL };
             if exception.is_null() || PyExceptionInstance_Check(exception) == 0 {
-                return type_error("exc_info must be what sys.exc_info() gives");
+                type_error("exc_info must be what sys.exc_info() gives");
+            } else {
+                raise_object(exception);
             }
-            return raise_object(exception);
+            return false;
         }
         if state.reply.started && !failed {
-            return raise(PyExc_AssertionError, "start_response was called a second time, without exc_info");
+            raise(PyExc_AssertionError, "start_response was called a second time, without exc_info");
+            return false;
         }
         if state.reply.framing.is_some() {
-            return raise(PyExc_AssertionError, "start_response was called after the response had begun");
+            raise(PyExc_AssertionError, "start_response was called after the response had begun");
+            return false;
         }
         state.reply.started = write_head(&mut state.reply.response, out[0], out[1]);
         if !state.reply.started {
             state.reply.response.reset();
-            return NULL;
         }
-        let number = state.number;
-        drop(inside);
-        writer(object, number)
+        state.reply.started
     }
 }
 
@@ -608,7 +645,8 @@ unsafe extern "C" fn take_back(object: Object, _: Object) -> Object {
 
 pub(super) fn methods() -> Vec<PyMethodDef> {
     vec![
-        fast(c"start_response", start_response, c"As WSGI has it."),
+        no_args(c"starter", starter, c"Give the start_response, as WSGI has it, of the request that was given last."),
+        fast(c"start_response", start_response, c"Begin the response to whatever request there is, or to none."),
         one_arg(c"write", write, c"Write bytes of the response's body."),
         one_arg(
             c"respond",
