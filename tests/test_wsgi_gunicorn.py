@@ -183,6 +183,24 @@ def test_requests(tmp_path):
         assert "Traceback" not in program.log().replace("Traceback (most recent call last):\n", "", 1), program.log()
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGQUIT", "SIGINT"])
+def test_a_signal_that_comes_right_after_the_fork_ends_a_worker(tmp_path, name):
+    """It is sent once; before a worker has its signals, a handler of gunicorn's own main loop is called for it."""
+    config = f"""
+import os, signal
+
+def post_fork(server, worker):
+    if worker.age == 1:
+        os.kill(os.getpid(), signal.{name})
+"""
+    with gunicorn(tmp_path, config=config) as program:
+        # The first one ends, and a second one takes its place.
+        wait_until(lambda: program.log().count("Booting worker") == 2, "a second worker")
+        assert program.log().count("Worker exiting") == 1
+        assert program.get()[0] == 200
+        assert program.end() == 0, program.log()
+
+
 def test_settings(tmp_path):
     arguments = ["--workers", "2", "--forwarded-allow-ips", "192.0.2.1", "--limit-request-line", "100"]
     arguments += ["--keep-alive", "0", "--limit-request-fields", "10", "--worker-connections", "50"]

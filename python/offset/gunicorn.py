@@ -13,6 +13,8 @@ import contextlib
 import datetime
 import ipaddress
 import os
+import queue
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -89,6 +91,17 @@ class Worker(base.Worker):  # type: ignore[misc]
             woken.close()
             server.close()
 
+    def init_signals(self) -> None:
+        """Take over the signals, with those that have come since the fork."""
+        arbiter = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        super().init_signals()
+        # Until here they went to this process's copy of gunicorn's main loop, which does not run here.
+        early = _queued(getattr(arbiter, "SIG_QUEUE", []))
+        if signal.SIGTERM in early:
+            self.handle_exit(signal.SIGTERM, None)
+        if signal.SIGQUIT in early or signal.SIGINT in early:
+            self.handle_quit(signal.SIGQUIT, None)
+
     def enough(self) -> None:
         """Serve no more than what is being served."""
         if self.alive:
@@ -105,6 +118,15 @@ class Worker(base.Worker):  # type: ignore[misc]
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self.PIPE[1], b"1")
+
+
+def _queued(signals: Any) -> list[int]:
+    # Older versions of gunicorn have a list.
+    found = list(signals) if isinstance(signals, list) else []
+    with contextlib.suppress(queue.Empty):
+        while not isinstance(signals, list):
+            found.append(signals.get_nowait())
+    return found
 
 
 @contextlib.contextmanager
