@@ -165,7 +165,8 @@ def test_what_the_program_raises_is_shown_where_it_was_raised(tmp_path):
 
 def refused(directory, *arguments):
     """The status and what `offset serve` says, which does not serve."""
-    command = [sys.executable, "-m", "offset", "serve", *arguments]
+    # The usual port may be somebody else's.
+    command = [sys.executable, "-m", "offset", "serve", "--bind", "127.0.0.1:0", *arguments]
     done = subprocess.run(
         command,
         capture_output=True,
