@@ -147,6 +147,7 @@ def test_names_that_modules_took_before(tmp_path):
             from time import sleep
             from threading import Lock, Thread
             from queue import *
+            from socket import socket as real_socket
 
             real_sleep = time.sleep
 
@@ -181,6 +182,7 @@ def test_names_that_modules_took_before(tmp_path):
     """
     assert output(program, tmp_path).splitlines() == [
         "library, name real_sleep, time.sleep",
+        "library, name real_socket, socket.socket",
         "library.Worker, attribute pause, time.sleep",
         "library.Worker, base, threading.Thread",
         "library.Worker.wait, default, time.sleep",
@@ -298,7 +300,16 @@ def test_a_lock_that_is_held_is_in_the_way():
     library = sys.modules["library"] = types.ModuleType("library")
     library.lock = threading.Lock()
     library.again = threading.RLock()
+    library.condition = threading.Condition()
+    class Class:
+        lock = threading.Lock()
+    Class.__module__ = "library"
+    library.Class = Class
     with library.lock:
+        refused()
+    with library.condition:
+        refused()
+    with Class.lock:
         refused()
     with library.again:
         refused()
@@ -317,6 +328,8 @@ def test_a_lock_that_is_held_is_in_the_way():
     lines = refusal(program).splitlines()
     assert [line.split("now: ")[1].split(" is held")[0] for line in lines] == [
         "library.lock",
+        "library.condition",
+        "library.Class.lock",
         "library.again",
         "library.again",
     ]

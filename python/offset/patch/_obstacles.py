@@ -76,16 +76,33 @@ def _asyncio_bodies() -> Iterator[types.CodeType]:
 
 
 def _held_locks() -> Iterator[str]:
-    """Locks of modules that somebody holds: who does is in the middle of something."""
+    """Locks of modules and of their classes that somebody holds: who does is in the middle of something."""
+    seen = set()
     for name, module in list(sys.modules.items()):
-        if not isinstance(module, types.ModuleType) or name.partition(".")[0] == "offset":
+        if not isinstance(module, types.ModuleType) or name.partition(".")[0] == "offset" or id(module) in seen:
             continue
-        for attribute, value in list(vars(module).items()):
-            if isinstance(value, _LOCKS) and _is_held(value):
+        # The main module has two names while multiprocessing is loaded.
+        seen.add(id(module))
+        for place, lock in _locks_in(name, module):
+            if _is_held(lock):
                 yield (
-                    f"{name}.{attribute} is held: who waits for it in a goroutine would block a thread, as it stays a "
+                    f"{place} is held: who waits for it in a goroutine would block a thread, as it stays a "
                     f"lock of the original's; call patch_all() when it is free"
                 )
+
+
+def _locks_in(name: str, module: types.ModuleType) -> Iterator[tuple[str, Any]]:
+    for attribute, value in list(vars(module).items()):
+        yield from _lock_of(f"{name}.{attribute}", value)
+        if isinstance(value, type) and getattr(value, "__module__", None) == name:
+            for inner, member in list(vars(value).items()):
+                yield from _lock_of(f"{name}.{value.__qualname__}.{inner}", member)
+
+
+def _lock_of(place: str, value: Any) -> Iterator[tuple[str, Any]]:
+    lock = vars(value).get("_lock") if isinstance(value, threading.Condition) else value
+    if isinstance(lock, _LOCKS):
+        yield place, lock
 
 
 def _is_held(lock: Any) -> bool:

@@ -252,7 +252,11 @@ def _put(target: _Module, patch: Patch, undo: contextlib.ExitStack) -> None:
         if names[exchange.name].value is exchange.replacement:
             _note(patch, undo, target.name, exchange.name, exchange.place)
             if callable(exchange.original):
-                _left.exchanged[id(exchange.original)] = exchange
+                # Several modules may have it: it is called by the one that made it.
+                if getattr(exchange.original, "__module__", None) == target.name:
+                    _left.exchanged[id(exchange.original)] = exchange
+                else:
+                    _left.exchanged.setdefault(id(exchange.original), exchange)
                 undo.callback(_left.exchanged.pop, id(exchange.original), None)
     by_identity = {
         id(exchange.original): exchange
