@@ -117,6 +117,14 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, BaseExc
     seen.clear()
 
 
+@pytest.fixture
+def server_reports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What HTTP servers report, instead of on stderr."""
+    seen: list[str] = []
+    monkeypatch.setattr("offset._http._server.report", seen.append)
+    return seen
+
+
 # ---- randomness ------------------------------------------------------------------------------
 
 

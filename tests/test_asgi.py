@@ -16,15 +16,6 @@ from offset.asgi import Limits
 from web import Reader, chunks, connect, request, talk
 from web_asgi import ask, begin, echo, hello, say, serving, talking, whole_body
 
-
-@pytest.fixture
-def reports(monkeypatch):
-    """What servers report, instead of stderr."""
-    seen = []
-    monkeypatch.setattr("offset._http._server.report", seen.append)
-    return seen
-
-
 # ---- what an application finds ------------------------------------------------------------------
 
 
@@ -262,7 +253,7 @@ def test_a_client_that_waits_to_be_told_to_go_on():
         (b"5\r\nab", {"body_timeout": 0.05}, 408),
     ],
 )
-def test_bodies_that_cannot_be_read(rest, limits, status, reports):
+def test_bodies_that_cannot_be_read(rest, limits, status, server_reports):
     begun, told = makechan(), makechan()
 
     async def app(scope, receive, send):
@@ -286,7 +277,7 @@ def test_bodies_that_cannot_be_read(rest, limits, status, reports):
         if status != 408:
             # What comes with the head is refused before the application is called.
             assert ask(served.addr, head + rest).status == status
-    assert reports == []
+    assert server_reports == []
 
 
 # ---- responses ---------------------------------------------------------------------------------------
@@ -413,7 +404,7 @@ def test_a_task_goes_on_behind_its_response():
 @main_goroutine
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("early", [False, True])
-def test_an_application_is_told_when_its_client_goes(secure, early, reports):
+def test_an_application_is_told_when_its_client_goes(secure, early, server_reports):
     begun, told = makechan(), makechan()
 
     async def app(scope, receive, send):
@@ -436,11 +427,11 @@ def test_an_application_is_told_when_its_client_goes(secure, early, reports):
             conn.write(request())
             begun.recv(timeout=PATIENCE)
         assert told.recv(timeout=PATIENCE) == {"type": "http.disconnect"}
-    assert reports == []
+    assert server_reports == []
 
 
 @main_goroutine
-def test_a_body_that_is_cut_is_a_client_that_goes(reports):
+def test_a_body_that_is_cut_is_a_client_that_goes(server_reports):
     begun, told = makechan(), makechan()
 
     async def app(scope, receive, send):
@@ -455,7 +446,7 @@ def test_a_body_that_is_cut_is_a_client_that_goes(reports):
             conn.write(request(method="POST", body=b"body")[:-2])
             begun.recv(timeout=PATIENCE)
         assert told.recv(timeout=PATIENCE) == {"type": "http.disconnect"}
-    assert reports == []
+    assert server_reports == []
 
 
 @main_goroutine
@@ -507,7 +498,7 @@ def test_what_comes_while_a_client_is_watched_is_the_next_request():
 
 
 @main_goroutine
-def test_an_application_that_fails(reports):
+def test_an_application_that_fails(server_reports):
     async def app(scope, receive, send):
         if scope["path"] != "/before":
             await begin(send)
@@ -524,15 +515,15 @@ def test_an_application_that_fails(reports):
         # It is cut: there is no last chunk.
         assert whole.endswith(b"beginning\r\n")
         assert ask(served.addr, request("/behind")).body == b"all"
-        wait_until(lambda: len(reports) == 4, "all are told")
-    for path, text in zip(("/before", "/begun", "/in", "/behind"), reports, strict=True):
+        wait_until(lambda: len(server_reports) == 4, "all are told")
+    for path, text in zip(("/before", "/begun", "/in", "/behind"), server_reports, strict=True):
         assert text.startswith(f"offset.asgi: error in GET {path}\n")
         assert "ZeroDivisionError: a test" in text
         assert "in app" in text
 
 
 @main_goroutine
-def test_what_would_end_the_program_ends_the_request(reports):
+def test_what_would_end_the_program_ends_the_request(server_reports):
     async def app(scope, receive, send):
         await asyncio.sleep(0)
         raise {"/exit": SystemExit, "/interrupt": KeyboardInterrupt, "/cancel": asyncio.CancelledError}[scope["path"]]
@@ -540,11 +531,11 @@ def test_what_would_end_the_program_ends_the_request(reports):
     with serving(app) as served:
         for path in ("/exit", "/interrupt", "/cancel"):
             assert ask(served.addr, request(path)).status == 500
-    assert len(reports) == 3
+    assert len(server_reports) == 3
 
 
 @main_goroutine
-def test_an_application_that_does_not_answer(reports):
+def test_an_application_that_does_not_answer(server_reports):
     async def app(scope, receive, send):
         if scope["path"] == "/begun":
             await begin(send)
@@ -556,8 +547,8 @@ def test_an_application_that_does_not_answer(reports):
         assert ask(served.addr, request("/nothing")).status == 500
         assert ask(served.addr, request("/begun")).status == 500
         assert talk(served.addr, request("/in")).endswith(b"beginning\r\n")
-    assert ["without a response" in text for text in reports] == [True, False, False]
-    assert "before the end of its response, to GET /in" in reports[2]
+    assert ["without a response" in text for text in server_reports] == [True, False, False]
+    assert "before the end of its response, to GET /in" in server_reports[2]
 
 
 @main_goroutine
@@ -602,7 +593,7 @@ def test_messages_that_are_wrong():
 
 
 @main_goroutine
-def test_lengths_that_are_wrong(reports):
+def test_lengths_that_are_wrong(server_reports):
     async def app(scope, receive, send):
         await begin(send, 200, (b"content-length", b"5"))
         await say(send, b"abc", scope["path"] == "/long")
@@ -612,7 +603,7 @@ def test_lengths_that_are_wrong(reports):
     with serving(app) as served:
         assert talk(served.addr, request("/long")).endswith(b"\r\n\r\nabcde")
         assert talk(served.addr, request("/short")).endswith(b"\r\n\r\nabc")
-    assert ["GET /long" in reports[0], "GET /short" in reports[1], len(reports)] == [True, True, 2]
+    assert ["GET /long" in server_reports[0], "GET /short" in server_reports[1], len(server_reports)] == [True, True, 2]
 
 
 @main_goroutine
@@ -705,9 +696,9 @@ def test_an_application_talks_to_goroutines():
 
 
 @main_goroutine
-def test_a_client_that_does_not_speak_tls(reports):
+def test_a_client_that_does_not_speak_tls(server_reports):
     with serving(hello, tls=server_context()) as served:
         with contextlib.suppress(OSError, ssl.SSLError):
             talk(served.addr, request())
         assert ask(served.addr, tls=client_context()).body == b"hello"
-    assert reports == []
+    assert server_reports == []

@@ -12,15 +12,6 @@ from offset import asgi, context, go, makechan, net
 from web import Reader, connect, request
 from web_asgi import ask, begin, hello, say, serving, talking
 
-
-@pytest.fixture
-def reports(monkeypatch):
-    """What servers report, instead of stderr."""
-    seen = []
-    monkeypatch.setattr("offset._http._server.report", seen.append)
-    return seen
-
-
 # ---- the lifespan protocol -------------------------------------------------------------------------------------
 
 
@@ -47,7 +38,7 @@ def living(events, *, startup="complete", shutdown="complete", inside=hello):
 
 @main_goroutine
 @pytest.mark.parametrize("mode", ["auto", "on"])
-def test_an_application_that_knows_its_life(mode, reports):
+def test_an_application_that_knows_its_life(mode, server_reports):
     events = []
     with serving(living(events), lifespan=mode) as served:
         assert events == ["lifespan.startup"]
@@ -55,7 +46,7 @@ def test_an_application_that_knows_its_life(mode, reports):
             assert ask(served.addr).body == b"hello"
         assert events[1] == events[2] == ("http", {"shared": events}), "each has a copy"
     assert events[-1] == "lifespan.shutdown"
-    assert reports == []
+    assert server_reports == []
     events.clear()
 
 
@@ -95,7 +86,7 @@ def test_a_startup_that_fails():
 
 
 @main_goroutine
-def test_an_application_that_does_not_know_its_life(reports):
+def test_an_application_that_does_not_know_its_life(server_reports):
     async def raises(scope, receive, send):
         assert scope["type"] == "http"
         await hello(scope, receive, send)
@@ -110,15 +101,15 @@ def test_an_application_that_does_not_know_its_life(reports):
                 assert ask(served.addr).body == b"hello"
         with pytest.raises(RuntimeError, match=what), serving(app, lifespan="on"):
             pass
-    assert reports == []
+    assert server_reports == []
 
 
 @main_goroutine
-def test_a_shutdown_that_fails(reports):
+def test_a_shutdown_that_fails(server_reports):
     with serving(living([], shutdown="failed"), lifespan="on"):
         pass
-    assert reports == ["offset.asgi: the application's shutdown has failed: no shutdown\n"]
-    reports.clear()
+    assert server_reports == ["offset.asgi: the application's shutdown has failed: no shutdown\n"]
+    server_reports.clear()
 
     async def raises(scope, receive, send):
         await receive()
@@ -128,11 +119,11 @@ def test_a_shutdown_that_fails(reports):
 
     with serving(raises, lifespan="on"):
         pass
-    assert "lifespan has failed" in reports[0] and "ZeroDivisionError" in reports[0]
+    assert "lifespan has failed" in server_reports[0] and "ZeroDivisionError" in server_reports[0]
 
 
 @main_goroutine
-def test_a_shutdown_that_does_not_end(reports, loop_patience):
+def test_a_shutdown_that_does_not_end(server_reports, loop_patience):
     ended = makechan(1)
 
     async def app(scope, receive, send):
@@ -147,7 +138,7 @@ def test_a_shutdown_that_does_not_end(reports, loop_patience):
     with serving(app, lifespan="on", grace=0.05):
         pass
     assert ended.recv(timeout=PATIENCE)
-    assert reports == ["offset.asgi: the application's shutdown has taken too long\n"]
+    assert server_reports == ["offset.asgi: the application's shutdown has taken too long\n"]
 
 
 @main_goroutine
@@ -170,7 +161,7 @@ def test_a_startup_that_is_stopped():
 
 
 @main_goroutine
-def test_messages_of_lifespan_that_are_wrong(reports):
+def test_messages_of_lifespan_that_are_wrong(server_reports):
     found = []
 
     async def app(scope, receive, send):
@@ -186,7 +177,7 @@ def test_messages_of_lifespan_that_are_wrong(reports):
 
     with serving(app, lifespan="on"):
         pass
-    assert (found, reports) == ([True], [])
+    assert (found, server_reports) == ([True], [])
 
 
 # ---- the end of a server ---------------------------------------------------------------------------------------
@@ -221,7 +212,7 @@ def test_a_stop_lets_requests_end_and_idle_connections_go():
 
 
 @main_goroutine
-def test_a_stop_cuts_what_takes_too_long(reports):
+def test_a_stop_cuts_what_takes_too_long(server_reports):
     begun, ended = makechan(), makechan(1)
 
     async def app(scope, receive, send):
@@ -239,7 +230,7 @@ def test_a_stop_cuts_what_takes_too_long(reports):
         served.call.result()
         assert ended.recv(timeout=PATIENCE) == {"type": "http.disconnect"}
         assert Reader(conn).at_end()
-    assert reports == []
+    assert server_reports == []
 
 
 @main_goroutine

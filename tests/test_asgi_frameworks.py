@@ -16,14 +16,6 @@ from web_asgi import ask, serving
 pytestmark = pytest.mark.usefixtures("loop_patience")
 
 
-@pytest.fixture
-def reports(monkeypatch):
-    """What servers report, instead of stderr."""
-    seen = []
-    monkeypatch.setattr("offset._http._server.report", seen.append)
-    return seen
-
-
 @pytest.fixture(scope="module", autouse=True)
 def imported():
     """What the libraries make when they are imported, and first used, is no test's."""
@@ -169,7 +161,7 @@ def test_starlette():
 
 
 @main_goroutine
-def test_clients_of_starlette_that_go(reports):
+def test_clients_of_starlette_that_go(server_reports):
     seen = []
     # Behind a BaseHTTPMiddleware nobody finds out by `is_disconnected`.
     with serving(starlette_app(seen, middleware=False), lifespan="on") as served:
@@ -190,12 +182,12 @@ def test_clients_of_starlette_that_go(reports):
 
 
 @main_goroutine
-def test_errors_in_starlette(reports):
+def test_errors_in_starlette(server_reports):
     with serving(starlette_app([]), lifespan="on") as served:
         assert ask(served.addr, request("/fails")).status == 500
-        wait_until(lambda: reports, "it is told")
+        wait_until(lambda: server_reports, "it is told")
     # What it has raised through its own answer.
-    assert "ZeroDivisionError" in reports[0]
+    assert "ZeroDivisionError" in server_reports[0]
 
 
 @main_goroutine

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 import sys
 import threading
 import time as plain_time
@@ -19,15 +20,6 @@ from offset import makechan, wsgi
 from offset._http._serve import Options
 from offset.wsgi import Limits, RequestError
 from web import Reader, app_of, ask, chunks, connect, echo, hello, request, serving, talk, talking
-
-
-@pytest.fixture
-def reports(monkeypatch):
-    """What servers report, instead of stderr."""
-    seen = []
-    monkeypatch.setattr("offset._http._server.report", seen.append)
-    return seen
-
 
 # ---- what an application finds ------------------------------------------------------------------
 
@@ -304,18 +296,18 @@ def test_the_head_of_an_answer():
         (lambda environ, start: (start("200 OK", []), "text")[1], "made of bytes"),
     ],
 )
-def test_an_application_that_fails_is_reported_and_answered_for(app, what, reports):
+def test_an_application_that_fails_is_reported_and_answered_for(app, what, server_reports):
     with talking(app) as (conn, reader):
         conn.write(request("/here"))
         answer = reader.answer()
         assert (answer.status, answer.headers["connection"]) == (500, "close")
         assert reader.at_end()
-    assert what in reports[0]
-    assert "GET /here" in reports[0]
+    assert what in server_reports[0]
+    assert "GET /here" in server_reports[0]
 
 
 @main_goroutine
-def test_an_access_log_that_fails_is_reported_and_nothing_to_the_client(reports):
+def test_an_access_log_that_fails_is_reported_and_nothing_to_the_client(server_reports):
     def log(access):
         raise OSError(errno.ENOSPC, "no space")
 
@@ -324,17 +316,17 @@ def test_an_access_log_that_fails_is_reported_and_nothing_to_the_client(reports)
         for count in (1, 2):
             conn.write(request())
             assert reader.answer().status == 200
-            wait_until(lambda count=count: len(reports) == count, "the failure is reported")
+            wait_until(lambda count=count: len(server_reports) == count, "the failure is reported")
         # Nor is it to one whose request was refused.
         conn.write(b"\r\nbroken\r\n\r\n")
         assert reader.answer().status == 400
         assert reader.at_end()
-        wait_until(lambda: len(reports) == 3, "the failure is reported")
-    assert all("the access log has failed" in report and "no space" in report for report in reports)
+        wait_until(lambda: len(server_reports) == 3, "the failure is reported")
+    assert all("the access log has failed" in report and "no space" in report for report in server_reports)
 
 
 @main_goroutine
-def test_an_answer_that_was_begun_is_cut(reports):
+def test_an_answer_that_was_begun_is_cut(server_reports):
     def app(environ, start_response):
         start_response("200 OK", [])
         yield b"begun"
@@ -343,11 +335,11 @@ def test_an_answer_that_was_begun_is_cut(reports):
     with serving(app) as served:
         data = talk(served.addr, request())
     assert data.endswith(b"\r\n\r\n5\r\nbegun\r\n"), "there is no last chunk"
-    assert "ValueError: the end" in reports[0]
+    assert "ValueError: the end" in server_reports[0]
 
 
 @main_goroutine
-def test_errors_that_the_application_answers_itself(reports):
+def test_errors_that_the_application_answers_itself(server_reports):
     def app(environ, start_response):
         start_response("200 OK", [("X", "y")])
         try:
@@ -358,11 +350,11 @@ def test_errors_that_the_application_answers_itself(reports):
 
     with serving(app) as served:
         answer = ask(served.addr)
-    assert (answer.status, answer.body, "x" in answer.headers, reports) == (500, b"sorry", False, [])
+    assert (answer.status, answer.body, "x" in answer.headers, server_reports) == (500, b"sorry", False, [])
 
 
 @main_goroutine
-def test_an_error_after_the_head_is_raised_to_the_application(reports):
+def test_an_error_after_the_head_is_raised_to_the_application(server_reports):
     def app(environ, start_response):
         write = start_response("200 OK", [])
         write(b"begun")
@@ -374,22 +366,49 @@ def test_an_error_after_the_head_is_raised_to_the_application(reports):
 
     with serving(app) as served:
         talk(served.addr, request())
-    assert "KeyError: 'late'" in reports[0]
+    assert "KeyError: 'late'" in server_reports[0]
+
+
+@main_goroutine
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["call", "body", "close"])
+def test_what_would_end_the_program_ends_the_request(error, where, server_reports):
+    class Body:
+        def __iter__(self):
+            if where == "body":
+                raise error("mine")
+            yield b"hello"
+
+        def close(self):
+            if where == "close":
+                raise error("mine")
+
+    def app(environ, start_response):
+        if where == "call":
+            raise error("mine")
+        start_response("200 OK", [])
+        return Body()
+
+    with serving(app) as served:
+        for count in (1, 2):
+            assert ask(served.addr).status == (200 if where == "close" else 500)
+            wait_until(lambda count=count: len(server_reports) == count, "it is reported")
+    assert f"{error.__name__}: mine" in server_reports[0]
 
 
 @main_goroutine
 @pytest.mark.parametrize(("declared", "got"), [("3", b"hel"), ("9", b"hello")])
-def test_a_body_of_another_length_than_was_said(declared, got, reports):
+def test_a_body_of_another_length_than_was_said(declared, got, server_reports):
     with serving(app_of(b"hello", headers=[("Content-Length", declared)])) as served:
         data = talk(served.addr, request() * 2)
     assert data.count(b"HTTP/1.1 200") == 1, "nobody knows where the next one would begin"
     assert data.endswith(b"\r\n\r\n" + got)
-    assert "not as long as its Content-Length said" in reports[0]
+    assert "not as long as its Content-Length said" in server_reports[0]
 
 
 @main_goroutine
 @pytest.mark.parametrize("client", ["stays", "goes"])
-def test_what_is_returned_is_closed(client, reports):
+def test_what_is_returned_is_closed(client, server_reports):
     closed = makechan(1)
 
     class Body:
@@ -414,11 +433,11 @@ def test_what_is_returned_is_closed(client, reports):
         assert closed.recv(timeout=PATIENCE)
         if client == "stays":
             wait_until(lambda: conn.read(65_536).endswith(b"0\r\n\r\n"))
-    assert not reports, "a client that goes is no error"
+    assert not server_reports, "a client that goes is no error"
 
 
 @main_goroutine
-def test_a_client_that_goes_before_its_answer(reports):
+def test_a_client_that_goes_before_its_answer(server_reports):
     begun, gone = makechan(1), makechan(1)
 
     def app(environ, start_response):
@@ -432,11 +451,11 @@ def test_a_client_that_goes_before_its_answer(reports):
             conn.write(request())
             begun.recv(timeout=PATIENCE)
         gone.send(True)
-    assert not reports
+    assert not server_reports
 
 
 @main_goroutine
-def test_a_client_that_goes_while_the_application_writes(reports):
+def test_a_client_that_goes_while_the_application_writes(server_reports):
     over = makechan(1)
 
     def app(environ, start_response):
@@ -452,7 +471,7 @@ def test_a_client_that_goes_while_the_application_writes(reports):
             conn.write(request())
             assert conn.read(100)
         assert over.recv(timeout=PATIENCE)
-    assert not reports
+    assert not server_reports
 
 
 @main_goroutine
@@ -500,13 +519,13 @@ def test_a_write_that_is_kept_writes_to_no_other_response():
 
 @main_goroutine
 @pytest.mark.parametrize(("status", "answered"), [(499, 499), (599, 599), (200, 500)])
-def test_a_status_of_the_applications_own(status, answered, reports):
+def test_a_status_of_the_applications_own(status, answered, server_reports):
     def app(environ, start_response):
         raise RequestError(status, "mine")
 
     with serving(app) as served:
         assert ask(served.addr).status == answered
-    assert bool(reports) == (status != answered)
+    assert bool(server_reports) == (status != answered)
 
 
 # ---- connections ----------------------------------------------------------------------------------
@@ -724,6 +743,11 @@ def test_tls():
         ((hello, []), {}, ValueError, "no address"),
         ((hello,), {"limits": 3}, TypeError, "offset.wsgi.Limits"),
         ((hello,), {"tls": True}, TypeError, "ssl.SSLContext"),
+        ((hello,), {"tls": ssl.create_default_context()}, ValueError, "a context for clients"),
+        ((hello,), {"on_ready": 3}, TypeError, "on_ready is a function"),
+        ((hello,), {"ready": print}, TypeError, "ready is a channel"),
+        ((hello,), {"stop": 3}, TypeError, "stop is a context"),
+        ((hello,), {"grace": "x"}, TypeError, "a number of seconds"),
         ((hello,), {"workers": 0}, ValueError, "at least one worker"),
         ((hello,), {"access_log": 3}, TypeError, "access_log"),
         ((hello,), {"reload": True}, ValueError, "module:attribute"),

@@ -183,6 +183,27 @@ def test_signals_end_it(inside):
         thread.join()
         print("over")
     """
-    for number in ("SIGTERM", "SIGINT"):
+    for number in ("SIGTERM", "SIGINT", "SIGHUP"):
         status, stdout, stderr = run_script(program, number, "inside" if inside else "outside")
         assert (status, sorted(stdout.split())) == (0, ["True", "over"]), stderr
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_so():
+    program = """
+        import os, signal, threading, time
+        from offset.wsgi import serve
+
+        def ready(addr):
+            def kill():
+                os.kill(os.getpid(), signal.SIGHUP)
+                with open(f"/proc/{os.getpid()}/status") as file:
+                    print([line for line in file if line.startswith("SigIgn")][0].split()[1][-1])
+                os.kill(os.getpid(), signal.SIGTERM)
+
+            threading.Thread(target=kill).start()
+
+        # As nohup does for a program.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        serve(lambda environ, start_response: [], "127.0.0.1:0", ready)
+    """
+    assert run_script(program) == (0, "1\n", "")

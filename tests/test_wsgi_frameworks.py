@@ -26,14 +26,6 @@ def multipart(data):
 FORM = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
 
 
-@pytest.fixture
-def reports(monkeypatch):
-    """What servers report, instead of stderr."""
-    seen = []
-    monkeypatch.setattr("offset._http._server.report", seen.append)
-    return seen
-
-
 # ---- Flask -----------------------------------------------------------------------------------------
 
 
@@ -126,7 +118,7 @@ def test_flask():
 
 
 @main_goroutine
-def test_errors_in_flask(reports, caplog):
+def test_errors_in_flask(server_reports, caplog):
     app = flask_app(sync.WaitGroup())
     with serving(app) as served:
         assert ask(served.addr, request("/fails")).status == 500
@@ -136,7 +128,7 @@ def test_errors_in_flask(reports, caplog):
     app.config["PROPAGATE_EXCEPTIONS"] = True
     with serving(app) as served:
         assert ask(served.addr, request("/fails")).status == 500
-    assert "ZeroDivisionError" in reports[0]
+    assert "ZeroDivisionError" in server_reports[0]
 
 
 # ---- Django ----------------------------------------------------------------------------------------
@@ -225,7 +217,7 @@ def every_way(environ, start_response):
 
 
 @main_goroutine
-def test_the_validator_finds_nothing(reports, capsys):
+def test_the_validator_finds_nothing(server_reports, capsys):
     with serving(validator(every_way)) as served, connect(served.addr) as conn:
         reader = Reader(conn)
         for query in ("", "?write", "?file", "?x=%20y"):
@@ -242,14 +234,14 @@ def test_the_validator_finds_nothing(reports, capsys):
         assert reader.answer().status == 200
         conn.write(request("/", method="HEAD"))
         assert reader.answer(head=True).status == 200
-    assert reports == []
+    assert server_reports == []
     assert "an error" in capsys.readouterr().err
 
 
-def test_the_validator_over_unix_and_in_run(tmp_path, reports):
+def test_the_validator_over_unix_and_in_run(tmp_path, server_reports):
     def main():
         with serving(validator(every_way), bind=f"unix:{tmp_path / 's'}") as served:
             assert ask(served.addr, request("/", method="POST", body=b"x\n")).body == b"got x\n"
 
     offset.run(main)
-    assert reports == []
+    assert server_reports == []

@@ -27,14 +27,6 @@ from web import (
 )
 
 
-@pytest.fixture
-def reports(monkeypatch):
-    """What servers report, instead of stderr."""
-    seen = []
-    monkeypatch.setattr("offset._http._server.report", seen.append)
-    return seen
-
-
 def long(name, size):
     return f"{name}: {'x' * size}"
 
@@ -57,7 +49,7 @@ def long(name, size):
         (b"x" * 100_000, 414),
     ],
 )
-def test_what_is_too_large_is_refused(data, status, reports):
+def test_what_is_too_large_is_refused(data, status, server_reports):
     limits = Limits(target=100, head=1000, fields=10, body=1000)
     with serving(echo, limits=limits) as served:
         answer = talk(served.addr, data)
@@ -65,7 +57,7 @@ def test_what_is_too_large_is_refused(data, status, reports):
         assert b"\r\nConnection: close\r\n" in answer
         assert answer.count(b"HTTP/1.1") == 1
         assert ask(served.addr, request(method="POST", body=b"x" * 1000)).status == 200
-    assert not reports
+    assert not server_reports
 
 
 @main_goroutine
@@ -77,14 +69,14 @@ def test_what_is_too_large_is_refused(data, status, reports):
         (b"", None, {"idle_timeout": 0.05}),
     ],
 )
-def test_what_is_too_slow_is_ended(data, status, limits, reports):
+def test_what_is_too_slow_is_ended(data, status, limits, server_reports):
     with talking(echo, limits=Limits(**limits)) as (conn, reader):
         conn.write(data)
         if status is not None:
             answer = reader.answer()
             assert (answer.status, answer.headers["connection"]) == (status, "close")
         assert reader.at_end()
-    assert not reports
+    assert not server_reports
 
 
 @main_goroutine
@@ -98,7 +90,7 @@ def test_what_is_too_slow_is_ended(data, status, limits, reports):
         (request("/", long("X", 2000)), 431),
     ],
 )
-def test_what_is_refused_is_answered_after_others_were(data, status, reports):
+def test_what_is_refused_is_answered_after_others_were(data, status, server_reports):
     limits = Limits(target=100, head=1000, body=1000, head_timeout=0.05 if status == 408 else 10)
     with talking(hello, limits=limits) as (conn, reader):
         for _ in range(2):
@@ -108,7 +100,7 @@ def test_what_is_refused_is_answered_after_others_were(data, status, reports):
         answer = reader.answer()
         assert (answer.status, answer.headers["connection"]) == (status, "close")
         assert reader.at_end()
-    assert not reports
+    assert not server_reports
 
 
 @main_goroutine
@@ -128,7 +120,7 @@ def test_bytes_one_by_one_do_not_stretch_the_time_for_a_head():
 
 
 @main_goroutine
-def test_a_client_that_does_not_take_its_answer(reports):
+def test_a_client_that_does_not_take_its_answer(server_reports):
     closed = makechan(1)
 
     def app(environ, start_response):
@@ -148,7 +140,7 @@ SIZE = 30_000_000
 
 
 @main_goroutine
-def test_a_client_that_takes_its_answer_slowly(reports):
+def test_a_client_that_takes_its_answer_slowly(server_reports):
     def attempt(seconds):
         with talking(app_of(b"x" * SIZE), limits=Limits(write_timeout=seconds)) as (conn, _):
             conn.write(request("/", "Connection: close"))
@@ -160,7 +152,7 @@ def test_a_client_that_takes_its_answer_slowly(reports):
             assert got > SIZE
 
     within_longer_and_longer(attempt)
-    assert not reports
+    assert not server_reports
 
 
 def test_a_client_that_takes_a_file_slowly():
@@ -196,7 +188,7 @@ def test_over_tls_each_piece_has_the_time(monkeypatch):
 
 
 @main_goroutine
-def test_the_deadline_of_a_scope_over_tls(reports):
+def test_the_deadline_of_a_scope_over_tls(server_reports):
     def app(environ, start_response):
         try:
             with context.timeout(0.01):
@@ -209,7 +201,7 @@ def test_the_deadline_of_a_scope_over_tls(reports):
     with serving(app, tls=server_context()) as served:
         data = request("/", "Content-Length: 5", method="POST")
         assert ask(served.addr, data, tls=client_context()).body == b"mine"
-    assert not reports
+    assert not server_reports
 
 
 @main_goroutine
@@ -242,7 +234,7 @@ def test_limits_that_are_none():
 
 
 @main_goroutine
-def test_a_broken_body_is_an_error_that_an_application_may_handle(reports):
+def test_a_broken_body_is_an_error_that_an_application_may_handle(server_reports):
     def app(environ, start_response):
         try:
             environ["wsgi.input"].read()
@@ -258,4 +250,4 @@ def test_a_broken_body_is_an_error_that_an_application_may_handle(reports):
             assert data.startswith(b"HTTP/1.1 422 Mine\r\n")
             assert b"\r\n\r\n400 " in data
             assert data.count(b"HTTP/1.1") == 1
-    assert not reports
+    assert not server_reports

@@ -18,6 +18,7 @@ import pytest
 from helpers import PATIENCE, in_thread, main_goroutine, wait_until
 from net_peers import Call, client_context, pattern, server_context
 from offset import makechan, net
+from offset._http import _log
 from offset.wsgi import FileWrapper, Limits
 from web import Reader, ask, connect, request, serving, talk, within_longer_and_longer
 
@@ -228,10 +229,13 @@ def test_lines_of_the_access_log():
     out = io.StringIO()
     with serving(answering, access_log=out) as served:
         ask(served.addr, request('/a?b="', "User-Agent: x\ty \xe9", "Referer: http://r/"))
+        wait_until(lambda: out.getvalue().count("\n") == 1)
         ask(served.addr, b"nonsense\r\n\r\n")
+        # Each connection's own goroutine writes its line, after the answer.
         wait_until(lambda: out.getvalue().count("\n") == 2)
-    # Each connection's own goroutine writes its line, after the answer.
-    first, second = sorted(out.getvalue().splitlines(), key=lambda line: "GET" not in line)
+        ask(served.addr, b"\r\nGET /without-a-host?\xe9 HTTP/1.1\r\n\r\n")
+        wait_until(lambda: out.getvalue().count("\n") == 3)
+    first, second, third = out.getvalue().splitlines()
     pattern = (
         r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "(.*?)" (\d+) (\d+) "(.*?)" "(.*?)" \d+\.\d{6}'
     )
@@ -241,6 +245,30 @@ def test_lines_of_the_access_log():
     match = re.fullmatch(pattern, second)
     assert match
     assert match.groups()[:2] == ("- - -", "400")
+    match = re.fullmatch(pattern, third)
+    assert match
+    assert match.groups()[:2] == (r"GET /without-a-host?\xe9 HTTP/1.1", "400")
+
+
+@main_goroutine
+def test_a_log_that_is_moved_away_is_begun_anew(tmp_path, server_reports):
+    path = tmp_path / "log"
+    with contextlib.closing(_log.Watched(str(path))) as log, serving(answering, access_log=log) as served:
+        ask(served.addr, request("/1"))
+        wait_until(lambda: path.read_text().count("\n") == 1)
+        path.rename(tmp_path / "log.1")
+        ask(served.addr, request("/2"))
+        wait_until(lambda: path.exists() and path.read_text().count("\n") == 1)
+        path.unlink()
+        path.mkdir()
+        ask(served.addr, request("/3"))
+        wait_until(lambda: len(server_reports) == 1)
+        path.rmdir()
+        ask(served.addr, request("/4"))
+        wait_until(lambda: path.exists() and path.read_text().count("\n") == 1)
+        assert "GET /1 " in (tmp_path / "log.1").read_text()
+        assert "GET /4 " in path.read_text()
+    assert "the access log has failed" in server_reports[0]
 
 
 @main_goroutine
@@ -348,13 +376,20 @@ def test_nobody_is_served_who_does_not_say_who_it_is(header):
 
 
 @main_goroutine
-def test_a_header_that_is_cut_is_no_error_of_the_servers(monkeypatch):
-    reports = []
-    monkeypatch.setattr("offset._http._server.report", reports.append)
+def test_the_first_connection_without_a_header_is_reported(server_reports):
+    with serving(whose, proxy_protocol=True) as served:
+        for _ in range(2):
+            assert talk(served.addr, request()) == b""
+    (report,) = server_reports
+    assert "a connection from 127.0.0.1 was ended: no header of the PROXY protocol" in report
+
+
+@main_goroutine
+def test_a_header_that_is_cut_is_no_error_of_the_servers(server_reports):
     with serving(whose, proxy_protocol=True) as served:
         for header in (b"PROXY TCP4 192", SIGNATURE[:5], binary(1, 0x11, FOUR)[:14], binary(1, 0x11, FOUR)[:-1]):
             assert talk(served.addr, header) == b""
-    assert not reports
+    assert not server_reports
 
 
 # ---- under load ------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from typing import NamedTuple
 
@@ -109,8 +110,11 @@ def test_names_of_applications(tmp_path, monkeypatch):
 def test_serve_with_what_there_is(tmp_path):
     pem = str(CERTIFICATES / "localhost.pem")
     arguments = ["--certfile", pem, "--access-log", "access", "--reuse-port", "--idle-timeout", "5", "--max-body", "10"]
-    with served(tmp_path, *arguments, "--max-connections", "3", "--grace", "7") as program:
+    arguments += ["--max-connections", "3", "--grace", "7", "--limit", "target=20", "--limit", "head_timeout=none"]
+    with served(tmp_path, *arguments) as program:
         assert program.get("/x?y")[1:] == ["False", "first"]
+        with pytest.raises(urllib.error.HTTPError, match="414"):
+            program.get("/" + "x" * 20)
         assert program.end(signal.SIGINT) == 0, program.text()
         assert '"GET /x?y HTTP/1.1" 200' in (tmp_path / "access").read_text()
 
@@ -128,6 +132,11 @@ def test_serve_with_what_there_is(tmp_path):
         (["json:load", "--bind", "unix:/nowhere/at/all"], "No such file"),
         (["json:load", "--keyfile", "x"], "--certfile"),
         (["json:load", "--certfile", "/nowhere"], "from /nowhere: [Errno 2] No such file"),
+        (["json:load", "--limit", "nothing=1"], "there is no limit 'nothing'; there are target, head, fields"),
+        (["json:load", "--limit", "target=x"], "must be a whole number, at least 1: x"),
+        (["json:load", "--limit", "head_timeout"], "must be a number of seconds, more than 0: "),
+        (["json:load", "--limit", "fields=none"], "the limit fields must be more than 0, not None"),
+        (["json:load", "--interface", "wsgi", "--lifespan", "on"], "--lifespan is for ASGI applications"),
         (["json:load", "--workers", "0"], "must be a whole number, at least 1: 0"),
         (["json:load", "--workers", "x"], "must be a whole number, at least 1: x"),
         (["json:load", "--grace", "inf"], "must be a number of seconds, more than 0: inf"),

@@ -960,6 +960,9 @@ class Http:
     def unread(self) -> bool:
         """Whether something may be coming that was not read."""
     @property
+    def refused_line(self) -> bytes:
+        """The first line of a request that was refused; `b""` if it has not come whole."""
+    @property
     def refusal(self) -> tuple[int, str] | None:
         """The status and the reason with which a request was refused."""
 

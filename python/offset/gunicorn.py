@@ -28,7 +28,8 @@ from offset._errors import DeadlineExceeded
 from offset._http import _serve
 from offset._http._limits import Limits
 from offset._http._server import Server, host_and_port
-from offset.wsgi._connection import Service
+from offset._http._service import line_of
+from offset.wsgi._connection import Service, environ_of
 from offset.wsgi._file import FileWrapper
 
 if TYPE_CHECKING:
@@ -220,10 +221,10 @@ class _Service(Service):
             status, reason = http.refusal
             self._worker.log.warning("Invalid request from ip=%s: %s", base["REMOTE_ADDR"], reason)
             if self._access is not None:
-                unknown = {**base, "REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "-"}
+                environ = environ_of(base, line_of(http))
                 response = _Response()
                 response.status, response.sent = str(status), http.sent
-                self._access(response, _Request(unknown), unknown, datetime.timedelta())
+                self._access(response, _Request(environ), environ, datetime.timedelta())
 
     def enough(self) -> None:
         self._worker.enough()

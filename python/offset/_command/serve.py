@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import ssl
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from offset._command import _arguments
 
 if TYPE_CHECKING:
-    import argparse
     import types
     from collections.abc import Callable, Iterator
     from typing import TextIO
 
+    from offset._http._log import Watched
     from offset._http._serve import Kind, Options
     from offset._http._service import Service
 
@@ -62,6 +63,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long a connection may wait for a request (75)",
     )
+    text = "any of the limits of `offset.wsgi.Limits`, none for no limit; may be given several times"
+    add("--limit", type=_limit, action="append", default=[], metavar="NAME=VALUE", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -74,9 +77,12 @@ def run(options: argparse.Namespace) -> int:
         "connections": options.max_connections,
         "idle_timeout": options.idle_timeout,
     }
-    limits = Limits(**{name: value for name, value in chosen.items() if value is not None})
+    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     with contextlib.ExitStack() as stack:
         try:
+            limits = Limits(**{**given, **dict(options.limit)})
+            if options.interface == "wsgi" and options.lifespan != "auto":
+                raise ValueError("--lifespan is for ASGI applications")
             tls = _tls(options.certfile, options.keyfile)
             log = stack.enter_context(_log(options.access_log)) if options.access_log else None
             # Of several workers each loads it for itself, and can do so again.
@@ -167,9 +173,24 @@ def _tls(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | None:
 
 
 @contextlib.contextmanager
-def _log(name: str) -> Iterator[TextIO]:
+def _log(name: str) -> Iterator[TextIO | Watched]:
     if name == "-":
         yield sys.stdout
         return
-    with open(name, "a", encoding="utf-8", buffering=1) as file:
+    from offset._http._log import Watched
+
+    with contextlib.closing(Watched(name)) as file:
         yield file
+
+
+def _limit(text: str) -> tuple[str, float | None]:
+    """Give the name and the value of a limit. Raises ArgumentTypeError."""
+    from offset._http._limits import Limits
+
+    name, _, value = text.partition("=")
+    known = Limits().stats()
+    if name not in known:
+        raise argparse.ArgumentTypeError(f"there is no limit {name!r}; there are {', '.join(known)}")
+    if value == "none":
+        return name, None
+    return name, _arguments.seconds(value) if name.endswith("_timeout") else _arguments.count(value)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+
+from offset import sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +26,45 @@ def combined(remote: str, request: str, fields: tuple[str, str], status: int, se
 
 def _escape(match: re.Match[str]) -> str:
     return f"\\x{ord(match[0]):02x}"
+
+
+class Watched:
+    """A file for lines that is opened anew once it was moved away or removed, as programs that rotate logs do.
+
+    Raises OSError if it cannot be written or opened; the next line tries again.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = os.path.abspath(name)
+        # Over the file and its number: one that is closed may be somebody else's at once.
+        self._mutex = sync.Mutex()
+        self._file = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+    def _is_there(self) -> bool:
+        try:
+            there, own = os.stat(self._name), os.fstat(self._file)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, own)
+
+    def write(self, text: str) -> None:
+        """Write a line, with its end, in one piece: several processes may write to the file."""
+        data = text.encode("utf-8", "backslashreplace")
+        with self._mutex:
+            if not self._is_there():
+                anew = self._open()
+                os.close(self._file)
+                self._file = anew
+            while data:
+                data = data[os.write(self._file, data) :]
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._mutex:
+            os.close(self._file)
 
 
 def logger(wanted: Any, line: Callable[[Any], str]) -> Callable[[Any], object] | None:

@@ -43,6 +43,10 @@ def _broken(why: str) -> OSError:
     return OSError(errno.EPROTO, f"no header of the PROXY protocol: {why}")
 
 
+def _ended() -> OSError:
+    return ConnectionResetError(errno.ECONNRESET, "no header of the PROXY protocol: the connection ended")
+
+
 def _peek(conn: Conn, size: int) -> bytes:
     """Look at the first `size` bytes, once there are so many, or at what shows that there is no signature."""
     seen = b""
@@ -57,11 +61,11 @@ def _peek(conn: Conn, size: int) -> bytes:
             data = seen
         else:
             if not data:
-                raise _broken("the connection ended")
+                raise _ended()
         if len(data) == size or (data and not _SIGNATURE.startswith(data)):
             return data
         if ended:
-            raise _broken("the connection ended")
+            raise _ended()
         seen = data
         conn._wait_read()
 
@@ -76,7 +80,7 @@ def _read_line(conn: Conn, head: bytes) -> tuple[Address, Address] | None:
             raise _broken("the line is too long")
         byte = conn.read(1)
         if not byte:
-            raise _broken("the connection ended")
+            raise _ended()
         line += byte
     words = line[:-2].decode("latin-1").split(" ")
     if words[:2] == ["PROXY", "UNKNOWN"]:
@@ -98,7 +102,7 @@ def _exactly(conn: Conn, size: int) -> bytes:
     try:
         return conn.read_full(size)
     except EOFError:
-        raise _broken("the connection ended") from None
+        raise _ended() from None
 
 
 def _read_binary(conn: Conn) -> tuple[Address, Address] | None:

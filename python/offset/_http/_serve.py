@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import offset
 from offset import _failure, _run, _runtime, context, syscall
+from offset._duration import seconds
 from offset._http import _log, _server
 from offset._http._limits import Limits
 from offset._http._load import LoadError, load
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 # For so many seconds a program that is to be loaded again when it changes is not looked at.
 _LOOK = 0.5
 
-# What ends it. A terminal's SIGINT reaches workers, too, whom their parent tells.
-_OF_PROGRAMS = (signal.SIGTERM, signal.SIGINT)
+# What ends it, the end of its terminal too. A terminal's SIGINT reaches workers, whom their parent tells.
+_OF_PROGRAMS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _OF_WORKERS = (signal.SIGTERM,)
 
 
@@ -78,6 +79,16 @@ def serve(
         raise TypeError(f"serve() needs {kind.what} or its name, not {type(app).__name__}")
     if tls is not None and not isinstance(tls, ssl.SSLContext):
         raise TypeError(f"tls must be an ssl.SSLContext with a certificate, not {type(tls).__name__}")
+    if tls is not None and tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError("tls is a context for clients; a server needs ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)")
+    if on_ready is not None and not callable(on_ready):
+        raise TypeError(f"on_ready is a function that is called with the address, not {type(on_ready).__name__}")
+    if ready is not None and not callable(getattr(ready, "send", None)):
+        raise TypeError(f"ready is a channel on which the address is sent, not {type(ready).__name__}")
+    if stop is not None and not callable(getattr(stop, "done", None)):
+        raise TypeError(f"stop is a context whose end stops the server, not {type(stop).__name__}")
+    if grace is not None:
+        grace = seconds(grace)
     if workers < 1:
         raise ValueError(f"there must be at least one worker, not {workers}")
     options = Options(app, bind, on_ready, ready, stop, tls, limits, access_log, proxy_protocol, reuse_port, backlog)
@@ -94,7 +105,8 @@ def serve(
         return
     if signals is None:
         signals = _is_main()
-    numbers = _OF_PROGRAMS if signals else ()
+    # One that was ignored from the start stays so, as under nohup.
+    numbers = tuple(each for each in _OF_PROGRAMS if not os_signal.ignored(each)) if signals else ()
     # Not in the run: that would report, as what a goroutine has raised, where it cannot listen.
     listening = listeners(options.sockets())
     try:

@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import sys
 import traceback
@@ -73,6 +74,7 @@ class Server:
         self._room = Semaphore(self._limits.connections)
         self._draining = False
         self._closed = False
+        self._told = False
         self.base: dict[str, Any] = service.base(tls is not None, multiprocess)
 
     @property
@@ -181,7 +183,11 @@ class Server:
             peer = host_and_port(conn._peer)
             timeout = self._limits.head_timeout
             if self._proxy_protocol and self._service.believes(conn):
-                found = _proxy.read(conn, timeout)
+                try:
+                    found = _proxy.read(conn, timeout)
+                except OSError as error:
+                    self._tell_of(peer, error)
+                    raise
                 if found is not None:
                     peer, own = found
             if self._tls is not None:
@@ -203,6 +209,12 @@ class Server:
             report(f"{self._name}: a connection has failed\n{''.join(traceback.format_exception(error))}")
         finally:
             self._over(key, conn)
+
+    def _tell_of(self, peer: tuple[str, str], error: OSError) -> None:
+        """Report a connection without the header of a load balancer: the first one, which may be a setting's fault."""
+        if error.errno == errno.EPROTO and not self._told:
+            self._told = True
+            report(f"{self._name}: a connection from {peer[0] or 'a socket'} was ended: {error.strerror} (said once)\n")
 
 
 def host_and_port(address: Any) -> tuple[str, str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from offset.net._conn import Conn
 
     Pair = tuple[str, str]
+    Line = tuple[str, str, str]
 
 # For so many seconds, and so many bytes, a client that still sends may take to read why it is not listened to.
 _FAREWELL = 2.0
@@ -77,8 +78,8 @@ class Service:
         """Give the method and the target of a request, for a message."""
         raise NotImplementedError
 
-    def refused(self, base: dict[str, Any], status: int, sent: int) -> None:
-        """Put a request that could not be read into the access log."""
+    def refused(self, base: dict[str, Any], line: Line, status: int, sent: int) -> None:
+        """Put a request that was refused before the application saw it into the access log."""
 
     # What its server asks for.
 
@@ -122,7 +123,7 @@ class Service:
         if http.refusal is not None:
             status, reason = http.refusal
             self._refuse(http, status, reason)
-            self.refused(base, status, http.sent)
+            self.refused(base, line_of(http), status, http.sent)
         if http.unread:
             say_goodbye(conn)
 
@@ -150,6 +151,13 @@ class Service:
         except OSError:
             pass
         http.detach()
+
+
+def line_of(http: Http) -> Line:
+    """Give the method, the target and the version of a request that was refused; "-" where that is not known."""
+    words = http.refused_line.decode("latin-1").split(" ")
+    method, target, version = words if len(words) == 3 else ["-"] * 3
+    return method, target, version
 
 
 def phrase_of(status: int) -> str:

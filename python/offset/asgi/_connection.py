@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from offset.net._conn import Conn
 
     Pair = tuple[str, str]
+    Line = tuple[str, str, str]
     Future = asyncio.Future[None]
 
 # As much is read at once.
@@ -79,8 +80,10 @@ class Service(_service.Service):
     def described(self, request: dict[str, Any]) -> str:
         return f"{request.get('method', request['type'])} {request.get('raw_path', b'').decode('latin-1')}"
 
-    def refused(self, base: dict[str, Any], status: int, sent: int) -> None:
-        self.note(Access({**base, "method": "-", "raw_path": b"-", "http_version": "-"}, status, sent, 0.0))
+    def refused(self, base: dict[str, Any], line: Line, status: int, sent: int) -> None:
+        method, target, version = line
+        words = {"method": method, "raw_path": target.encode("latin-1"), "http_version": version.removeprefix("HTTP/")}
+        self.note(Access({**base, **words}, status, sent, 0.0))
 
     def tell_of(self, scope: dict[str, Any], error: BaseException) -> None:
         """Report an error for which no answer can be given any more."""

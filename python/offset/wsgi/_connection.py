@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from offset.net._conn import Conn
 
     Pair = tuple[str, str]
+    Line = tuple[str, str, str]
     Application = Callable[[dict[str, Any], Callable[..., Any]], Any]
+
+# What an application raises ends its request, and never the server, as if that request had a thread to itself.
+_FAILURES = (Exception, SystemExit, KeyboardInterrupt)
 
 # What `respond` and `finish` of an Http say.
 _WRONG = 2
@@ -38,6 +42,12 @@ _WRONG = 2
 
 class _Gone(Exception):
     """The client has."""
+
+
+def environ_of(base: dict[str, Any], line: Line) -> dict[str, Any]:
+    """Give what there is of the environ of a request that was refused."""
+    method, target, version = line
+    return {**base, "REQUEST_METHOD": method, "RAW_URI": target, "SERVER_PROTOCOL": version}
 
 
 class Service(_service.Service):
@@ -72,9 +82,8 @@ class Service(_service.Service):
     def described(self, request: dict[str, Any]) -> str:
         return f"{request.get('REQUEST_METHOD')} {request.get('RAW_URI')}"
 
-    def refused(self, base: dict[str, Any], status: int, sent: int) -> None:
-        unknown = {**base, "REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "-"}
-        self.note(Access(unknown, status, sent, 0.0))
+    def refused(self, base: dict[str, Any], line: Line, status: int, sent: int) -> None:
+        self.note(Access(environ_of(base, line), status, sent, 0.0))
 
     def application(self, conn: Conn) -> Application:
         """Give the application for a connection."""
@@ -144,7 +153,7 @@ class Service(_service.Service):
                 )
         except _Gone:
             http.detach()
-        except Exception as error:
+        except _FAILURES as error:
             if upgraded is not None and upgraded.taken:
                 if not isinstance(error, OSError):
                     self._failed(http, environ, error, False)
@@ -157,7 +166,7 @@ class Service(_service.Service):
             if type(result) is not list and (close := getattr(result, "close", None)) is not None:
                 try:
                     close()
-                except Exception as error:
+                except _FAILURES as error:
                     self._failed(http, environ, error, False)
 
     def _deliver(self, conn: Conn, http: Http, result: Any) -> int:

@@ -522,6 +522,16 @@ unsafe extern "C" fn get_refusal(object: Object, _: *mut c_void) -> Object {
     }
 }
 
+/// The bytes of a request that was refused are where they came.
+unsafe extern "C" fn get_refused_line(object: Object, _: *mut c_void) -> Object {
+    let Some(inside) = Inside::enter(object) else { return NULL };
+    let state = inside.state();
+    let there = state.wire.there().trim_ascii_start();
+    let end = there.iter().position(|byte| *byte == b'\n').filter(|_| state.refusal.is_some());
+    // SAFETY: attached.
+    unsafe { bytes(there[..end.unwrap_or(0)].trim_ascii_end()) }
+}
+
 pub(crate) fn functions() -> Vec<PyMethodDef> {
     head::functions()
 }
@@ -668,6 +678,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             getter(c"sent_head", get_sent_head, c"Whether the head of the response has gone out."),
             getter(c"unread", get_unread, c"Whether something may be coming that was not read."),
             getter(c"gone", get_gone, c"Whether a write has failed: the client has gone, or takes nothing."),
+            getter(c"refused_line", get_refused_line, c"The first line of a request that was refused; b\"\" if it has not come whole."),
             getter(c"refusal", get_refusal, c"The status and the reason with which a request was refused, or None."),
         ],
         slots: vec![slot!(Py_tp_new, new_http), slot!(Py_tp_dealloc, dealloc)],
