@@ -612,7 +612,8 @@ def test_requests_that_are_refused():
     with serving(hello, access_log=seen.append) as served:
         assert talk(served.addr, b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
         assert talk(served.addr, request("/" + "x" * 9000)).startswith(b"HTTP/1.1 414 ")
-    assert [(access.status, access.scope["method"]) for access in seen] == [(400, "-"), (414, "-")]
+    assert [(access.status, access.scope["method"]) for access in seen] == [(400, "GET"), (414, "GET")]
+    assert [access.scope["raw_path"] for access in seen] == [b"/", b"/" + b"x" * 999]
 
 
 # ---- the access log ------------------------------------------------------------------------------------------

@@ -157,7 +157,8 @@ def line_of(http: Http) -> Line:
     """Give the method, the target and the version of a request that was refused; "-" where that is not known."""
     words = http.refused_line.decode("latin-1").split(" ")
     method, target, version = words if len(words) == 3 else ["-"] * 3
-    return method, target, version
+    # One that is too long is no more worth in a log.
+    return method, target[:1000], version
 
 
 def phrase_of(status: int) -> str:
