@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import ssl
 import stat
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,11 +16,12 @@ from offset._http import _log, _server
 from offset._http._limits import Limits
 from offset._http._load import LoadError, load
 from offset._http._server import Server
-from offset.net import _address
+from offset.net import _address, _tls
 from offset.net._listen import Listener, UnixFile, bound
 from offset.os import signal as os_signal
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from offset._http._reload import Watcher
@@ -76,8 +76,8 @@ def serve(
         raise TypeError(f"limits must be an {kind.name}.Limits, not {type(limits).__name__}")
     if not isinstance(app, str) and not callable(app):
         raise TypeError(f"serve() needs {kind.what} or its name, not {type(app).__name__}")
-    if tls is not None and not isinstance(tls, ssl.SSLContext):
-        raise TypeError(f"tls must be an ssl.SSLContext with a certificate, not {type(tls).__name__}")
+    if tls is not None:
+        _tls.check(tls, server_side=True)
     if workers < 1:
         raise ValueError(f"there must be at least one worker, not {workers}")
     options = Options(app, bind, on_ready, ready, stop, tls, limits, access_log, proxy_protocol, reuse_port, backlog)
