@@ -25,6 +25,12 @@ CERTIFICATES = Path(__file__).resolve().parent / "certificates"
 MUCH = 16 * 1024 * 1024
 
 
+def assert_nobody_dials(listener: net.Listener) -> None:
+    """Nobody is connected, or about to be: over loopback that takes no time."""
+    with pytest.raises(TimeoutError):
+        listener.accept(timeout=0)
+
+
 # ---- calls -----------------------------------------------------------------------------------
 
 

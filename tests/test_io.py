@@ -50,6 +50,32 @@ def test_copy_raises_what_the_streams_raise():
         io.copy(Sink(fail=10), Source(TEXT))
 
 
+@pytest.mark.parametrize("size", [7, 700, None])
+def test_a_copy_that_is_cut_short_says_how_much_was_written(size):
+    sink = Sink(size=size, fail=1_505)
+    with pytest.raises(OSError, match="full") as caught:
+        io.copy(sink, Source(TEXT, lambda: 1_000))
+    assert caught.value.characters_written == len(sink.data) == 1_505
+    # What a read says of another write is not this copy's.
+    error = OSError("the source")
+    error.characters_written = 77
+    with pytest.raises(OSError, match="the source") as caught:
+        io.copy(Sink(size=size), Source(TEXT, end=error))
+    assert caught.value.characters_written == len(TEXT)
+
+
+@main_goroutine
+def test_the_error_of_a_pipe_is_counted_anew_with_each_copy():
+    r, w = io.pipe()
+    error = OSError("no more")
+    copier = go(lambda: (r.read(3), r.close_with_error(error)))
+    for count in (3, 0):
+        with pytest.raises(OSError, match="no more") as caught:
+            io.copy(w, Source(TEXT))
+        assert caught.value.characters_written == count
+    wait_ended(copier)
+
+
 @pytest.mark.parametrize("claim", [0, -1, 6, 2**40])
 def test_copy_does_not_believe_impossible_counts(claim):
     class Liar:

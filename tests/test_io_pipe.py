@@ -6,6 +6,7 @@ What waits is tried in goroutines and in plain threads.
 import contextlib
 import datetime
 import errno
+import math
 import threading
 
 import offset
@@ -154,7 +155,7 @@ def test_a_write_ends_when_the_reader_closes(closing, waiting):
     close(r)
     wait_ended(writer or go(write))
     write()
-    assert outcome == [(error, None, None) if error else (BrokenPipeError, 0, errno.EPIPE)] * 2
+    assert outcome == [(error, 0, None) if error else (BrokenPipeError, 0, errno.EPIPE)] * 2
     w.close()
 
 
@@ -522,6 +523,23 @@ def test_the_ends_as_context_managers():
     assert w.closed
     with pytest.raises(TypeError, match="exception"):
         r.close_with_error("text")
+
+
+@pytest.mark.parametrize("timeout", ["1", math.nan])
+def test_what_is_no_timeout_is_refused(timeout):
+    r, w = io.pipe()
+    words = "a duration is a number of seconds or a timedelta, not str" if timeout == "1" else "not NaN"
+    for call in (r.read, lambda **given: w.write(b"x", **given)):
+        with pytest.raises((TypeError, ValueError), match=words):
+            call(timeout=timeout)
+
+
+def test_the_ends_tell_what_they_are():
+    r, w = io.pipe()
+    assert (repr(r), repr(w)) == ("<offset.io.PipeReader>", "<offset.io.PipeWriter>")
+    r.close()
+    w.close()
+    assert (repr(r), repr(w)) == ("<offset.io.PipeReader closed>", "<offset.io.PipeWriter closed>")
 
 
 @main_goroutine

@@ -81,6 +81,8 @@ def test_reads_refuse_what_is_no_size_or_buffer(kind):
             one.read_full(-1)
         with pytest.raises(TypeError):
             one.read("4")
+        with pytest.raises(TypeError, match="the size of a read is an integer, not str"):
+            one.read_full("4")
         with pytest.raises((TypeError, BufferError)):
             one.read_into(b"read-only")
         with pytest.raises(TypeError):

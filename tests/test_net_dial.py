@@ -7,6 +7,7 @@ a lookup that hangs stops nobody.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import socket
 import threading
@@ -15,9 +16,9 @@ import helpers
 import offset
 import pytest
 from helpers import PATIENCE, SHORT, go_parked, main_goroutine, wait_ended, wait_until
-from net_peers import Call, ThreadCall, pattern
+from net_peers import Call, ThreadCall, assert_nobody_dials, pattern
 from offset import context, go, net
-from offset.net import _address, _dial, _lookup
+from offset.net import _address, _dial, _listen, _lookup
 from offset.time import now
 
 
@@ -169,12 +170,53 @@ def test_a_timeout_holds_for_the_dial_only():
 
 
 @main_goroutine
-def test_a_connection_is_made_at_once_when_the_time_is_over_already():
+@pytest.mark.parametrize("network", ["tcp", "unix"])
+def test_nothing_is_tried_when_the_time_is_over_already(network, tmp_path):
+    address = "127.0.0.1:0" if network == "tcp" else str(tmp_path / "socket")
+    with net.listen(network, address) as listener:
+        for timeout in (0, -1, datetime.timedelta(0)):
+            with pytest.raises(TimeoutError, match=f"dial {network} {listener.addr}: timed out") as caught:
+                net.dial(network, listener.addr, timeout=timeout)
+            assert caught.value.errno == errno.ETIMEDOUT
+        gone, cancel = context.with_cancel(context.background())
+        cancel()
+        with pytest.raises(context.Canceled):
+            net.dial(network, listener.addr, context=gone)
+        with pytest.raises(context.Canceled), context.scope(gone):
+            net.dial(network, listener.addr)
+        late, cancel = context.with_timeout(context.background(), 0)
+        with pytest.raises(context.DeadlineExceeded):
+            net.dial(network, listener.addr, context=late)
+        cancel()
+        assert_nobody_dials(listener)
+
+
+@main_goroutine
+def test_no_address_is_tried_when_the_lookup_took_the_time(known, monkeypatch):
     with net.listen("tcp", "127.0.0.1:0") as listener:
-        for timeout in (0, -1):
-            # A connection over loopback is there before anybody can wait for it, or else is not.
-            with contextlib.suppress(TimeoutError):
-                net.dial("tcp", listener.addr, timeout=timeout).close()
+        known(endpoint_of(listener))
+        # It looks at the clock for the deadline, before the lookup, for the lookup, and after it.
+        clock = iter([0.0, 0.5, 0.5])
+        monkeypatch.setattr(_listen._runtime, "now", lambda: next(clock, 2.0))
+        with pytest.raises(TimeoutError, match="dial tcp host:80: timed out"):
+            net.dial("tcp", "host:80", timeout=1)
+        monkeypatch.undo()
+        assert_nobody_dials(listener)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error", "words"),
+    [
+        ("1", TypeError, "a duration is a number of seconds or a timedelta, not str"),
+        (float("nan"), ValueError, "a duration must be a number of seconds, not NaN"),
+    ],
+)
+def test_what_is_no_timeout_is_refused(timeout, error, words):
+    with net.listen("tcp", "127.0.0.1:0") as listener:
+        for call in (lambda: net.dial("tcp", listener.addr, timeout=timeout), lambda: listener.accept(timeout=timeout)):
+            with pytest.raises(error, match=words):
+                call()
+        assert_nobody_dials(listener)
 
 
 @main_goroutine
@@ -469,6 +511,13 @@ def test_addresses_are_written_as_go_writes_them():
 
 
 @main_goroutine
+def test_the_zone_of_an_address_is_kept():
+    zone = socket.if_indextoname(1)
+    assert net.lookup_host(f"fe80::1%{zone}") == [f"fe80::1%{zone}"]
+    assert net.lookup_host("fe80::1") == ["fe80::1"]
+
+
+@main_goroutine
 def test_hosts_are_looked_up():
     found = net.lookup_host("localhost")
     assert set(found) <= {"127.0.0.1", "::1"}
@@ -549,7 +598,9 @@ def test_a_lookup_that_hangs_is_given_up(resolver, start, short):
     with pytest.raises(TimeoutError, match=r"lookup slow\.example: timed out") as caught:
         start(net.lookup_host, "slow.example", timeout=short).result()
     assert caught.value.errno == errno.ETIMEDOUT
-    with pytest.raises(TimeoutError, match=r"lookup slow\.example: timed out"):
+    # Without any time it is not looked up.
+    what = "lookup slow.example" if short else "dial tcp slow.example:80"
+    with pytest.raises(TimeoutError, match=f"{what}: timed out"):
         start(net.dial, "tcp", "slow.example:80", timeout=short).result()
 
 

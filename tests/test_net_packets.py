@@ -70,6 +70,18 @@ def test_a_read_gives_up_in_time(bind, start, short):
     assert conn.read_from(1, timeout=short) == (b"x", conn.addr)
 
 
+def test_a_read_refuses_what_is_no_size_or_timeout(bind):
+    conn = bind()
+    with pytest.raises(TypeError, match="the size of a read is an integer, not str"):
+        conn.read_from("1")
+    with pytest.raises(ValueError, match="negative"):
+        conn.read_from(-1)
+    with pytest.raises(TypeError, match="a duration is a number of seconds or a timedelta, not str"):
+        conn.read_from(1, timeout="1")
+    with pytest.raises(ValueError, match="not NaN"):
+        conn.read_from(1, timeout=float("nan"))
+
+
 def test_deadlines_hold_for_who_waits_and_for_what_comes(bind, start):
     conn = bind()
     reader = start(conn.read_from, 100).parked()
@@ -382,6 +394,16 @@ def test_deadlines_of_a_pipe(setter):
             call.result()
 
 
+@pytest.mark.parametrize("setter", ["set_deadline", "set_read_deadline", "set_write_deadline"])
+def test_deadlines_of_a_pipe_refuse_what_is_no_time(setter):
+    one, _ = net.pipe()
+    with pytest.raises(TypeError, match="a duration is a number of seconds or a timedelta, not str"):
+        getattr(one, setter)("x")
+    with pytest.raises(ValueError, match="not NaN"):
+        getattr(one, setter)(float("nan"))
+    getattr(one, setter)(float("inf"))
+
+
 @main_goroutine
 def test_a_cancelled_operation_leaves_the_pipe_usable():
     one, other = net.pipe()
@@ -399,11 +421,14 @@ def test_a_pipe_is_a_connection_like_others():
     one, other = net.pipe()
     with one, other:
         assert (one.network, one.local_addr, one.remote_addr) == ("pipe", "pipe", "pipe")
+        assert repr(one) == "<offset.net.PipeConn pipe>"
         sender = Call(one.sendfile, io.BytesIO(b"0123456789"), 2, 5)
         assert other.read_full(5) == b"23456"
         assert sender.result() == 5
         with pytest.raises(ValueError, match="negative"):
             one.read(-1)
+        with pytest.raises(TypeError, match="the size of a read is an integer, not str"):
+            one.read("1")
         with pytest.raises(TypeError):
             one.write("text")
         writer = Call(lambda: [one.write(b"x"), one.close_write()])
@@ -411,6 +436,7 @@ def test_a_pipe_is_a_connection_like_others():
         writer.result()
     assert one.closed
     assert other.closed
+    assert repr(one) == "<offset.net.PipeConn pipe closed>"
 
 
 @main_goroutine

@@ -21,6 +21,7 @@ from net_peers import (
     MUCH,
     Call,
     Cutter,
+    assert_nobody_dials,
     client_context,
     pair,
     pattern,
@@ -153,6 +154,9 @@ def test_refuses_what_is_no_size_or_buffer(secure):
     with secure() as (one, _):
         with pytest.raises(ValueError, match="negative"):
             one.read(-1)
+        for bad in ("1", 1.5):
+            with pytest.raises(TypeError, match=f"the size of a read is an integer, not {type(bad).__name__}"):
+                one.read(bad)
         with pytest.raises(TypeError):
             one.write("text")
 
@@ -274,10 +278,22 @@ def test_a_server_that_does_not_speak_tls_is_an_error_of_dial():
                 conn.read(100_000)
 
         server = Call(serve)
-        with pytest.raises(ssl.SSLError):
+        with pytest.raises(ssl.SSLError) as caught:
             net.dial("tcp", listener.addr, tls=client_context())
+        assert caught.value.__notes__ == [f"while dialing tcp {listener.addr}"]
         with contextlib.suppress(ConnectionError):
             server.result()
+
+
+@main_goroutine
+def test_an_end_in_the_handshake_says_with_whom():
+    with net.listen("tcp", "127.0.0.1:0") as listener:
+        dialing = Call(net.dial, "tcp", listener.addr, tls=client_context())
+        with listener.accept() as server:
+            server.read(100_000)
+        with pytest.raises(ssl.SSLEOFError) as caught:
+            dialing.result()
+        assert caught.value.__notes__ == [f"while dialing tcp {listener.addr}"]
 
 
 @main_goroutine
@@ -296,8 +312,10 @@ def test_a_wrong_certificate_is_refused(certificate, trusted, name, words):
             # It is told.
             with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
                 server.read(1)
-            with pytest.raises(ssl.SSLCertVerificationError, match=words):
+            with pytest.raises(ssl.SSLCertVerificationError, match=words) as caught:
                 dialing.result()
+            assert caught.value.__notes__ == [f"while dialing tcp {listener.addr}"]
+            assert caught.value.verify_code
 
 
 @main_goroutine
@@ -343,6 +361,26 @@ def test_a_client_shows_its_certificate():
         one.write(b"x")
         assert other.read(1) == b"x"
         assert other.getpeercert()["subject"][0][0] == ("commonName", "elsewhere")
+
+
+@main_goroutine
+def test_what_is_no_context_for_this_side_is_refused(tmp_path):
+    path = tmp_path / "socket"
+    for bad, error, words in (
+        (5, TypeError, r"ssl\.SSLContext\(ssl\.PROTOCOL_TLS_SERVER\) with a certificate, not int"),
+        (client_context(), ValueError, r"ssl\.SSLContext\(ssl\.PROTOCOL_TLS_SERVER\).*, not one for clients"),
+    ):
+        with pytest.raises(error, match=words):
+            net.listen("unix", str(path), tls=bad)
+        assert not path.exists()
+    with net.listen("tcp", "127.0.0.1:0") as listener:
+        for bad, error, words in (
+            (5, TypeError, "tls must be a client's context, .*, not int"),
+            (server_context(), ValueError, "tls must be a client's context, .*, not one for servers"),
+        ):
+            with pytest.raises(error, match=words):
+                net.dial("tcp", listener.addr, tls=bad)
+        assert_nobody_dials(listener)
 
 
 @main_goroutine

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import gc
+import gzip
+import io as buffered
 import os as python
 import stat
 import threading
@@ -14,9 +16,10 @@ import warnings
 
 import offset
 import pytest
-from helpers import PATIENCE, Thread, main_goroutine, run_script, wait_ended, wait_parked, wait_until
+from helpers import PATIENCE, Thread, go_parked, main_goroutine, run_script, wait_ended, wait_parked, wait_until
+from net_peers import MUCH
 from offset import go, io, os, syscall
-from offset.os import _ways
+from offset.os import _copy, _ways
 from streams import connected
 
 TEXT = b"".join(b"line %d\n" % number for number in range(10_000))
@@ -454,6 +457,105 @@ def test_a_file_is_copied_to_a_connection(big, monkeypatch):
     assert got == [(TEXT * 20)[5:]]
 
 
+@main_goroutine
+def test_a_copy_to_a_connection_that_is_cut_short_says_how_much_was_sent(path):
+    path.write_bytes(bytes(MUCH))
+    with connected() as (there, here), os.open(path) as source:
+        got = []
+        reader = go(lambda: got.append(there.read_full(100_000)))
+        copier = go_parked(copied, here, source, got)
+        wait_ended(reader)
+        here.set_write_deadline(0.0)
+        wait_ended(copier)
+        error, sent = got[-1], source.seek(0, 1)
+        assert type(error) is TimeoutError
+        assert 100_000 <= error.characters_written == sent < MUCH
+
+
+@main_goroutine
+def test_a_copy_to_a_pipe_that_is_cut_short_says_how_much_was_moved(big, monkeypatch):
+    read, write = os.pipe()
+    monkeypatch.setattr(_copy, "_PIECE", 4096)
+    with read, write, os.open(big) as source:
+        got = []
+        copier = go_parked(copied, write, source, got)
+        read.close()
+        wait_ended(copier)
+        assert type(got[0]) is BrokenPipeError
+        assert 4096 < got[0].characters_written == source.seek(0, 1) < len(TEXT) * 20
+
+
+def test_a_copy_to_a_file_that_is_cut_short_says_how_much_was_moved(big, tmp_path, monkeypatch):
+    monkeypatch.setattr(_copy, "_FILE_PIECE", 1000)
+    moved = []
+
+    def full(source, target, size):
+        if len(moved) == 3:
+            raise OSError(errno.ENOSPC, "full")
+        moved.append(copy_file_range(source, target, size))
+        return moved[-1]
+
+    copy_file_range = python.copy_file_range
+    monkeypatch.setattr(python, "copy_file_range", full)
+    with os.open(big) as source, os.create(tmp_path / "copy") as target:
+        with pytest.raises(OSError, match="copy to") as caught:
+            io.copy(target, source)
+        assert caught.value.characters_written == 3000
+
+
+def copied(target, source, got):
+    """Copy, and note what it raises."""
+    try:
+        io.copy(target, source)
+    except OSError as error:
+        got.append(error.with_traceback(None))
+
+
+@main_goroutine
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_a_file_of_python_s_is_copied_to_a_connection(big, buffering, monkeypatch):
+    with connected() as (there, here), open(big, "rb", buffering=buffering) as source:
+        got = []
+        reader = go(lambda: got.append(there.read_full(len(TEXT) * 20 - 5)))
+        # The buffer is ahead of the position.
+        assert len(source.read(5)) == 5
+        with monkeypatch.context() as patched:
+            by_the_kernel(patched)
+            assert io.copy(here, source, 10) == 10
+            assert source.tell() == 15
+            assert io.copy(here, source) == len(TEXT) * 20 - 15
+            assert source.tell() == len(TEXT) * 20
+        wait_ended(reader)
+    assert got == [(TEXT * 20)[5:]]
+
+
+@main_goroutine
+def test_files_whose_bytes_are_not_the_system_s_are_read(path):
+    class Louder(buffered.FileIO):
+        def read(self, n=-1):
+            return super().read(n).upper()
+
+    path.write_bytes(b"quiet")
+    with connected() as (there, here):
+        with Louder(path) as source:
+            assert io.copy(here, source) == 5
+        with open(path, "r+b") as source:
+            source.write(b"QU")
+            source.seek(0)
+            assert io.copy(here, source) == 5
+        with gzip.open(path, "wb") as packed:
+            packed.write(b"unpacked")
+        with gzip.open(path) as source:
+            assert io.copy(here, source) == 8
+        assert there.read_full(18) == b"QUIETQUietunpacked"
+        with open(path, "rb") as source:
+            pass
+        with pytest.raises(ValueError, match="closed"):
+            io.copy(here, source)
+        with open(path, "ab", buffering=0) as source, pytest.raises(buffered.UnsupportedOperation):
+            io.copy(here, source)
+
+
 @pytest.mark.parametrize("name", ["/proc/self/status", "/sys/kernel/mm/transparent_hugepage/enabled"])
 def test_files_whose_size_the_system_makes_up(name, tmp_path):
     if not python.path.exists(name):
@@ -471,8 +573,6 @@ def test_what_is_appended_to_is_copied_plainly(big, tmp_path):
 
 
 def test_copies_of_what_is_no_file_go_on_as_before(big, tmp_path):
-    import io as buffered
-
     with os.open(big) as source:
         memory = buffered.BytesIO()
         assert io.copy(memory, source) == len(TEXT) * 20

@@ -743,7 +743,7 @@ def test_tls():
         ((hello, []), {}, ValueError, "no address"),
         ((hello,), {"limits": 3}, TypeError, "offset.wsgi.Limits"),
         ((hello,), {"tls": True}, TypeError, "ssl.SSLContext"),
-        ((hello,), {"tls": ssl.create_default_context()}, ValueError, "a context for clients"),
+        ((hello,), {"tls": ssl.create_default_context()}, ValueError, "not one for clients"),
         ((hello,), {"on_ready": 3}, TypeError, "on_ready is a function"),
         ((hello,), {"ready": print}, TypeError, "ready is a channel"),
         ((hello,), {"stop": 3}, TypeError, "stop is a context"),

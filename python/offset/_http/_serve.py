@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import ssl
 import stat
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,11 +17,12 @@ from offset._http import _log, _server
 from offset._http._limits import Limits
 from offset._http._load import LoadError, load
 from offset._http._server import Server
-from offset.net import _address
+from offset.net import _address, _tls
 from offset.net._listen import Listener, UnixFile, bound
 from offset.os import signal as os_signal
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from offset._http._reload import Watcher
@@ -77,10 +77,8 @@ def serve(
         raise TypeError(f"limits must be an {kind.name}.Limits, not {type(limits).__name__}")
     if not isinstance(app, str) and not callable(app):
         raise TypeError(f"serve() needs {kind.what} or its name, not {type(app).__name__}")
-    if tls is not None and not isinstance(tls, ssl.SSLContext):
-        raise TypeError(f"tls must be an ssl.SSLContext with a certificate, not {type(tls).__name__}")
-    if tls is not None and tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
-        raise ValueError("tls is a context for clients; a server needs ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)")
+    if tls is not None:
+        _tls.check(tls, server_side=True)
     if on_ready is not None and not callable(on_ready):
         raise TypeError(f"on_ready is a function that is called with the address, not {type(on_ready).__name__}")
     if ready is not None and not callable(getattr(ready, "send", None)):

@@ -13,6 +13,7 @@ import io
 from operator import index
 from typing import TYPE_CHECKING, Protocol
 
+from offset._errors import note_written, noted_written
 from offset._runtime import Mutex
 from offset.io._errors import IncompleteReadError
 
@@ -51,7 +52,7 @@ def copy(dst: Writer, src: Reader, n: int | None = None) -> int:
     """Copy from `src` to `dst` until the end of `src`, or `n` bytes, as Go's `io.Copy` and `io.CopyN`.
 
     Gives the number of bytes copied: less than `n` only if `src` has ended. Raises what reading and writing
-    raise; what was written until then stays written.
+    raise; what was written until then stays written, and `characters_written` of the exception says how much it was.
     """
     if n is not None:
         n = index(n)
@@ -61,15 +62,7 @@ def copy(dst: Writer, src: Reader, n: int | None = None) -> int:
         count = way(dst, src, n)
         if count is not None:
             return count
-    read = reading(src)
-    count = 0
-    while n is None or count < n:
-        data = read_some(read, CHUNK if n is None else min(CHUNK, n - count))
-        if not data:
-            break
-        write_all(dst, data)
-        count += len(data)
-    return count
+    return pour(dst, src, n)
 
 
 def read_all(src: Reader) -> bytes:
@@ -227,9 +220,36 @@ def taken(dst: Writer, data: bytes, done: int | None) -> int:
 
 
 def write_all(dst: Writer, data: bytes) -> None:
-    """Write all of `data`."""
-    while data:
-        data = data[taken(dst, data, dst.write(data)) :]
+    """Write all of `data`. What cuts it short has the number of bytes in `characters_written`."""
+    done = 0
+    try:
+        while done < len(data):
+            rest = data[done:]
+            done += taken(dst, rest, dst.write(rest))
+    except BaseException as error:
+        note_written(error, done + noted_written(error))
+        raise
+
+
+def pour(dst: Writer, src: Reader, n: int | None, done: int = 0) -> int:
+    """Copy by reading and writing until `n` bytes are copied, of which `done` were copied before; see `copy`."""
+    read = reading(src)
+    while n is None or done < n:
+        try:
+            data = read_some(read, CHUNK if n is None else min(CHUNK, n - done))
+        except BaseException as error:
+            # Whatever a read says of another write.
+            note_written(error, done)
+            raise
+        if not data:
+            break
+        try:
+            write_all(dst, data)
+        except BaseException as error:
+            note_written(error, done + noted_written(error))
+            raise
+        done += len(data)
+    return done
 
 
 def plain(data: Buffer) -> bytes:

@@ -11,10 +11,10 @@ Invariants, all under `_Pipe.lock`, which is held for moments only:
 from __future__ import annotations
 
 import errno
-from datetime import timedelta
 from operator import index
 from typing import TYPE_CHECKING
 
+from offset._duration import seconds as duration
 from offset._errors import DeadlineExceeded, note_written
 from offset._runtime import Cond, Mutex, StateMutex, now
 from offset.io._errors import ClosedPipeError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    Seconds = float | timedelta
+    from offset._duration import Seconds
 
 # How much a read to the end takes at a time.
 _CHUNK = 65536
@@ -115,6 +115,7 @@ class _Pipe:
             raise _cut(ClosedPipeError("write to the end of a pipe that is closed"), written)
         if self.reader.closed:
             if self.reader.error is not None:
+                _cut(self.reader.error, written)
                 self.reader.fail()
             raise _cut(BrokenPipeError(errno.EPIPE, "the reader of the pipe is closed"), written)
 
@@ -215,6 +216,9 @@ class PipeReader:
     def __exit__(self, *failure: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<offset.io.PipeReader{' closed' if self.closed else ''}>"
+
 
 class PipeWriter:
     """The writing end of a `pipe`. A context manager, which closes it."""
@@ -296,6 +300,9 @@ class PipeWriter:
     def __exit__(self, *failure: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<offset.io.PipeWriter{' closed' if self.closed else ''}>"
+
 
 def _cut(exc: BaseException, written: int) -> BaseException:
     """Say in `exc` how much of a write was taken before it."""
@@ -304,9 +311,7 @@ def _cut(exc: BaseException, written: int) -> BaseException:
 
 
 def _deadline(timeout: Seconds | None) -> float | None:
-    if timeout is None:
-        return None
-    return now() + (timeout.total_seconds() if isinstance(timeout, timedelta) else timeout)
+    return None if timeout is None else now() + duration(timeout)
 
 
 def _left(deadline: float | None) -> float | None:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 FAMILIES = {
     "tcp": (socket.AF_UNSPEC, socket.SOCK_STREAM),
@@ -116,15 +119,18 @@ def text(address: Any) -> str:
         if host.startswith("::ffff:") and "." in host:
             # IPv4, on a socket for both versions.
             host = host[7:]
-        if len(rest) > 1 and rest[1] and "%" not in host:
-            host = f"{host}%{_scope(rest[1])}"
-        return join(host, port)
+        return join(zoned(host, rest), port)
     if isinstance(address, bytes):
         # An abstract name; one that the system made up has bytes that are no text.
         if address.startswith(b"\0"):
             return "@" + address[1:].decode(errors="surrogateescape")
         return address.decode(errors="surrogateescape")
     return address or ""
+
+
+def zoned(host: str, rest: Sequence[int]) -> str:
+    """Give the host of an address with its zone, if `rest`, what follows its port, has one."""
+    return f"{host}%{_scope(rest[1])}" if len(rest) > 1 and rest[1] and "%" not in host else host
 
 
 def _scope(index: int) -> str:

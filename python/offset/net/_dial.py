@@ -19,11 +19,9 @@ from offset.net._listen import left, moment
 
 if TYPE_CHECKING:
     import ssl
-    from datetime import timedelta
 
+    from offset._duration import Seconds
     from offset.context import Context
-
-    Seconds = float | timedelta
 
 _HEAD_START = 0.3
 _SHORTEST_TURN = 2.0
@@ -45,9 +43,11 @@ def dial(
     `network` is one of "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "unix" and "unixgram". All of it, the lookup of
     the host's name and the TLS handshake too, takes up to `timeout` seconds. With `tls` the connection is a TLS
     connection, to `server_hostname` or else the address's host. With `context`, in goroutines, it obeys that, too, as
-    within its `scope` (Go: Dialer.DialContext). Raises what the system says
-    (ConnectionRefusedError), naming the address, `socket.gaierror`, TimeoutError, and ValueError for what is no
-    address.
+    within its `scope` (Go: Dialer.DialContext). If the time is over already, or the context, nothing is tried.
+
+    Raises what the system says (ConnectionRefusedError), naming the address, `socket.gaierror`, `ssl.SSLError` with a
+    note that names the address, TimeoutError, ValueError for what is no address and for a TLS context that is for
+    servers, and TypeError for what is no TLS context.
     """
     if context is not None:
         with scope(context):
@@ -62,27 +62,23 @@ def dial(
         number = _address.port_number(port, type)
         host = host or "localhost"
     if tls is not None:
+        from offset.net import _tls
+
+        _tls.check(tls, server_side=False)
         if type != socket.SOCK_STREAM:
             raise ValueError(f"TLS needs a stream, and {network!r} has none")
         server_hostname = server_hostname or host.partition("%")[0] or None
         if tls.check_hostname and not server_hostname:
             raise ValueError("the context checks the name of the host, and there is none; give server_hostname")
+    wish = _Wish(network, address, deadline)
+    # Waits for nobody, and raises if the context of a scope is over: a connect would be made first.
+    _runtime.WaitGroup().wait()
+    if left(deadline) == 0:
+        raise wish.failed(errno.ETIMEDOUT, address)
     if family != socket.AF_UNIX:
         found = _lookup.endpoints(host, number, family, type, left(deadline))
-    conn = connection(_connect(found, _Wish(network, address, deadline)), network)
-    if tls is None:
-        return conn
-    from offset.net import _tls
-
-    secure = _tls.over(conn, tls, server_hostname=server_hostname)
-    try:
-        secure.set_deadline(deadline)
-        secure.handshake()
-        secure.set_deadline(None)
-    except BaseException:
-        secure._abort()
-        raise
-    return secure
+    conn = connection(_connect(found, wish), network)
+    return conn if tls is None else _tls.dialed(conn, tls, server_hostname, deadline, f"{network} {address}")
 
 
 class _Wish(NamedTuple):
@@ -157,7 +153,8 @@ def _one_by_one(endpoints: list[_address.Endpoint], wish: _Wish) -> socket.socke
     for index, endpoint in enumerate(endpoints):
         turn = left(wish.deadline)
         if turn is not None:
-            if turn <= 0 and error is not None:
+            if turn == 0:
+                error = error or wish.failed(errno.ETIMEDOUT, wish.address)
                 break
             # Each gets its share of what is left, but not too little.
             turn = min(turn, max(turn / (len(endpoints) - index), _SHORTEST_TURN))

@@ -13,6 +13,7 @@ import socket
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 from offset import _runtime
+from offset._duration import seconds as duration
 from offset._errors import DeadlineExceeded
 from offset.net import _address, _lookup
 from offset.net._conn import Conn, connection
@@ -20,9 +21,8 @@ from offset.net._conn import Conn, connection
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
-    from datetime import timedelta
 
-    Seconds = float | timedelta
+    from offset._duration import Seconds
 
 C = TypeVar("C")
 
@@ -182,8 +182,13 @@ def listen(network: str, address: str, tls: ssl.SSLContext | None = None) -> Lis
 
     `network` is "tcp", "tcp4", "tcp6" or "unix". Without a host (":8080") it listens on all addresses, port 0 takes
     a free one, which `Listener.addr` tells. With `tls` its connections are TLS connections. The file of a Unix
-    socket goes with the listener. Raises OSError, which names the address, and ValueError for what is no address.
+    socket goes with the listener. Raises OSError, which names the address, ValueError for what is no address and for
+    a context that is for clients, and TypeError for what is no context.
     """
+    if tls is not None:
+        from offset.net import _tls
+
+        _tls.check(tls, server_side=True)
     sock = bound(network, address, socket.SOCK_STREAM)
     try:
         sock.listen(_backlog())
@@ -253,10 +258,8 @@ def _bind(
 
 
 def moment(timeout: Seconds | None) -> float | None:
-    """Give the time on the clock of `time.now()` at which a timeout is over."""
-    if timeout is None:
-        return None
-    return _runtime.now() + (timeout if isinstance(timeout, int | float) else timeout.total_seconds())
+    """Give the time on the clock of `time.now()` at which a timeout is over; raises as `_duration.seconds`."""
+    return None if timeout is None else _runtime.now() + duration(timeout)
 
 
 def left(deadline: float | None) -> float | None:

@@ -116,4 +116,4 @@ def lookup_host(host: str, timeout: float | timedelta | None = None) -> list[str
     if not isinstance(host, str) or not host:
         raise ValueError(f"the name of a host is a string that is not empty, not {host!r}")
     found = endpoints(host, 0, socket.AF_UNSPEC, socket.SOCK_STREAM, timeout)
-    return list(dict.fromkeys(endpoint.address[0] for endpoint in found))
+    return list(dict.fromkeys(_address.zoned(host, rest) for host, _, *rest in (each.address for each in found)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from offset import _runtime
 from offset._errors import DeadlineExceeded
-from offset.net import _address, _lookup
+from offset.net import _address, _lookup, _stream
 from offset.net._listen import UnixFile, bound
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class PacketConn:
 
         `timeout` is in seconds. Raises TimeoutError, and OSError once it is closed.
         """
-        if n < 0:
-            raise ValueError(f"the size of a read must not be negative, got {n}")
+        n = _stream.size(n)
         try:
             data, address = self._fd.recvfrom(n, 0, timeout)
         except DeadlineExceeded:

@@ -10,16 +10,16 @@ import errno
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from offset import _runtime
+from offset._duration import seconds as duration
 from offset._errors import DeadlineExceeded, note_written
 from offset.net import _stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from typing_extensions import Buffer
 
-    Seconds = float | timedelta
+    from offset._duration import Seconds
 
 
 class _Half:
@@ -140,9 +140,7 @@ class PipeConn:
 
     def read(self, n: int, /) -> bytes:
         """Read up to `n` bytes of what is being written; wait until there are any. `b""` is the end."""
-        if n < 0:
-            raise ValueError(f"the size of a read must not be negative, got {n}")
-        data = self._incoming.read(n)
+        data = self._incoming.read(_stream.size(n))
         if data is None:
             if self._closed:
                 raise OSError(errno.EBADF, "read pipe: closed")
@@ -215,11 +213,12 @@ class PipeConn:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<offset.net.PipeConn {self.network}{' closed' if self.closed else ''}>"
+
 
 def _point(when: Seconds | None) -> float | None:
-    if when is None or isinstance(when, int | float):
-        return when
-    return when.total_seconds()
+    return None if when is None else duration(when)
 
 
 def pipe() -> tuple[PipeConn, PipeConn]:

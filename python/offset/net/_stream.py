@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from offset._errors import note_written, noted_written
@@ -25,10 +26,8 @@ class Writer(Protocol):
 
 def read_full(conn: Reader, n: int) -> bytes:
     """Read exactly `n` bytes; see `Conn.read_full`."""
-    if n < 0:
-        raise ValueError(f"the size of a read must not be negative, got {n}")
+    left = n = size(n)
     parts: list[bytes] = []
-    left = n
     while left > 0:
         part = conn.read(left)
         if not part:
@@ -36,6 +35,17 @@ def read_full(conn: Reader, n: int) -> bytes:
         parts.append(part)
         left -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def size(n: int) -> int:
+    """Give the size of a read as it was given; raises TypeError and ValueError for what is none."""
+    try:
+        n = index(n)
+    except TypeError:
+        raise TypeError(f"the size of a read is an integer, not {type(n).__name__}") from None
+    if n < 0:
+        raise ValueError(f"the size of a read must not be negative, got {n}")
+    return n
 
 
 def copy_file(conn: Writer, file: BinaryIO, offset: int, count: int | None) -> int:

@@ -83,8 +83,7 @@ class TLSConn(Conn):
 
     def read(self, n: int, /) -> bytes:
         """Read up to `n` bytes; wait until there are any. `b""` is the end."""
-        if n < 0:
-            raise ValueError(f"the size of a read must not be negative, got {n}")
+        n = _stream.size(n)
         self.handshake()
         if n == 0:
             return b""
@@ -296,6 +295,36 @@ class TLSConn(Conn):
     def getpeercert(self, binary_form: bool = False) -> Any:
         """Give the other side's certificate, as `ssl.SSLSocket.getpeercert`."""
         return self._object.getpeercert(binary_form)
+
+
+def check(context: ssl.SSLContext, server_side: bool) -> None:
+    """Raise TypeError for what is no context, and ValueError for one that is for the other side only."""
+    if server_side:
+        wanted = "a server's context, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) with a certificate"
+    else:
+        wanted = "a client's context, as ssl.create_default_context() makes it"
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"tls must be {wanted}, not {type(context).__name__}")
+    if context.protocol == (ssl.PROTOCOL_TLS_CLIENT if server_side else ssl.PROTOCOL_TLS_SERVER):
+        raise ValueError(f"tls must be {wanted}, not one for {'clients' if server_side else 'servers'}")
+
+
+def dialed(
+    conn: Conn, context: ssl.SSLContext, server_hostname: str | None, deadline: float | None, where: str
+) -> TLSConn:
+    """Make a TLS connection of one that was dialed, and its handshake until `deadline`; see `dial`."""
+    secure = over(conn, context, server_hostname=server_hostname)
+    try:
+        secure.set_deadline(deadline)
+        secure.handshake()
+        secure.set_deadline(None)
+    except BaseException as error:
+        secure._abort()
+        if isinstance(error, ssl.SSLError):
+            # The protocol does not know with whom it talks.
+            error.add_note(f"while dialing {where}")
+        raise
+    return secure
 
 
 def over(

@@ -14,10 +14,11 @@ import select
 import stat as kinds
 from typing import TYPE_CHECKING, Any
 
-from offset._errors import noted_written
+from offset._errors import note_written
 from offset._runtime import Stream, blocking
 from offset.io import _copy
 from offset.net._conn import Conn
+from offset.net._file import send_from_here
 from offset.os._file import File
 from offset.os._ways import READ, WRITE, Numbered, named
 
@@ -70,20 +71,9 @@ def _mode(end: Any) -> int:
 
 
 def _send_file(dst: Conn, src: File, n: int | None) -> int:
-    start = src.seek(0, os.SEEK_CUR)
-    done = 0
-    try:
-        with _reading(src._current()):
-            # Declared for a BinaryIO, of which it asks no more than a `File` has.
-            done = dst.sendfile(src, start, n)  # type: ignore[arg-type]
-    except BaseException as error:
-        done = noted_written(error)
-        raise
-    finally:
-        # It does not move the position.
-        if not src.closed:
-            src.seek(start + done)
-    return done
+    with _reading(src._current()):
+        # Declared for a BinaryIO, of which it asks no more than a `File` has.
+        return send_from_here(dst, src, n)  # type: ignore[arg-type]
 
 
 def _copy_range(dst: File, src: File, n: int | None) -> int | None:
@@ -91,18 +81,22 @@ def _copy_range(dst: File, src: File, n: int | None) -> int | None:
         return None
     source, target = src._numbered(), dst._numbered()
     done = 0
-    while n is None or done < n:
-        size = _FILE_PIECE if n is None else min(n - done, _FILE_PIECE)
-        try:
-            moved = blocking(_use_both, source, target, os.copy_file_range, size)
-        except OSError as error:
-            if not done and error.errno in _CANNOT:
-                return None
-            raise named(error, "copy to", dst.name, dst.closed) from None
-        if not moved:
-            # Or one whose size the system makes up, as those in /proc.
-            return done or None
-        done += moved
+    try:
+        while n is None or done < n:
+            size = _FILE_PIECE if n is None else min(n - done, _FILE_PIECE)
+            try:
+                moved = blocking(_use_both, source, target, os.copy_file_range, size)
+            except OSError as error:
+                if not done and error.errno in _CANNOT:
+                    return None
+                raise named(error, "copy to", dst.name, dst.closed) from None
+            if not moved:
+                # Or one whose size the system makes up, as those in /proc.
+                return done or None
+            done += moved
+    except BaseException as error:
+        note_written(error, done)
+        raise
     return done
 
 
@@ -124,41 +118,34 @@ def _splice(dst: File | Conn, src: File | Conn, n: int | None, waits: bool) -> i
     if isinstance(src, File) and src._awaits:
         src._await_writer(src._current())
     done = 0
-    with _reading(source) as reader, _writing(target) as writer:
-        while n is None or done < n:
-            _check(source, READ)
-            _check(target, WRITE)
-            size = _PIECE if n is None else min(n - done, _PIECE)
-            try:
-                moved = os.splice(reader, writer, size, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
-            except BlockingIOError:
-                if waits and not _ready(reader, select.POLLIN):
-                    _wait(source, READ)
-                elif not _ready(writer, select.POLLOUT):
-                    _wait(target, WRITE)
-                else:
-                    # Both are ready, and yet it does not fit.
-                    break
-                continue
-            except OSError as error:
-                if not done and error.errno in _CANNOT:
-                    return None
-                raise named(error, "copy to", str(getattr(dst, "name", dst)), dst.closed) from None
-            if not moved:
-                return done
-            done += moved
-    return done + _copy_plainly(dst, src, None if n is None else n - done)
-
-
-def _copy_plainly(dst: File | Conn, src: File | Conn, n: int | None) -> int:
-    done = 0
-    while n is None or done < n:
-        data = src.read(_copy.CHUNK if n is None else min(_copy.CHUNK, n - done))
-        if not data:
-            break
-        _copy.write_all(dst, data)
-        done += len(data)
-    return done
+    try:
+        with _reading(source) as reader, _writing(target) as writer:
+            while n is None or done < n:
+                _check(source, READ)
+                _check(target, WRITE)
+                size = _PIECE if n is None else min(n - done, _PIECE)
+                try:
+                    moved = os.splice(reader, writer, size, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+                except BlockingIOError:
+                    if waits and not _ready(reader, select.POLLIN):
+                        _wait(source, READ)
+                    elif not _ready(writer, select.POLLOUT):
+                        _wait(target, WRITE)
+                    else:
+                        # Both are ready, and yet it does not fit.
+                        break
+                    continue
+                except OSError as error:
+                    if not done and error.errno in _CANNOT:
+                        return None
+                    raise named(error, "copy to", str(getattr(dst, "name", dst)), dst.closed) from None
+                if not moved:
+                    return done
+                done += moved
+    except BaseException as error:
+        note_written(error, done)
+        raise
+    return _copy.pour(dst, src, n, done)
 
 
 # ---- both kinds of ends ------------------------------------------------------------------------
