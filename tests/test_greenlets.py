@@ -102,6 +102,7 @@ def test_a_variable_holds_the_main_greenlet_of_a_goroutine_that_is_over():
                 # The main thread sees to what the goroutine has left.
                 while sys.getrefcount(main) > references_to_one_that_a_variable_holds():
                     offset.sleep(0.01)
+                # One too many would be dropped right behind that.
                 offset.sleep(0.1)
                 looked.send((sys.getrefcount(main), main.dead))
 

@@ -269,6 +269,9 @@ def test_a_log_that_is_moved_away_is_begun_anew(tmp_path, server_reports):
         assert "GET /1 " in (tmp_path / "log.1").read_text()
         assert "GET /4 " in path.read_text()
     assert "the access log has failed" in server_reports[0]
+    # Not into whatever has its number by then.
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        log.write("late")
 
 
 @main_goroutine

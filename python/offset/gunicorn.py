@@ -122,10 +122,12 @@ class Worker(base.Worker):  # type: ignore[misc]
 
 
 def _queued(signals: Any) -> list[int]:
-    # Older versions of gunicorn have a list.
-    found = list(signals) if isinstance(signals, list) else []
+    if isinstance(signals, list):
+        # Older versions of gunicorn have one.
+        return signals
+    found = []
     with contextlib.suppress(queue.Empty):
-        while not isinstance(signals, list):
+        while True:
             found.append(signals.get_nowait())
     return found
 

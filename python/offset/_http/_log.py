@@ -44,27 +44,28 @@ class Watched:
         return os.open(self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
     def _is_there(self) -> bool:
+        # First: who comes after the end gets the error.
+        own = os.fstat(self._file)
         try:
-            there, own = os.stat(self._name), os.fstat(self._file)
+            return os.path.samestat(os.stat(self._name), own)
         except FileNotFoundError:
             return False
-        return os.path.samestat(there, own)
 
     def write(self, text: str) -> None:
         """Write a line, with its end, in one piece: several processes may write to the file."""
         data = text.encode("utf-8", "backslashreplace")
         with self._mutex:
             if not self._is_there():
-                anew = self._open()
-                os.close(self._file)
-                self._file = anew
+                old, self._file = self._file, self._open()
+                os.close(old)
             while data:
                 data = data[os.write(self._file, data) :]
 
     def close(self) -> None:
         """Close the file."""
         with self._mutex:
-            os.close(self._file)
+            old, self._file = self._file, -1
+            os.close(old)
 
 
 def logger(wanted: Any, line: Callable[[Any], str]) -> Callable[[Any], object] | None:

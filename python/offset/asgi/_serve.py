@@ -91,10 +91,11 @@ def serve(
     address, and the address is sent on the channel `ready`; of several, with the first.
 
     It may be called inside a goroutine or, outside of `run`, by the main thread, which then runs it. It is stopped
-    by the end of the context `stop`, by SIGTERM and SIGINT, and by the end of the goroutine that called it. Signals
-    are looked after, unless `signals` says otherwise, where the call is all there is: outside of `run`, or in its
-    main goroutine. When it is stopped it accepts no more, requests that are being answered have `grace` seconds to
-    end, and then it returns. A second signal ends that wait. The application's shutdown has `grace` seconds, too.
+    by the end of the context `stop`, by SIGTERM, SIGINT and SIGHUP, of which one that was ignored from the start,
+    as under nohup, stays ignored, and by the end of the goroutine that called it. Signals are looked after, unless
+    `signals` says otherwise, where the call is all there is: outside of `run`, or in its main goroutine. When it is
+    stopped it accepts no more, requests that are being answered have `grace` seconds to end, and then it returns. A
+    second signal ends that wait. The application's shutdown has `grace` seconds, too.
 
     `tls` is an `ssl.SSLContext` with a certificate. `limits` says how large and how slow requests may be.
     `access_log` is True for a line on stdout for each request, a file to write it to, or a function that is called

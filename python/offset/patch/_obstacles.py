@@ -100,7 +100,7 @@ def _locks_in(name: str, module: types.ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def _lock_of(place: str, value: Any) -> Iterator[tuple[str, Any]]:
-    lock = vars(value).get("_lock") if isinstance(value, threading.Condition) else value
+    lock = getattr(value, "_lock", None) if isinstance(value, threading.Condition) else value
     if isinstance(lock, _LOCKS):
         yield place, lock
 
