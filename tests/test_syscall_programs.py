@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.server as plain_server
 import os as plain_os
+import select as plain_select
 import subprocess as plain_subprocess
 import sys
 
@@ -93,6 +94,13 @@ def test_a_child_is_waited_for():
 
 
 # ---- select ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["poll", "epoll"])
+def test_isinstance_with_the_original_holds_for_what_waits(kind):
+    made, theirs = getattr(select, kind)(), getattr(plain_select, kind)()
+    assert isinstance(made, type(theirs)) and type(made) is not type(theirs)
+    assert not isinstance(theirs, type(made))
 
 
 @pytest.mark.parametrize(

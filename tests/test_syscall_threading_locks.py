@@ -51,6 +51,28 @@ def test_wrong_calls_raise_what_the_original_raises(make, what):
 
 
 @every_lock
+def test_isinstance_with_the_original_holds(make):
+    theirs = original.Lock() if make is threading.Lock else original.RLock()
+    lock = make()
+    assert isinstance(lock, type(theirs))
+    assert lock.__class__ is type(theirs) and type(lock) is not type(theirs)
+    assert not isinstance(theirs, type(lock))
+    with pytest.raises(AttributeError):
+        lock.__class__ = object
+
+
+def test_a_class_over_a_proxied_rlock_is_itself():
+    class Named(type(threading.RLock())):
+        pass
+
+    lock = Named()
+    assert lock.__class__ is Named
+    assert isinstance(lock, Named) and isinstance(lock, type(threading.RLock()))
+    with lock:
+        assert lock._is_owned()
+
+
+@every_lock
 def test_right_calls(make):
     lock = make()
     for arguments in [(), (True,), (1,), (True, -1), (True, -1.0), (False,), (0, -1), (True, 0), (True, 0.5)]:

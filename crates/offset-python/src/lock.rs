@@ -7,6 +7,9 @@
 //! * Its owner is the thread identity of who holds it, that of a goroutine where one does, whether or not CPython sees it.
 //! * Who holds the mutex writes `owner` and `count`, nobody else; `owner` is zero while nobody holds it. So who finds itself
 //!   there holds it, and may read both.
+//!
+//! The originals' types cannot be inherited from for this, so `__class__` names them: `isinstance` with the original holds. `type()` says
+//! what they are, and so does the `__class__` of a class that a program derives from `RLock`.
 
 use crate::error::*;
 use crate::method::*;
@@ -437,6 +440,33 @@ unsafe extern "C" fn rlock_repr(object: Object) -> Object {
 
 // The types.
 
+/// `__class__`: the original's type, `name` in `_thread`; for an instance of a subclass that class.
+unsafe fn class_of(object: Object, name: &CStr) -> Object {
+    // SAFETY: attached; the object is alive, and types are never freed.
+    unsafe {
+        let class = Py_TYPE(object);
+        if !TYPES.iter().any(|known| known.load(Ordering::Relaxed) == class) {
+            return Py_NewRef(class.cast());
+        }
+        let module = PyImport_ImportModule(c"_thread".as_ptr());
+        let original = if module.is_null() { NULL } else { PyObject_GetAttrString(module, name.as_ptr()) };
+        Py_XDECREF(module);
+        original
+    }
+}
+
+unsafe extern "C" fn lock_class(object: Object, _: *mut std::ffi::c_void) -> Object {
+    // SAFETY: the calling convention of a getter.
+    unsafe { class_of(object, c"LockType") }
+}
+
+unsafe extern "C" fn rlock_class(object: Object, _: *mut std::ffi::c_void) -> Object {
+    // SAFETY: the calling convention of a getter.
+    unsafe { class_of(object, RLOCK) }
+}
+
+const CLASS: &CStr = c"The type of the original: isinstance() goes by it.";
+
 const ACQUIRE: &CStr = c"acquire(blocking=True, timeout=-1) -> bool\n\nTake the lock; wait while it is held, at most timeout seconds. False if that took too long.";
 const RELEASE: &CStr = c"release()\n\nGive it to who waits longest, or free it. RuntimeError if it is not held.";
 const SAVE: &CStr = c"Free it for a condition's wait.";
@@ -485,7 +515,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         size: size_of::<LockObject>(),
         flags: 0,
         methods,
-        getters: vec![],
+        getters: vec![getter(c"__class__", lock_class, CLASS)],
         slots: slots(new_lock, repr),
     };
     let mut methods = vec![
@@ -504,7 +534,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         size: size_of::<LockObject>(),
         flags: u64::from(Py_TPFLAGS_BASETYPE as u32),
         methods,
-        getters: vec![],
+        getters: vec![getter(c"__class__", rlock_class, CLASS)],
         slots: slots(new_rlock, rlock_repr),
     };
     for (spec, place) in [lock, rlock].into_iter().zip(&TYPES) {

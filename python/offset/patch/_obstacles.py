@@ -101,7 +101,7 @@ def _locks_in(name: str, module: types.ModuleType) -> Iterator[tuple[str, Any]]:
 
 def _lock_of(place: str, value: Any) -> Iterator[tuple[str, Any]]:
     lock = getattr(value, "_lock", None) if isinstance(value, threading.Condition) else value
-    if isinstance(lock, _LOCKS):
+    if issubclass(type(lock), _LOCKS):  # `isinstance` takes those of the proxies for originals
         yield place, lock
 
 

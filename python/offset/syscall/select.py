@@ -110,6 +110,9 @@ def _ready(masks, seconds):
 class epoll:
     """A set of descriptors whose `poll` parks only the goroutine. See `select.epoll`."""
 
+    # The original cannot be inherited from: `isinstance` goes by this.
+    __class__ = property(lambda self: _original.epoll if type(self) is epoll else type(self))
+
     def __init__(self, sizehint=-1, flags=0):
         self._own(_original.epoll(sizehint, flags))
 
@@ -174,6 +177,9 @@ class epoll:
 
 class _Poll:
     """An object that waits for descriptors. See `select.poll`."""
+
+    # As for `epoll`.
+    __class__ = property(lambda self: type(_original.poll()))
 
     # As that of the original, the type makes no instances.
     def __new__(cls, *_, **__):
