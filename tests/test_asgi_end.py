@@ -298,10 +298,14 @@ def test_signals_end_it():
         import offset
         from offset.asgi import serve
 
+        def say(what):
+            # In one piece: `print` writes the end of a line apart, and two threads say something here.
+            sys.stdout.write(f"{what}\\n")
+
         async def app(scope, receive, send):
             if scope["type"] == "lifespan":
                 for kind in ("startup", "shutdown"):
-                    print((await receive())["type"], flush=True)
+                    say((await receive())["type"])
                     await send({"type": f"lifespan.{kind}.complete"})
                 return
             await send({"type": "http.response.start", "status": 200})
@@ -332,7 +336,7 @@ def test_signals_end_it():
                 data = b""
                 while part := conn.recv(1000):
                     data += part
-            print(data.endswith(b"begun and ended"), flush=True)
+            say(data.endswith(b"begun and ended"))
 
         thread = threading.Thread(target=client)
         serve(app, "127.0.0.1:0", ready)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from offset import _runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from types import CodeType, FrameType, TracebackType
 
     from offset._runtime import Goroutine
@@ -46,6 +46,18 @@ MANY = 200
 LISTED = 20
 # The file whose `go` starts main goroutines, followed by a colon.
 starter = ""
+
+
+class Task(NamedTuple):
+    """A task of the library's own event loop."""
+
+    name: str
+    state: str
+    where: Body
+
+
+# Gives the tasks of the library's own event loop, None if it is too busy to tell; set by what starts that.
+tasks_of_loop: Callable[[], list[Task] | None] = list
 
 
 def write(text: str) -> None:
@@ -166,20 +178,55 @@ def grouped(goroutines: Iterable[Goroutine], waits: dict[int, list[str]] | None 
         if len(members) == 1:
             head = f"goroutine {members[0][0]} [{state}] {group.name}:\n"
         else:
-            ids = ", ".join(str(member[0]) for member in members[:LISTED])
-            more = f" and {len(members) - LISTED} more" if len(members) > LISTED else ""
-            head = f"{len(members)} goroutines [{state}] {group.name}: {ids}{more}\n"
+            head = f"{len(members)} goroutines [{state}] {group.name}: {_listed([member[0] for member in members])}\n"
         text = stack_text(group, known) + "".join(f"  waits for {line}\n" for line in group.lines)
         parts.append(head + text + creator_text(group))
     return "\n".join(parts)
 
 
-def everything(goroutines: Iterable[Goroutine] | None = None) -> str:
-    """Format the stacks of all goroutines, equal ones together if they are many."""
-    goroutines = _runtime.goroutines() if goroutines is None else list(goroutines)
-    if len(goroutines) <= MANY:
-        return stacks(goroutines, times=True)
-    return f"{len(goroutines)} goroutines\n\n{grouped(goroutines)}"
+def everything(group: bool | None = None) -> str:
+    """Format the stacks of all goroutines, and of the tasks of the library's own event loop.
+
+    Equal ones are put together if `group` says so; if it is None, where there are many.
+    """
+    goroutines = _runtime.goroutines()
+    if not (len(goroutines) > MANY if group is None else group):
+        text = stacks(goroutines, times=True)
+    elif group:
+        text = grouped(goroutines)
+    else:
+        text = f"{len(goroutines)} goroutines\n\n{grouped(goroutines)}"
+    rest = _tasks(group)
+    return f"{text}\n{rest}" if rest else text
+
+
+def _tasks(group: bool | None) -> str:
+    """Format where the tasks of the library's own event loop are: what each awaits, the innermost last."""
+    tasks = tasks_of_loop()
+    if tasks is None:
+        return "tasks of asyncio: their loop is busy and does not answer; its thread shows with what\n"
+    # A name may have anything in it: a path of a request has what a client sent.
+    tasks = [task if task.name.isprintable() else task._replace(name=repr(task.name)) for task in tasks]
+    known: dict[Position, str] = {}
+    if not (len(tasks) > MANY if group is None else group):
+        return "\n".join(f"task {task.name} [{task.state}]:\n{_text(task.where, known)}" for task in tasks)
+    found: dict[tuple[str, str], list[str]] = {}
+    for task in tasks:
+        found.setdefault((task.state, _text(task.where, known)), []).append(task.name)
+    parts = []
+    for (state, where), names in sorted(found.items(), key=lambda item: -len(item[1])):
+        if len(names) == 1:
+            head = f"task {names[0]} [{state}]:\n"
+        else:
+            head = f"{len(names)} tasks [{state}]: {_listed(names)}\n"
+        parts.append(head + where)
+    return "\n".join(parts)
+
+
+def _listed(things: Sequence[object]) -> str:
+    """List the first ones, and say how many more there are."""
+    more = f" and {len(things) - LISTED} more" if len(things) > LISTED else ""
+    return ", ".join(map(str, things[:LISTED])) + more
 
 
 def _collected(goroutines: list[Goroutine]) -> list[tuple[Goroutine, Body]]:

@@ -37,11 +37,11 @@ def _dump_text() -> str:
 
 
 def _full_text() -> str:
-    return f"{_dump.stacks(_runtime.goroutines(), times=True)}\n{_threads()}"
+    return f"{_dump.everything(group=False)}\n{_threads()}"
 
 
 def _group_text() -> str:
-    return f"{_dump.grouped(_runtime.goroutines())}\n{_threads()}"
+    return f"{_dump.everything(group=True)}\n{_threads()}"
 
 
 def _leaks_text() -> str:

@@ -26,7 +26,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from offset import _exit, _runtime
+from offset import _dump, _exit, _runtime
 from offset._duration import seconds as duration
 from offset.aio import _loop
 from offset.aio._tasks import in_trio, restore
@@ -321,3 +321,6 @@ def await_(awaitable: Awaitable[T], timeout: Seconds | None = None, *, token: An
         return value
     finally:
         del call
+
+
+_dump.hidden.add(Call.carry.__code__)

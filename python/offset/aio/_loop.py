@@ -23,7 +23,7 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from offset import _dump, _exit, _failure, _runtime
-from offset.aio import _tasks
+from offset.aio import _stacks, _tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,8 @@ class Loop:
         self.mailbox = _tasks.open_mailbox(self.loop)
         # Done when it is to end.
         self._over: asyncio.Future[None] = self.loop.create_future()
-        self._root: asyncio.Task[None] | None = None
+        # Its own task.
+        self.root: asyncio.Task[None] | None = None
         self.thread = threading.Thread(target=self._main, name="offset-asyncio", daemon=True)
         # Set before it ends, by whoever has it end: it takes no more calls.
         self.closing = False
@@ -87,13 +88,13 @@ class Loop:
     def _main(self) -> None:
         loop = self.loop
         asyncio.set_event_loop(loop)
-        self._root = loop.create_task(self._forever(), name="offset")
+        self.root = loop.create_task(self._forever(), name="offset")
         try:
             while not self.halted:
                 try:
                     # A task that stops the loop has it end, too.
                     with contextlib.suppress(RuntimeError):
-                        loop.run_until_complete(self._root)
+                        loop.run_until_complete(self.root)
                     self.halted = True
                 except (SystemExit, KeyboardInterrupt) as error:
                     # Of a task that no goroutine awaits: that is not the end of all others.
@@ -190,7 +191,7 @@ class Loop:
 
     def _busy(self) -> bool:
         """Tell whether it has tasks, other than its own."""
-        return any(task is not self._root and not task.done() for task in asyncio.all_tasks(self.loop))
+        return any(task is not self.root and not task.done() for task in asyncio.all_tasks(self.loop))
 
 
 def get() -> Loop:
@@ -228,6 +229,11 @@ def _stop(grace: float, run: Run | None, hurry: Callable[[], bool]) -> None:
             return
 
 
+def _tasks_of_loop() -> list[_dump.Task] | None:
+    found = _Open.loop
+    return _stacks.of(found) if found is not None else []
+
+
 def _idle_threads() -> int:
     found = _Open.loop
     return int(found is not None and found.thread.is_alive() and found.idle())
@@ -239,6 +245,7 @@ def _watch() -> None:
     _exit.started()
     _exit.behind.append(_stop)
     _exit.idle_threads.append(_idle_threads)
+    _dump.tasks_of_loop = _tasks_of_loop
     os.register_at_fork(after_in_child=_forked)
 
 

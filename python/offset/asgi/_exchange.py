@@ -21,7 +21,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from offset import _runtime
+from offset import _dump, _runtime
 from offset._http._service import phrase_of
 
 if TYPE_CHECKING:
@@ -113,13 +113,18 @@ class Exchange:
             return False
         service.live.add(self)
         coroutine = self.run()
+        scope = self.scope
+        # For dumps.
+        name = f"{scope.get('method', 'websocket')} {scope['path']}"
         try:
             if _EAGER:
                 self.eager = True
                 # The stubs of 3.11, which mypy reads, lack the argument.
-                task = asyncio.Task(coroutine, loop=loop, context=service.context.copy(), eager_start=True)  # type: ignore[call-arg]
+                task = asyncio.Task(  # type: ignore[call-arg]
+                    coroutine, loop=loop, name=name, context=service.context.copy(), eager_start=True
+                )
             else:
-                task = loop.create_task(coroutine, context=service.context.copy())
+                task = loop.create_task(coroutine, name=name, context=service.context.copy())
             goes_on = not task.done()
             if goes_on:
                 self.task = task
@@ -324,3 +329,6 @@ def is_of(error: BaseException | None, kind: type[BaseException]) -> bool:
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return False
+
+
+_dump.hidden.add(Exchange.run.__code__)

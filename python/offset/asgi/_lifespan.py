@@ -11,7 +11,7 @@ import asyncio
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from offset import _runtime
+from offset import _dump, _runtime
 
 if TYPE_CHECKING:
     from offset._runtime import Note
@@ -38,7 +38,7 @@ class Lifespan:
         """Begin."""
         self._loop = loop
         self._shutdown = loop.create_future()
-        self._task = loop.create_task(self._run(), context=self._service.context.copy())
+        self._task = loop.create_task(self._run(), name="lifespan", context=self._service.context.copy())
         return True
 
     async def _run(self) -> None:
@@ -123,3 +123,6 @@ class Lifespan:
         if self._task is not None:
             self._task.cancel()
         return True
+
+
+_dump.hidden.add(Lifespan._run.__code__)

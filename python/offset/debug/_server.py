@@ -282,10 +282,9 @@ def _is_local(host: str) -> bool:
 
 def _goroutines(request: Request) -> Answer:
     """Give the stacks; `?group=1` and `?full=1` choose the form as the options of `offset dump` do."""
-    living = _runtime.goroutines()
     if request.query.get("full"):
-        return _http.Answer(_dump.stacks(living, times=True))
-    return _http.Answer(_dump.grouped(living) if request.query.get("group") else _dump.everything(living))
+        return _http.Answer(_dump.everything(group=False))
+    return _http.Answer(_dump.everything(group=True if request.query.get("group") else None))
 
 
 def _leaks(request: Request) -> Answer:
