@@ -6,10 +6,10 @@ Errors are Python's own (ConnectionRefusedError, TimeoutError), with a text that
 
 `_address` reads and writes addresses, `_conn` has connections, `_listen` what accepts them, `_packet` what has none;
 `_dial` and `_lookup` find the other side, `_tls` wraps a connection, `_pipe` is one in memory, `_stream` has what they
-share, `_file` sends files. All of them wait by `offset._runtime.Stream` and `Fd`.
+share, `_file` sends files, `_relay` copies between connections. All of them wait by `offset._runtime.Stream` and `Fd`.
 """
 
-from offset.net import _file
+from offset.net import _file, _relay
 from offset.net._conn import Conn
 from offset.net._dial import dial
 from offset.net._listen import Listener, listen
@@ -32,3 +32,4 @@ __all__ = [
 ]
 
 _file.install()
+_relay.install()

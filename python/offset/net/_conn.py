@@ -22,8 +22,8 @@ _KEEPALIVE = 15
 
 # As much is sent from a file by one system call.
 _PIECE = 1 << 30
-# What says that the system cannot send from this file.
-_CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
+# What says that the system cannot send from this file, or move what comes in this way.
+CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
 
 
 class Conn(_runtime.Stream):
@@ -98,7 +98,7 @@ class Conn(_runtime.Stream):
                         self._wait_write()
                         continue
                     except OSError as error:
-                        if not sent and error.errno in _CANNOT:
+                        if not sent and error.errno in CANNOT:
                             return None
                         raise OSError(error.errno, f"sendfile {self._name}: {_address.words(error)}") from None
                     if not done:
