@@ -199,6 +199,24 @@ def test_what_only_a_goroutines_greenlet_holds_goes_with_the_goroutine():
 
 
 @main_goroutine
+def test_main_greenlets_are_freed_and_once_only():
+    """Without the GIL greenlet drops a reference too many to one that another thread has made."""
+    mains = []
+
+    def seen():
+        mains.append(weakref.ref(getcurrent()))
+
+    def gone() -> bool:
+        # Threads take note of what others have dropped when they run the next time, or in a collection.
+        gc.collect()
+        return not any(main() for main in mains)
+
+    for _ in range(100):
+        go(seen).join()
+    wait_until(gone)
+
+
+@main_goroutine
 def test_sets_of_greenlets_do_not_pile_up():
     def plain():
         inner = greenlet.greenlet(lambda: offset.sleep(0.0001))

@@ -14,7 +14,7 @@
 //! which has a thread to itself. Nothing here runs Python code: the goroutine is about to park.
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{after_fork, before_fork, comes, ends, leaves};
+pub(crate) use linux::{after_fork, before_fork, comes, ends, leaves, machine_ends};
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere {
@@ -23,11 +23,12 @@ mod elsewhere {
     pub(crate) unsafe fn comes(_goroutine: &Goroutine) {}
     pub(crate) unsafe fn leaves(_goroutine: &Goroutine) {}
     pub(crate) unsafe fn ends() {}
+    pub(crate) unsafe fn machine_ends() {}
     pub(crate) fn before_fork() {}
     pub(crate) unsafe fn after_fork() {}
 }
 #[cfg(not(target_os = "linux"))]
-pub(crate) use elsewhere::{after_fork, before_fork, comes, ends, leaves};
+pub(crate) use elsewhere::{after_fork, before_fork, comes, ends, leaves, machine_ends};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -286,20 +287,38 @@ mod linux {
         }
     }
 
-    /// Has greenlet leave alone what others hold of a set that dies.
+    /// Has greenlet count no references to the main greenlet of a set that dies.
     ///
-    /// When a set dies whose main greenlet runs, and somebody else has one reference to that, greenlet asks the collector who
-    /// it is, and drops a reference that nobody is found to have: it takes it for one that a switch has left on a stack. The
-    /// variables of a function that runs are not found either, and crash the process later. A set in which no greenlet
-    /// runs is not looked at, and what a switch has left is kept.
+    /// When a set dies whose main greenlet runs, and somebody else seems to have one reference to that, greenlet asks the collector
+    /// who it is, and drops a reference that nobody is found to have: it takes it for one that a switch has left on a stack. But the
+    /// variables of a function that runs are not found either. And without the GIL the count may be one too many for a while: greenlet
+    /// drops its own reference elsewhere than on the thread that made the object, which is told to take note of that
+    /// (`Py_REFCNT` of 3.14t and 3.15t). Either way the object is freed under somebody's hands. A set in which no greenlet runs is
+    /// not looked at, and what a switch has left is kept.
     unsafe fn disown(set: usize) {
         // SAFETY: attached; the set is ours alone, lives, and holds two references to the greenlet that is both main and current.
         unsafe {
             let set = set as *mut Set;
             let Set { main, current, .. } = set.read();
-            if main == current && Py_REFCNT(main) > 2 {
+            if main == current {
                 (*set).current = std::ptr::null_mut();
                 Py_DECREF(current);
+            }
+        }
+    }
+
+    /// The machine's thread ends: a set that is there is left for another one, since it would die as a thread's does.
+    ///
+    /// # Safety
+    /// Attached, between two goroutines.
+    pub(crate) unsafe fn machine_ends() {
+        if PLACE.load(Ordering::Acquire) == FOUND {
+            // SAFETY: the variable has been found. A thread that has used no greenlet keeps its 0.
+            unsafe {
+                let variable = variable();
+                if variable.read() > NONE_YET {
+                    FRESH.lock().push(variable.replace(NONE_YET));
+                }
             }
         }
     }

@@ -164,6 +164,7 @@ unsafe impl Host for Python {
         unsafe {
             shim::offset_bind_thread(base);
             shim::offset_attach(base);
+            crate::greenlet::machine_ends();
             shim::offset_refcounts_leave();
             state_goes();
             shim::offset_thread_end(base);
