@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import socket as plain
 import ssl as plain_ssl
+import time as plain_time
 from pathlib import Path
 
 import offset
@@ -448,6 +450,59 @@ def test_the_descriptor_of_a_tls_socket_never_blocks(contexts, limit):
                 assert not os.get_blocking(each.fileno())
                 each.settimeout(limit)
                 assert not os.get_blocking(each.fileno())
+
+
+class Attempts:
+    """What a TLS socket works with, in which each call takes a while; the most that were made at once."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.now = self.most = 0
+
+    def attempt(self, function, args):
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            # The originals let go of the GIL here.
+            plain_time.sleep(0.002)
+            return function(*args)
+        finally:
+            self.now -= 1
+
+    def read(self, *args):
+        return self.attempt(self.inner.read, args)
+
+    def write(self, *args):
+        return self.attempt(self.inner.write, args)
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+@main_goroutine
+def test_tls_reads_and_writes_one_at_a_time(listener, contexts):
+    """Its state is one for both directions; to read in one goroutine or thread and write in another is allowed."""
+    server, client = contexts
+    data = random.Random(1).randbytes(300_000)
+
+    def serve():
+        sock, _ = listener.accept()
+        with server.wrap_socket(sock, server_side=True) as conn:
+            while part := conn.recv(65_536):
+                conn.sendall(part)
+
+    serving = go(serve)
+    with client.wrap_socket(socket.create_connection(listener.getsockname()), server_hostname="localhost") as conn:
+        attempts = conn._sslobj = Attempts(conn._sslobj)
+        # A plain thread writes while a goroutine reads.
+        writing = Thread(conn.sendall, data)
+        got = b""
+        while len(got) < len(data):
+            got += conn.recv(65_536)
+        writing.result()
+    wait_ended(serving)
+    assert got == data
+    assert attempts.most == 1
 
 
 @main_goroutine

@@ -3,8 +3,12 @@
 Every name of the original is here. An `SSLContext` and an `SSLSocket` are of the original's classes, too. The sockets
 are those of `offset.syscall.socket`; a context makes them of the original's when it wraps one.
 
-Invariant: the descriptor is non-blocking, so the original's calls say what they want to wait for, and are made again
-when it has come.
+Invariants:
+
+* The descriptor is non-blocking, so the original's calls say what they want to wait for, and are made again when it has
+  come.
+* One of these calls is made at a time: TLS has one state for both directions, and a write beside a read, which lets go
+  of the GIL, may be lost or crash the process, as with the originals (cpython#143756). Nobody waits in one.
 """
 
 from __future__ import annotations
@@ -20,14 +24,22 @@ from offset.syscall import socket as _sockets
 class SSLSocket(_original.SSLSocket, _sockets.socket):
     """A TLS socket whose calls park only the goroutine. See `ssl.SSLSocket`."""
 
+    def __new__(cls, *args, **kwargs):
+        made = super().__new__(cls, *args, **kwargs)
+        # Who has it may call a function of the program's, which may call something here.
+        made._turn = _runtime.RLock()
+        return made
+
     def _patiently(self, limit, what, operation, *args):
         """Call `operation(*args)`, again each time that what it wants has come, for `limit` seconds at most."""
         if limit == 0.0:
-            return operation(*args)
+            with self._turn:
+                return operation(*args)
         deadline = None if limit is None else _runtime.now() + limit
         while True:
             try:
-                return operation(*args)
+                with self._turn:
+                    return operation(*args)
             except _original.SSLWantReadError:
                 wait = self._fd().wait_read
             except _original.SSLWantWriteError:
