@@ -13,8 +13,11 @@ import pytest
 from helpers import PATIENCE, main_goroutine, run_script, wait_until
 from libraries import library
 from net_peers import Call, client_context, pattern, server_context
-from offset import makechan, syscall
+from offset import makechan, patch, syscall
 from offset.asgi import Limits
+from offset.asgi._exchange import HIGH
+from offset.asgi._websocket import WebSocket
+from offset.syscall import ssl as proxied_ssl
 from web import Reader, connect, request
 from web_asgi import ask, begin, say, serving, talking
 
@@ -25,16 +28,33 @@ KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 ASK = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", KEY)
 
 
-def with_client(talk, addr, *, path="/", scheme="ws", **options):
-    """Call `talk` with a client, in a thread: it is one of plain sockets."""
+@pytest.fixture(scope="module")
+def copied():
+    """The client on the proxies."""
+    return patch.patched_import("websockets.sync.client")
+
+
+def with_client(talk, addr, *, path="/", secure=None):
+    """Call `talk` with a client: one of plain sockets in a thread, or with TLS `secure`, the one on the proxies.
+
+    The client reads and writes at the same time, by which plain TLS loses what is written: its handshake hangs once in
+    a hundred times.
+    """
 
     def connected():
-        with client.connect(
-            f"{scheme}://{addr}{path}", compression=None, open_timeout=PATIENCE, close_timeout=PATIENCE, **options
+        options = {"ssl": client_context(ssl=proxied_ssl), "server_hostname": "localhost"} if secure else {}
+        with (secure or client).connect(
+            f"{'wss' if secure else 'ws'}://{addr}{path}",
+            subprotocols=["one", "two"],
+            compression=None,
+            proxy=None,
+            open_timeout=PATIENCE,
+            close_timeout=PATIENCE,
+            **options,
         ) as ws:
             return talk(ws)
 
-    return syscall.blocking(connected)
+    return connected() if secure else syscall.blocking(connected)
 
 
 async def accept(receive, send, **more):
@@ -91,12 +111,23 @@ def rest(conn, reader):
     return frames(data)
 
 
+def up_to_farewell(conn, reader):
+    """The same, of a connection that the server closes first, which this answers."""
+    data = reader.data
+    while 0x88 not in [code for code, _ in frames(data)]:
+        data += conn.read(65_536)
+    conn.write(frame(0x8, struct.pack("!H", 1000)))
+    while part := conn.read(65_536):
+        data += part
+    return frames(data)
+
+
 # ---- what an application finds ----------------------------------------------------------------------
 
 
 @main_goroutine
 @pytest.mark.parametrize("secure", [False, True])
-def test_the_scope_and_the_subprotocol(secure):
+def test_the_scope_and_the_subprotocol(secure, copied):
     seen = []
 
     async def app(scope, receive, send):
@@ -107,14 +138,9 @@ def test_the_scope_and_the_subprotocol(secure):
     def talk(ws):
         return ws.subprotocol, ws.response.headers["x-mine"]
 
-    scheme = "wss" if secure else "ws"
     with serving(app, tls=server_context() if secure else None) as served:
         host, port = served.addr.split(":")
-        tls = {"ssl": client_context(), "server_hostname": "localhost"} if secure else {}
-        assert with_client(talk, served.addr, path="/a%20b?c", scheme=scheme, subprotocols=["one", "two"], **tls) == (
-            "two",
-            "yes",
-        )
+        assert with_client(talk, served.addr, path="/a%20b?c", secure=copied if secure else None) == ("two", "yes")
         wait_until(lambda: len(seen) == 2, "the end has come")
     scope = seen[0]
     assert scope.pop("client")[0] == "127.0.0.1"
@@ -123,7 +149,7 @@ def test_the_scope_and_the_subprotocol(secure):
         "type": "websocket",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
-        "scheme": scheme,
+        "scheme": "wss" if secure else "ws",
         "path": "/a b",
         "raw_path": b"/a%20b",
         "query_string": b"c",
@@ -224,6 +250,122 @@ def stands(count):
     before = count()
     offset.sleep(0.05)
     return before and count() == before
+
+
+class Pinger:
+    """Pings that are due when a test says so."""
+
+    def __init__(self):
+        self.waiting = []
+
+    def ping(self):
+        """Have the next one sent, when the last one is written; give the WebSocket."""
+        wait_until(lambda: self.waiting, "an open WebSocket")
+        exchange = self.waiting.pop()
+        exchange.loop.call_soon_threadsafe(exchange.ping)
+        return exchange
+
+
+@pytest.fixture
+def pinger(monkeypatch):
+    made = Pinger()
+    monkeypatch.setattr(WebSocket, "ping_later", lambda exchange, _=None: made.waiting.append(exchange))
+    yield made
+    made.waiting.clear()
+
+
+@main_goroutine
+def test_pings_are_sent_and_their_answers_awaited(pinger):
+    """A client of the package answers them, whatever it does; the application sees nothing of them."""
+    came = []
+
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        came.append(await receive())
+
+    def talk(ws):
+        for _ in range(5):
+            exchange = pinger.ping()
+            wait_until(lambda it=exchange: pinger.waiting and not it.asked, "an answer")
+        ws.send("still here")
+        with pytest.raises(websockets.exceptions.ConnectionClosedOK):
+            ws.recv()
+
+    with serving(app) as server:
+        with_client(talk, server.addr)
+    assert came == [{"type": "websocket.receive", "text": "still here"}]
+
+
+@main_goroutine
+def test_a_client_that_answers_no_ping_is_gone():
+    came = []
+
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        came.append(await receive())
+        with pytest.raises(OSError):
+            await send({"type": "websocket.send", "text": "too late"})
+
+    with opened(app, limits=Limits(ping_interval=0.1)) as (conn, reader):
+        sent = up_to_farewell(conn, reader)
+    assert [code for code, _ in sent] == [0x89, 0x88]
+    assert sent[1][1] == struct.pack("!H", 1011) + b"no answer to a ping"
+    assert came == [{"type": "websocket.disconnect", "code": 1011, "reason": "no answer to a ping"}]
+
+
+@main_goroutine
+def test_whoever_says_anything_is_there(pinger):
+    """Some clients answer no pings, but talk."""
+    with opened(echo) as (conn, reader):
+        data = reader.data
+        for count in range(5):
+            exchange = pinger.ping()
+            while len(frames(data)) < 2 * count + 1:
+                data += conn.read(65_536)
+            conn.write(frame(0x2, b"x"))
+            while len(frames(data)) < 2 * count + 2:
+                data += conn.read(65_536)
+            assert not exchange.asked
+    assert frames(data) == [(0x89, b""), (0x82, b"x")] * 5
+
+
+@main_goroutine
+def test_who_is_not_listened_to_need_not_answer(pinger):
+    """While an application takes nothing, nothing is read: answers to pings may be among it."""
+    go_on = makechan()
+    came = []
+
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await go_on.arecv()
+        while (message := await receive())["type"] == "websocket.receive":
+            came.append(len(message["bytes"]))
+
+    with opened(app) as (conn, reader):
+        # More than is read ahead.
+        for _ in range(3):
+            conn.write(bytes([0x82, 0x80 | 126]) + struct.pack("!H", 60_000) + bytes(4) + bytes(60_000))
+        wait_until(lambda: pinger.waiting and pinger.waiting[0].came_bytes > HIGH, "as much as is read ahead")
+        data = reader.data
+        for count in range(5):
+            pinger.ping()
+            while len(frames(data)) <= count:
+                data += conn.read(65_536)
+        assert frames(data) == [(0x89, b"")] * 5
+        go_on.send(None)
+        conn.write(frame(0x8, struct.pack("!H", 1000)))
+        assert rest(conn, reader)[-1] == (0x88, struct.pack("!H", 1000))
+    assert came == [60_000] * 3
+
+
+@main_goroutine
+def test_no_pings_are_sent_if_nobody_wants_them():
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await asyncio.sleep(0.3)
+
+    with opened(app, limits=Limits(ping_interval=None)) as (conn, reader):
+        assert [code for code, _ in up_to_farewell(conn, reader)] == [0x88]
 
 
 @main_goroutine

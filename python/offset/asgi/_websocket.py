@@ -8,6 +8,7 @@ Invariants:
 * The protocol is touched on the loop's thread only.
 * Who reads waits while the application has much to take, and while what the protocol has answered by itself, to pings,
   is not written: a client that only sends holds no memory.
+* A client is taken for gone if nothing came between two pings, and it was listened to when the second one was due.
 """
 
 from __future__ import annotations
@@ -107,7 +108,20 @@ def serve(service: Service, conn: Conn, http: Http, scope: dict[str, Any]) -> No
 class WebSocket(Exchange):
     """One WebSocket: an exchange whose request and response are messages."""
 
-    __slots__ = ("accept", "came_bytes", "code", "more", "opcode", "parts", "protocol", "queue", "stage", "timer")
+    __slots__ = (
+        "accept",
+        "asked",
+        "came_bytes",
+        "code",
+        "more",
+        "opcode",
+        "parts",
+        "pinger",
+        "protocol",
+        "queue",
+        "stage",
+        "timer",
+    )
 
     more: Any
 
@@ -127,12 +141,16 @@ class WebSocket(Exchange):
         # What the application is told in the end.
         self.code = (1006, "")
         self.timer: asyncio.TimerHandle | None = None
+        # What sends the next ping, and whether nothing came since the last one.
+        self.pinger: asyncio.TimerHandle | None = None
+        self.asked = False
 
     # ---- what comes ----
 
     def came(self, data: bytes, loop: asyncio.AbstractEventLoop, ended: list[Note]) -> bool:
         """Take what the goroutine has read; nothing is the end."""
         protocol = self.protocol
+        self.asked = False
         if data:
             protocol.receive_data(data)
         else:
@@ -181,6 +199,35 @@ class WebSocket(Exchange):
             self.came_bytes += len(data)
             self.wake()
 
+    def ping(self) -> None:
+        """Send a ping, and another one in a while; close it if nothing has come since the last one."""
+        if self.stage != _OPEN:
+            return
+        # What is not read may have the answer.
+        if self.asked and self.came_bytes <= HIGH:
+            self.close(1011, "no answer to a ping")
+            self.gone = True
+            return
+        self.asked = True
+        self.protocol.send_ping(b"")
+        # Its time begins when it is written: a client may have much to take before.
+        future = self.loop.create_future()
+        future.add_done_callback(self.ping_later)
+        self.todo.append((WRITE, None, b"".join(self.protocol.data_to_send()), future))
+        self.note.set()
+
+    def ping_later(self, _: object = None) -> None:
+        """Send a ping when it is time."""
+        interval = self.service.limits.ping_interval
+        if interval is not None and self.stage == _OPEN:
+            self.pinger = self.loop.call_later(interval, self.ping)
+
+    def hush(self) -> None:
+        """Send no more pings."""
+        if self.pinger is not None:
+            self.pinger.cancel()
+            self.pinger = None
+
     def go_on(self, _: object = None) -> None:
         """Have more read, unless the application has much to take."""
         if self.came_bytes <= HIGH:
@@ -192,6 +239,7 @@ class WebSocket(Exchange):
             self.code = (code, reason)
         self.stage = _OVER
         self.gone = True
+        self.hush()
         self.wake()
 
     def finish(self) -> None:
@@ -204,6 +252,7 @@ class WebSocket(Exchange):
 
     def close(self, code: int, reason: str = "") -> None:
         """Close it from this side."""
+        self.hush()
         with contextlib.suppress(Exception):
             self.protocol.send_close(code, reason)
         self.tell(WRITE, None, b"".join(self.protocol.data_to_send()))
@@ -308,6 +357,8 @@ class WebSocket(Exchange):
         self.tell(UPGRADE, head)
         if self.service.draining:
             self.go_away()
+        else:
+            self.ping_later()
 
     async def say(self, data: bytes | None, text: str | None) -> None:
         """Send a message."""
