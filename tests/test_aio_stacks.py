@@ -11,8 +11,12 @@ from helpers import FREE_THREADED, run_script, start_script
 from offset import _outside
 
 START = """
-import asyncio, os, signal, sys, threading, time
+import asyncio, contextlib, os, signal, sys, threading, time
 from offset import aio, go, makechan, run
+from offset.aio import _stacks
+
+# The loop may stand still for a while, with all of the machine.
+_stacks._ANSWER = 60
 
 def waiting(begun):
     # When the task that calls this waits.
@@ -79,6 +83,65 @@ def test_a_dump_follows_what_is_awaited(tmp_path):
     assert order == sorted(order), text
 
 
+@pytest.mark.parametrize("way", ["__await__ of a coroutine's", "async for", "async with", "anext"])
+def test_a_dump_looks_behind_what_stands_between(tmp_path, way):
+    main = """
+        class Thing:
+            def __await__(self):
+                return inner(self.begun, 1000).__await__()
+
+        async def stream(begun):
+            await inner(begun, 1000)
+            yield
+
+        @contextlib.asynccontextmanager
+        async def manager(begun):
+            await inner(begun, 1000)
+            yield
+
+        async def user(begun):
+            if WAY == "async for":
+                async for _ in stream(begun):
+                    pass
+            elif WAY == "async with":
+                async with manager(begun):
+                    pass
+            elif WAY == "anext":
+                await anext(stream(begun), None)
+            else:
+                thing = Thing()
+                thing.begun = begun
+                await thing
+
+        def main():
+            start(user, 1)
+            until_told()
+    """
+    (text,) = asked(tmp_path, main.replace("WAY", repr(way)), "dump")
+    (stack,) = re.findall(r"^task .* \[await\]:\n((?:  .*\n)+)", text, re.MULTILINE)
+    assert "in user" in stack.splitlines()[0]
+    assert "await asyncio.sleep(how_long)" in stack, text
+
+
+def test_tasks_that_cannot_be_told_do_not_keep_the_rest_back(tmp_path):
+    main = """
+        class Shy(asyncio.Task):
+            def get_name(self):
+                raise ZeroDivisionError("not mine")
+
+        async def shy(begun):
+            Shy(inner(begun, 1000), loop=asyncio.get_running_loop())
+            await asyncio.sleep(1000)
+
+        def main():
+            start(shy, 1)
+            until_told()
+    """
+    (text,) = asked(tmp_path, main, "dump")
+    assert "tasks of asyncio cannot be told: ZeroDivisionError: not mine\n" in text
+    assert "goroutine 1 [" in text and "\nthread MainThread:" in text
+
+
 def test_equal_ones_are_put_together(tmp_path):
     main = """
         def main():
@@ -115,6 +178,7 @@ def test_a_loop_that_is_stuck(tmp_path):
             begun.try_send(None), time.sleep(1000)
 
         def main():
+            _stacks._ANSWER = 0.1
             begun = makechan(1)
             go(aio.await_, stuck(begun))
             begun.recv()

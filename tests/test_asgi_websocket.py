@@ -286,7 +286,7 @@ def test_pings_are_sent_and_their_answers_awaited(pinger):
     def talk(ws):
         for _ in range(5):
             exchange = pinger.ping()
-            wait_until(lambda it=exchange: pinger.waiting and not it.asked, "an answer")
+            wait_until(lambda it=exchange: pinger.waiting and not it.pings, "an answer")
         ws.send("still here")
         with pytest.raises(websockets.exceptions.ConnectionClosedOK):
             ws.recv()
@@ -305,12 +305,14 @@ def test_a_client_that_answers_no_ping_is_gone():
         came.append(await receive())
         with pytest.raises(OSError):
             await send({"type": "websocket.send", "text": "too late"})
+        came.append("too late")
 
     with opened(app, limits=Limits(ping_interval=0.1)) as (conn, reader):
         sent = up_to_farewell(conn, reader)
-    assert [code for code, _ in sent] == [0x89, 0x88]
-    assert sent[1][1] == struct.pack("!H", 1011) + b"no answer to a ping"
-    assert came == [{"type": "websocket.disconnect", "code": 1011, "reason": "no answer to a ping"}]
+        wait_until(lambda: len(came) == 2, "the end of the application")
+    assert [code for code, _ in sent] == [0x89] * 3 + [0x88]
+    assert sent[3][1] == struct.pack("!H", 1011) + b"no answer to pings"
+    assert came == [{"type": "websocket.disconnect", "code": 1011, "reason": "no answer to pings"}, "too late"]
 
 
 @main_goroutine
@@ -325,7 +327,7 @@ def test_whoever_says_anything_is_there(pinger):
             conn.write(frame(0x2, b"x"))
             while len(frames(data)) < 2 * count + 2:
                 data += conn.read(65_536)
-            assert not exchange.asked
+            assert not exchange.pings
     assert frames(data) == [(0x89, b""), (0x82, b"x")] * 5
 
 
@@ -359,13 +361,23 @@ def test_who_is_not_listened_to_need_not_answer(pinger):
 
 
 @main_goroutine
-def test_no_pings_are_sent_if_nobody_wants_them():
+@pytest.mark.parametrize("interval", [None, 20.0])
+def test_no_pings_are_sent_if_nobody_wants_them(monkeypatch, interval):
+    timers = []
+    plain = WebSocket.ping_later
+
+    def ping_later(exchange, _=None):
+        plain(exchange)
+        timers.append(exchange.pinger is not None)
+
+    monkeypatch.setattr(WebSocket, "ping_later", ping_later)
+
     async def app(scope, receive, send):
         await accept(receive, send)
-        await asyncio.sleep(0.3)
 
-    with opened(app, limits=Limits(ping_interval=None)) as (conn, reader):
+    with opened(app, limits=Limits(ping_interval=interval)) as (conn, reader):
         assert [code for code, _ in up_to_farewell(conn, reader)] == [0x88]
+    assert timers == [interval is not None]
 
 
 @main_goroutine

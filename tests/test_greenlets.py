@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import gc
+import json
 import random
 import threading
 import time
@@ -240,6 +241,42 @@ def test_sets_of_greenlets_do_not_pile_up():
         wait_ended(*[go(kind) for _ in range(20)])
         wait_until(lambda: not dying())
     wait_until(lambda: total_main_greenlets() <= before + 100)
+
+
+def test_sets_die_with_the_threads_of_machines():
+    """A machine that ends takes with it what a goroutine left there unused."""
+    ended = run_script(
+        """
+        import time, offset
+        from greenlet import getcurrent
+        from greenlet._greenlet import get_total_main_greenlets
+        from offset import go, runtime
+
+        def blocks():
+            getcurrent()
+            # Not one of ours: each has a thread of its own.
+            time.sleep(0.2)
+
+        def main():
+            left = []
+            for _ in range(3):
+                waiting = [go(blocks) for _ in range(8)]
+                for each in waiting:
+                    each.join()
+                # Threads that have nothing to do end after some seconds.
+                while runtime.stats()["machines"] > 2:
+                    offset.sleep(0.1)
+                # greenlet sees to it on the main thread, a moment later.
+                offset.sleep(1)
+                left.append(get_total_main_greenlets())
+            print(left)
+
+        offset.run(main)
+        """
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    left = json.loads(ended.stdout)
+    assert left[-1] <= left[0] + 2, left
 
 
 @main_goroutine

@@ -11,7 +11,7 @@ import os
 
 import offset
 import pytest
-from helpers import main_goroutine, open_descriptors
+from helpers import main_goroutine, open_descriptors, wait_until
 from net_peers import MUCH, Call, kind, pair, pattern, raw_pair, read_all, vanish
 from offset import context, io, net, time
 from offset.net import _relay
@@ -19,6 +19,8 @@ from offset.net import _relay
 __all__ = ["kind"]
 
 LARGE = _relay._LARGE
+# More than two connections hold, however large the system lets their buffers grow.
+BEYOND = 256 * 1024 * 1024
 
 
 @pytest.fixture
@@ -27,16 +29,16 @@ def moved(monkeypatch):
     sizes = []
     plain = _relay._Relay.drain
 
-    def drain(relay, left):
+    def drain(relay, outlet, left):
         sizes.append(left)
-        plain(relay, left)
+        plain(relay, outlet, left)
 
     monkeypatch.setattr(_relay._Relay, "drain", drain)
     return sizes
 
 
 @main_goroutine
-def test_both_ways_at_once(kind, moved, rng):
+def test_both_ways_at_once(kind, rng):
     """A relay as a program has it: a copy each way, each of which passes the end on."""
     there, back = pattern(MUCH, 1), pattern(MUCH // 2, 2)
 
@@ -57,7 +59,35 @@ def test_both_ways_at_once(kind, moved, rng):
         assert got[0].result() == there
         assert got[1].result() == back
         assert [call.result() for call in calls] == [len(there), len(back), None, None]
-    assert sum(moved) > MUCH // 2, "hardly anything was left to the kernel"
+
+
+@main_goroutine
+def test_what_has_piled_up_is_moved_by_the_kernel(kind, moved):
+    data = pattern(MUCH)
+    with pair(*kind) as (client, one), pair() as (other, server):
+        # More than a read gives is there.
+        writing = Call(client.write, data)
+        writing.parked()
+        copying, reading = Call(io.copy, other, one, len(data)), Call(server.read_full, len(data))
+        assert reading.result() == data
+        assert (copying.result(), writing.result()) == (len(data), len(data))
+    assert moved
+
+
+@main_goroutine
+def test_a_close_reaches_the_other_side_while_the_copy_waits(moved):
+    """Nothing of the copy's own keeps the source open."""
+    with pair() as (client, one), raw_pair(buffer=LARGE) as (other, peer):
+        writing = Call(client.write, bytes(BEYOND))
+        writing.parked()
+        call = Call(io.copy, other, one)
+        wait_until(lambda: moved and call.goroutine.wait_reason == "IO wait", "a copy that waits to write")
+        one.close()
+        with pytest.raises(ConnectionError):
+            writing.result()
+        peer.close()
+        with pytest.raises(OSError):
+            call.result()
 
 
 @main_goroutine
@@ -99,14 +129,14 @@ def test_the_end_before_so_many_bytes():
 def test_a_slow_reader_holds_it_up_and_is_told_of_its_end(moved):
     with pair() as (client, one), raw_pair(buffer=LARGE) as (other, peer):
         call = Call(io.copy, other, one)
-        writing = Call(client.write, bytes(MUCH))
+        writing = Call(client.write, bytes(BEYOND))
         assert peer.recv(1) == b"\0"
         writing.parked()
         call.parked()
         vanish(peer)
         with pytest.raises(ConnectionError) as caught:
             call.result()
-        assert 0 < caught.value.characters_written < MUCH
+        assert 0 < caught.value.characters_written < BEYOND
         assert f"{other.remote_addr}" in str(caught.value)
         one.close()
         with pytest.raises(OSError):
@@ -125,7 +155,7 @@ def test_what_ends_a_wait_ends_it(how):
 
         to_read = how == "deadline of the source"
         call = Call(copy)
-        writing = Call(client.write, b"x" if to_read else bytes(MUCH))
+        writing = Call(client.write, b"x" if to_read else bytes(BEYOND))
         if to_read:
             writing.result()
         else:
@@ -176,6 +206,23 @@ def test_others_write_in_between(moved):
 
 
 @main_goroutine
+def test_the_error_of_a_read_is_counted_anew(monkeypatch):
+    """What it says of another write is not believed."""
+    told = OSError("of another write")
+    told.characters_written = 12_345
+
+    def read(conn, n):
+        raise told
+
+    with pair() as (_, one), pair() as (other, _):
+        monkeypatch.setattr(net.Conn, "read", read)
+        with pytest.raises(OSError) as caught:
+            io.copy(other, one)
+        monkeypatch.undo()
+    assert caught.value is told and told.characters_written == 0
+
+
+@main_goroutine
 def test_a_kernel_that_cannot(monkeypatch):
     def cannot(*_, **__):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -220,19 +267,19 @@ def test_no_good_pipe_is_to_be_had(monkeypatch, moved, pipe):
 
 
 @main_goroutine
-def test_packets_are_not_joined():
+def test_packets_are_not_joined(moved):
     with (
         net.listen_packet("udp", "127.0.0.1:0") as there,
         pair() as (client, one),
         net.dial("udp", there.local_addr) as other,
     ):
-        call = Call(io.copy, other, one)
-        client.write(bytes(LARGE))
-        got = 0
-        while got < LARGE:
-            got += len(there.read_from(65_536)[0])
-        client.close_write()
-        assert call.result() == LARGE
+        assert _relay.copy(other, one, 0) is None
+        call = Call(io.copy, other, one, 3 * LARGE)
+        for _ in range(3):
+            client.write(bytes(LARGE))
+            assert len(there.read_from(65_536)[0]) == LARGE
+        assert call.result() == 3 * LARGE
+    assert moved == []
 
 
 @main_goroutine

@@ -196,7 +196,11 @@ def everything(group: bool | None = None) -> str:
         text = grouped(goroutines)
     else:
         text = f"{len(goroutines)} goroutines\n\n{grouped(goroutines)}"
-    rest = _tasks(group)
+    try:
+        rest = _tasks(group)
+    except Exception as error:
+        # They are of classes of anybody's.
+        rest = f"tasks of asyncio cannot be told: {type(error).__name__}: {error}\n"
     return f"{text}\n{rest}" if rest else text
 
 

@@ -502,8 +502,10 @@ class Run:
             # It may have come before main was there.
             unseen = self.thrown is not None and (self.main is None or self.main._throwing())
             if unseen and isinstance(exc, KeyboardInterrupt):
-                _dump.write("offset: interrupted twice\n\n" + _dump.everything())
-                os._exit(130)
+                try:
+                    _dump.write("offset: interrupted twice\n\n" + _dump.everything())
+                finally:
+                    os._exit(130)
             self.thrown = exc.with_traceback(None)
             # Without the GIL there may be a main by now.
             main = self.main
@@ -553,8 +555,10 @@ def _on_quit(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     else:
-        _dump.write("SIGQUIT: quit\n\n" + _dump.everything())
-        os._exit(2)
+        try:
+            _dump.write("SIGQUIT: quit\n\n" + _dump.everything())
+        finally:
+            os._exit(2)
 
 
 # Signals, what a run replaces, and by what.

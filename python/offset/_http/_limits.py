@@ -32,7 +32,7 @@ class Limits:
     message: int | None = 16 << 20
     """A message of a WebSocket (close code 1009)."""
     ping_interval: float | None = 20.0
-    """How often an open WebSocket is sent a ping; it is closed if nothing at all comes until the next one (1011)."""
+    """How often an open WebSocket is sent a ping; if nothing at all comes after three of them it is closed (1011)."""
     connections: int = 10_000
     """How many connections there may be; further ones wait until one of them ends."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sys
 import threading
+import types
 from typing import TYPE_CHECKING, Any
 
 from offset import _dump
@@ -21,8 +23,14 @@ if TYPE_CHECKING:
 # How long, in seconds, a loop has to answer.
 _ANSWER = 0.5
 
-# How the attributes of coroutines, generators and asynchronous generators begin, and which one says what they wait for.
-_KINDS = {"cr": "cr_await", "gi": "gi_yieldfrom", "ag": "ag_await"}
+# The attributes that say where a coroutine or generator is, and what it waits for.
+_KINDS: dict[type, tuple[str, str]] = {
+    types.CoroutineType: ("cr_frame", "cr_await"),
+    types.GeneratorType: ("gi_frame", "gi_yieldfrom"),
+    types.AsyncGeneratorType: ("ag_frame", "ag_await"),
+}
+# What stands between an await and what is awaited, and does not say what that is. The types have names only.
+_BETWEEN = frozenset({"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"})
 
 
 def of(loop: Loop) -> list[_dump.Task] | None:
@@ -59,20 +67,30 @@ def _age(task: asyncio.Task[Any]) -> tuple[int, str]:
 
 def _where(step: Any) -> tuple[str, _dump.Body]:
     """Follow what is awaited down to what is no coroutine; the state, and the positions on the way."""
+    if getattr(step, "cr_running", False):
+        # What runs does not say what it awaits.
+        return "running", "  (the stack of thread offset-asyncio shows where)\n"
     positions = []
     while step is not None:
-        for kind in _KINDS:
-            if hasattr(step, f"{kind}_frame"):
-                break
-        else:
-            break
-        # What runs does not say what it awaits.
-        if getattr(step, f"{kind}_running"):
-            return "running", "  (the stack of thread offset-asyncio shows where)\n"
-        frame = getattr(step, f"{kind}_frame")
+        names = _KINDS.get(type(step))
+        if names is None:
+            step = _behind(step)
+            continue
+        frame = getattr(step, names[0])
         if frame is None:
             break
         if frame.f_code not in _dump.hidden:
             positions.append((frame.f_code, frame.f_lineno or 0))
-        step = getattr(step, _KINDS[kind])
+        step = getattr(step, names[1])
     return "await", positions
+
+
+def _behind(step: Any) -> Any:
+    """Give what is awaited by something in between; None if it is no such thing."""
+    if not _is_between(step):
+        return None
+    return next((each for each in gc.get_referents(step) if type(each) in _KINDS or _is_between(each)), None)
+
+
+def _is_between(step: Any) -> bool:
+    return type(step).__name__ in _BETWEEN and type(step).__module__ == "builtins"

@@ -8,7 +8,8 @@ Invariants:
 * The protocol is touched on the loop's thread only.
 * Who reads waits while the application has much to take, and while what the protocol has answered by itself, to pings,
   is not written: a client that only sends holds no memory.
-* A client is taken for gone if nothing came between two pings, and it was listened to when the second one was due.
+* A client is taken for gone if nothing came since the third last ping, and it was listened to in the meantime: what it
+  says while nobody reads, or before it has read what it was sent before, is no sign.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 _PIECE = 65_536
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+# So many pings are sent without an answer.
+_PINGS = 3
 
 # For so many seconds the other side may take to answer a farewell.
 _FAREWELL = 5.0
@@ -110,13 +114,13 @@ class WebSocket(Exchange):
 
     __slots__ = (
         "accept",
-        "asked",
         "came_bytes",
         "code",
         "more",
         "opcode",
         "parts",
         "pinger",
+        "pings",
         "protocol",
         "queue",
         "stage",
@@ -141,16 +145,16 @@ class WebSocket(Exchange):
         # What the application is told in the end.
         self.code = (1006, "")
         self.timer: asyncio.TimerHandle | None = None
-        # What sends the next ping, and whether nothing came since the last one.
+        # What sends the next ping, and how many there were since something came.
         self.pinger: asyncio.TimerHandle | None = None
-        self.asked = False
+        self.pings = 0
 
     # ---- what comes ----
 
     def came(self, data: bytes, loop: asyncio.AbstractEventLoop, ended: list[Note]) -> bool:
         """Take what the goroutine has read; nothing is the end."""
         protocol = self.protocol
-        self.asked = False
+        self.pings = 0
         if data:
             protocol.receive_data(data)
         else:
@@ -200,15 +204,15 @@ class WebSocket(Exchange):
             self.wake()
 
     def ping(self) -> None:
-        """Send a ping, and another one in a while; close it if nothing has come since the last one."""
+        """Send a ping, and another one in a while; close it if nothing has come since some."""
         if self.stage != _OPEN:
             return
         # What is not read may have the answer.
-        if self.asked and self.came_bytes <= HIGH:
-            self.close(1011, "no answer to a ping")
+        if self.pings >= _PINGS and self.came_bytes <= HIGH:
+            self.close(1011, "no answer to pings")
             self.gone = True
             return
-        self.asked = True
+        self.pings += 1
         self.protocol.send_ping(b"")
         # Its time begins when it is written: a client may have much to take before.
         future = self.loop.create_future()
@@ -308,6 +312,8 @@ class WebSocket(Exchange):
             before = self.came_bytes
             self.came_bytes -= len(message.get("bytes") or message.get("text", "").encode())
             if before > HIGH:
+                # Its answers are among what was not read.
+                self.pings = 0
                 self.go_on()
         return message
 

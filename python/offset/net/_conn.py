@@ -23,7 +23,7 @@ _KEEPALIVE = 15
 # As much is sent from a file by one system call.
 _PIECE = 1 << 30
 # What says that the system cannot send from this file, or move what comes in this way.
-CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
+CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW, errno.EPERM})
 
 
 class Conn(_runtime.Stream):

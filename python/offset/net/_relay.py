@@ -1,7 +1,7 @@
 """A faster way for `offset.io.copy`: from one connection to another, as a relay does, large amounts stay in the kernel.
 
-What comes in small parts is read and written: that costs less than two moves between a socket and a pipe. After a part
-of `_LARGE` bytes `splice` moves the next ones by a pipe of the copy's own, until less comes at once.
+What comes in small parts is read and written: that costs less than two moves between a socket and a pipe. When a read
+has given all that it was asked for, there is more: `splice` moves it by a pipe, until less than `_LARGE` is there.
 
 Invariants:
 
@@ -52,10 +52,8 @@ def copy(dst: Writer, src: Reader, n: int | None) -> int | None:
     try:
         return relay.copy(n)
     except BaseException as error:
-        note_written(error, relay.done + noted_written(error))
+        note_written(error, relay.done)
         raise
-    finally:
-        relay.close()
 
 
 class _Relay:
@@ -65,72 +63,74 @@ class _Relay:
         self.dst = dst
         self.src = src
         self.done = 0
-        self.pipe: tuple[int, int] | None = None
-        # A copy of the source's number, which stays its own when it is closed.
-        self.source = -1
-        # The kernel moves what comes in large parts.
+        # The kernel moves what is there in large amounts.
         self.splices = True
-
-    def close(self) -> None:
-        for number in (*(self.pipe or ()), self.source):
-            if number >= 0:
-                os.close(number)
 
     def copy(self, n: int | None) -> int:
         while n is None or self.done < n:
-            data = self.src.read(_copy.CHUNK if n is None else min(_copy.CHUNK, n - self.done))
+            size = _copy.CHUNK if n is None else min(_copy.CHUNK, n - self.done)
+            data = self.src.read(size)
             if not data:
                 break
-            self.done += self.dst.write(data)
-            if len(data) >= _LARGE and self.splices:
+            try:
+                self.dst.write(data)
+            except BaseException as error:
+                self.done += noted_written(error)
+                raise
+            self.done += len(data)
+            if self.splices and len(data) == _copy.CHUNK:
                 self.splice(n)
         return self.done
 
     def splice(self, n: int | None) -> None:
         """Move large parts, until a smaller one has come, or nothing."""
-        if self.pipe is None and not self.open():
+        pipe = _pipe()
+        if pipe is None:
             self.splices = False
             return
-        assert self.pipe is not None
-        while n is None or self.done < n:
+        outlet, inlet = pipe
+        try:
+            while n is None or self.done < n:
+                part = self.fill(inlet, _PIECE if n is None else min(_PIECE, n - self.done))
+                if part:
+                    self.drain(outlet, part)
+                if part < _LARGE:
+                    return
+        finally:
+            os.close(outlet)
+            os.close(inlet)
+
+    def fill(self, inlet: int, size: int) -> int:
+        """Move into the pipe what is there; give how much that was."""
+        try:
+            # The number stays the source's while it is used, and no longer: closing it is to reach the other side.
+            source = os.dup(self.src.fileno())
+        except OSError:
+            # There are no descriptors left, or it is closed, as the next read will say.
+            return 0
+        try:
+            # Raises what a read would before it tries anything.
             self.src.read(0)
             try:
-                part = os.splice(
-                    self.source, self.pipe[1], _PIECE if n is None else min(_PIECE, n - self.done), flags=_FLAGS
-                )
+                return os.splice(source, inlet, size, flags=_FLAGS)
             except BlockingIOError:
-                return
+                return 0
             except OSError as error:
                 if error.errno not in CANNOT:
                     raise OSError(error.errno, f"read {self.src._name}: {_address.words(error)}") from None
                 self.splices = False
-                return
-            if part:
-                self.drain(part)
-            if part < _LARGE:
-                return
+                return 0
+        finally:
+            os.close(source)
 
-    def open(self) -> bool:
-        """Make the pipe; tell whether it is a good one."""
-        try:
-            self.source = os.dup(self.src.fileno())
-            self.pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(self.pipe[1], _F_SETPIPE_SZ, _PIECE)
-            return fcntl.fcntl(self.pipe[1], _F_GETPIPE_SZ) >= _LEAST
-        except OSError:
-            # There are no descriptors left.
-            return False
-
-    def drain(self, left: int) -> None:
+    def drain(self, outlet: int, left: int) -> None:
         """Write `left` bytes, which are in the pipe, as one write."""
-        assert self.pipe is not None
         number = self.dst._lock_write()
         try:
             while left:
                 self.dst._check_write()
                 try:
-                    moved = os.splice(self.pipe[0], number, left, flags=_FLAGS)
+                    moved = os.splice(outlet, number, left, flags=_FLAGS)
                 except BlockingIOError:
                     self.dst._wait_write()
                     continue
@@ -141,3 +141,22 @@ class _Relay:
         finally:
             os.close(number)
             self.dst._unlock_write()
+
+
+def _pipe() -> tuple[int, int] | None:
+    """Give a pipe, None if no good one is to be had."""
+    try:
+        pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        # There are no descriptors left.
+        return None
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe[1], _F_SETPIPE_SZ, _PIECE)
+        if fcntl.fcntl(pipe[1], _F_GETPIPE_SZ) >= _LEAST:
+            return pipe
+    except OSError:
+        pass
+    for number in pipe:
+        os.close(number)
+    return None

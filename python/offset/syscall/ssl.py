@@ -7,8 +7,9 @@ Invariants:
 
 * The descriptor is non-blocking, so the original's calls say what they want to wait for, and are made again when it has
   come.
-* One of these calls is made at a time: TLS has one state for both directions, and a write beside a read, which lets go
-  of the GIL, may be lost or crash the process, as with the originals (cpython#143756). Nobody waits in one.
+* One of these calls, and of `pending`, is made at a time: TLS has one state for both directions, and a write beside a
+  read, which lets go of the GIL, may be lost or crash the process, as with the originals (cpython#143756). Nobody waits
+  in one.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class SSLSocket(_original.SSLSocket, _sockets.socket):
                 raise
             except TimeoutError:
                 raise TimeoutError(f"The {what} operation timed out") from None
+
+    def pending(self):
+        with self._turn:
+            return super().pending()
 
     def read(self, len=1024, buffer=None):
         return self._patiently(self._limit, "read", super().read, len, buffer)
