@@ -8,7 +8,6 @@ a loop that does not answer within `_ANSWER` seconds is said to be busy. No lock
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import sys
 import threading
@@ -37,21 +36,29 @@ def of(loop: Loop) -> list[_dump.Task] | None:
     """Tell where the tasks of `loop` are, all but its own; None if it is busy and cannot be looked at."""
     if getattr(sys, "_is_gil_enabled", lambda: True)() or threading.get_ident() == loop.thread.ident:
         return _look(loop)
-    found: list[list[_dump.Task]] = []
+    found: list[list[_dump.Task] | Exception] = []
     looked = threading.Event()
 
     def look() -> None:
         try:
             found.append(_look(loop))
+        except Exception as error:
+            found.append(error)
         finally:
             looked.set()
 
-    # A closed loop has no tasks.
-    with contextlib.suppress(RuntimeError):
+    try:
         loop.loop.call_soon_threadsafe(look)
-        looked.wait(_ANSWER)
-        return found[0] if found else None
-    return []
+    except RuntimeError:
+        # A closed loop has no tasks.
+        return []
+    looked.wait(_ANSWER)
+    if not found:
+        return None
+    answer = found[0]
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _look(loop: Loop) -> list[_dump.Task]:
