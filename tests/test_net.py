@@ -18,7 +18,7 @@ import weakref
 
 import offset
 import pytest
-from helpers import SHORT, main_goroutine, wait_until
+from helpers import PATIENCE, SHORT, main_goroutine, wait_until
 from net_peers import MUCH, Call, ThreadCall, pair, pattern, raw_pair, read_all, vanish
 from offset import net
 from offset.time import now
@@ -464,6 +464,29 @@ def test_a_deadline_is_cleared_while_somebody_waits(kind, start):
         other.set_deadline(None)
         one.write(b"any time")
         assert reader.result() == b"any time"
+
+
+@main_goroutine
+def test_who_is_woken_when_the_time_is_over_leaves_what_came(kind):
+    """Data and the deadline at once: who reads next gets the data, without more of it."""
+    with pair(*kind) as (one, other):
+        for _ in range(30):
+            one.write(b"all")
+            # A short answer: the next read waits for the poller.
+            assert other.read(10) == b"all"
+            reader = Call(other.read, 10).parked()
+            one.write(b"late")
+            # Nobody else runs until the poller has woken it, and then not at once.
+            while reader.goroutine.wait_reason is not None:
+                pass
+            other.set_read_deadline(LONG_AGO)
+            try:
+                got = reader.result()
+            except TimeoutError:
+                other.set_read_deadline(now() + PATIENCE)
+                got = other.read(10)
+            other.set_read_deadline(None)
+            assert got == b"late"
 
 
 def test_a_deadline_of_one_direction_leaves_the_other_alone(start):

@@ -2,8 +2,8 @@
 //!
 //! Each direction is a [`Side`] under its own lock. An attempt is a system call that does not wait, made under the side's lock: so no
 //! edge comes between the attempt and the look whether one has come, and no attempt is made after `close` has been through both sides,
-//! when the number may be somebody else's. Edges (from `netpoll`) wake all who wait on the side, and each tries again; one that finds
-//! nobody is remembered.
+//! when the number may be somebody else's. Edges (from `netpoll`) wake all who wait on the side, and each tries again. An edge is
+//! remembered until an attempt is made: who is woken by it may make none, as the side's deadline is over by then.
 //!
 //! On a stream a short answer means that there is no more, so the next attempt waits for an edge first. Not once the peer
 //! has hung up, or has sent urgent data: what that brings may come without another edge.
@@ -84,7 +84,7 @@ impl Shared {
     pub(crate) fn edge(&self, direction: Direction, ended: bool) {
         self.wake(direction, true, |side| {
             side.ended |= ended;
-            side.edge |= side.queue.is_empty();
+            side.edge = true;
         });
     }
 
@@ -210,6 +210,8 @@ impl Fd {
                 return Ok(());
             }
             if self.block(side, direction, deadline)? {
+                // What has come by now the caller's attempt will find.
+                self.shared.side(direction).lock().edge = false;
                 return Ok(());
             }
         }

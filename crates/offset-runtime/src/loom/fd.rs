@@ -103,3 +103,29 @@ fn a_deadline_that_is_set_is_noticed_by_who_waits() {
         finish();
     });
 }
+
+#[test]
+fn who_is_woken_when_the_time_is_over_loses_no_edge() {
+    check(|| {
+        runtime(1, false);
+        let pipe = Pipe::new();
+        // All that there was is taken: from now on an attempt waits for an edge.
+        pipe.there.store(1, Ordering::Release);
+        assert_eq!(pipe.get(), Ok(1));
+        let reader = {
+            let pipe = pipe.clone();
+            go(move || match pipe.get() {
+                Ok(count) => assert_eq!(count, 1),
+                Err(error) => assert_eq!(error, FdError::TimedOut),
+            })
+        };
+        pipe.put();
+        pipe.fd.set_deadline(Direction::Read, Some(0));
+        join(&reader);
+        pipe.fd.set_deadline(Direction::Read, None);
+        if pipe.there.load(Ordering::Acquire) != 0 {
+            assert_eq!(pipe.get(), Ok(1));
+        }
+        finish();
+    });
+}
