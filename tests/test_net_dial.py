@@ -598,9 +598,8 @@ def test_a_lookup_that_hangs_is_given_up(resolver, start, short):
     with pytest.raises(TimeoutError, match=r"lookup slow\.example: timed out") as caught:
         start(net.lookup_host, "slow.example", timeout=short).result()
     assert caught.value.errno == errno.ETIMEDOUT
-    # Without any time it is not looked up.
-    what = "lookup slow.example" if short else "dial tcp slow.example:80"
-    with pytest.raises(TimeoutError, match=f"{what}: timed out"):
+    # Without any time it is not looked up; a short one may be over before that begins.
+    with pytest.raises(TimeoutError, match=r"(lookup slow\.example|dial tcp slow\.example:80): timed out"):
         start(net.dial, "tcp", "slow.example:80", timeout=short).result()
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 from helpers import run_script
+from libraries import needs_rescue
+
+# The libraries wait for the database in C: without the GIL who waits holds up who has what it waits for.
+pytestmark = needs_rescue
 
 # Serves `application`, asks for /1 to /20 at once, and prints the answers.
 ASKING = """
