@@ -6,7 +6,7 @@ import pytest
 from helpers import run_script
 from libraries import needs_rescue
 
-# The libraries are as they are, and block: without the GIL who waits for the database holds up who has what it waits for.
+# The libraries block: without the GIL who waits for the database holds up who has what it waits for.
 pytestmark = needs_rescue
 
 # Serves `application`, asks for /1 to /20 at once, and prints the answers.
