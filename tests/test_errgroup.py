@@ -319,11 +319,15 @@ def test_a_member_that_is_cancelled_as_it_begins_gives_its_place_back():
     begin = errgroup._Member.__call__.__code__
 
     def tracer(frame, event, arg):
-        # The cancellation of somebody who computes is raised before the first line.
+        # The cancellation of somebody who computes is raised before the first line: here, where it breaks nothing off.
         if event == "call" and frame.f_code is begin and names.pop() == "cancelled":
-            Thread(current().cancel).result()
+            beginning.try_send(current())
+            while True:
+                pass
 
     names = ["other", "cancelled"]
+    beginning = makechan(1)
+    cancelling = Thread(lambda: beginning.recv().cancel())
     with Group(limit=1) as group:
         threading.settrace(tracer)
         try:
@@ -332,6 +336,7 @@ def test_a_member_that_is_cancelled_as_it_begins_gives_its_place_back():
         finally:
             threading.settrace(None)
         assert other.result() == 0
+    cancelling.result()
     with pytest.raises(PanicError, match="ended before its function returned"):
         task.result()
     assert group.stats()["running"] == 0
