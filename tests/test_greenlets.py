@@ -266,8 +266,10 @@ def test_sets_die_with_the_threads_of_machines():
                 # Threads that have nothing to do end after some seconds.
                 while runtime.stats()["machines"] > 2:
                     offset.sleep(0.1)
-                # greenlet sees to it on the main thread, a moment later.
-                offset.sleep(1)
+                # greenlet sees to it on the main thread, when that gets to it.
+                until = time.monotonic() + 20
+                while left and get_total_main_greenlets() > left[0] + 2 and time.monotonic() < until:
+                    offset.sleep(0.1)
                 left.append(get_total_main_greenlets())
             print(left)
 
