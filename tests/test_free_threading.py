@@ -10,7 +10,10 @@ import os
 import random
 import re
 import threading
+import time
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import offset
 import pytest
@@ -517,6 +520,98 @@ def test_what_one_processor_makes_and_another_drops_is_freed_without_a_collectio
         gc.enable()
     # Without the rule of shim/refcounts.c none of them goes.
     assert most < count / 4
+
+
+def keeps_apart(make: Callable[[], Any], many: int = 8) -> list[Any]:
+    """Call `make` in so many goroutines, each on a machine of its own, which parks for the rest of the run."""
+    made: offset.Chan[Any] = makechan()
+
+    def keeper() -> None:
+        thing = make()
+        # Without the GIL the goroutines of its machine wait for it, so the others start elsewhere.
+        time.sleep(0.05)
+        made.send(thing)
+        del thing
+        nilchan.recv()
+
+    keepers = [go(keeper) for _ in range(many)]
+    things = [made.recv() for _ in keepers]
+    for each in keepers:
+        wait_parked(each, reason="chan receive (nil chan)")
+    return things
+
+
+@no_moves
+def test_what_machines_at_rest_have_made_is_freed_when_another_one_drops_it() -> None:
+    def main() -> None:
+        gc.disable()
+        try:
+            things = keeps_apart(Thing)
+            watched = [weakref.ref(thing) for thing in things]
+            assert runtime.stats()["machines"] > PROCESSORS
+            things.clear()
+            wait_until(lambda: not any(ref() for ref in watched))
+        finally:
+            gc.enable()
+
+    run(main)
+
+
+class Closes:
+    """A value whose end is told to others."""
+
+    def __init__(self, ends: offset.Chan[object]) -> None:
+        self.ends = ends
+
+    def __del__(self) -> None:
+        self.ends.send(offset.current())
+
+
+@no_moves
+def test_who_waits_for_the_end_of_a_value_is_in_no_deadlock() -> None:
+    ends: offset.Chan[object] = makechan(8)
+
+    def main() -> None:
+        things = keeps_apart(lambda: Closes(ends))
+        things.clear()
+        # Nobody else runs: what was dropped here is settled where it was made.
+        enders = [ends.recv() for _ in range(8)]
+        assert None not in enders
+        assert set(enders) != {offset.current()}
+
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()
+
+
+@no_moves
+def test_goroutines_of_the_runtimes_own_are_not_the_programs() -> None:
+    seen: offset.Chan[tuple[bool, int, int]] = makechan(8)
+
+    def main() -> None:
+        main = offset.current()
+
+        class Looks:
+            def __del__(self) -> None:
+                own = offset.current()
+                listed = own is not main and own in runtime.goroutines()
+                # As any code in a goroutine it may park, and block.
+                offset.sleep(0.01)
+                time.sleep(0.05)
+                seen.send((listed, len(runtime.goroutines()), runtime.num_goroutine()))
+
+        things = keeps_apart(Looks)
+        there = runtime.num_goroutine()
+        things.clear()
+        assert [seen.recv() for _ in range(8)] == [(False, there, there)] * 8
+
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()
 
 
 # ---- threads beside goroutines ---------------------------------------------------------------

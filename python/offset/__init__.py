@@ -23,10 +23,10 @@ Durations are seconds everywhere, as `float` or `datetime.timedelta`. Every bloc
 
 Inside: `_runtime` is the extension (the scheduler, and everything that can park a goroutine); `_run` runs a
 main goroutine, `_failure` reports exceptions nobody caught, `_dump` formats stacks, `_outside` answers
-`offset dump`, `_exit` ends goroutines. Importing the package starts no thread; the first `go` does.
+`offset dump`, `_exit` ends goroutines, `_errand` is for the runtime's own. Importing the package starts no thread; the first `go` does.
 """
 
-from offset import _exit, _failure, _outside
+from offset import _errand, _exit, _failure, _outside
 from offset import context as context
 from offset import errgroup as errgroup
 from offset import io as io
@@ -55,6 +55,7 @@ from offset._runtime import (
     nilchan,
     select,
     set_answer,
+    set_errand,
     set_package,
     set_started_hook,
     set_uncaught,
@@ -113,10 +114,11 @@ def goexit():
 
 set_uncaught(_failure.uncaught)
 set_answer(_outside.answer)
+set_errand(_errand.settle)
 set_started_hook(_exit.started)
 set_package(__file__.removesuffix("__init__.py"))
 
-del set_answer, set_package, set_started_hook, set_uncaught
+del set_answer, set_errand, set_package, set_started_hook, set_uncaught
 
 
 def __getattr__(name: str) -> object:

@@ -143,7 +143,7 @@ def _lock_advice(wait: _Wait) -> str:
         return "{waits} for a lock: unlock it wherever it is locked, as `with` does."
     if taker == 0:
         return "{waits} for a lock that a thread has locked: unlock it there, as `with` does."
-    if any(goroutine.id == taker for goroutine in _runtime.goroutines()):
+    if any(goroutine.id == taker for goroutine in _runtime.all_goroutines()):
         return (
             f"{{waits}} for a lock that goroutine {taker} has, which waits itself: do not wait for others while you "
             "hold a lock that they need."

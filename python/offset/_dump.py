@@ -189,7 +189,7 @@ def everything(group: bool | None = None) -> str:
 
     Equal ones are put together if `group` says so; if it is None, where there are many.
     """
-    goroutines = _runtime.goroutines()
+    goroutines = _runtime.all_goroutines()
     if not (len(goroutines) > MANY if group is None else group):
         text = stacks(goroutines, times=True)
     elif group:
@@ -267,7 +267,7 @@ def stack(all: bool = False, *, group: bool = False) -> str:
     else:
         text = stacks([caller])
     if all:
-        others = [goroutine for goroutine in _runtime.goroutines() if goroutine != caller]
+        others = [goroutine for goroutine in _runtime.all_goroutines() if goroutine != caller]
         rest = grouped(others) if group else stacks(others, times=True)
         if rest:
             text = f"{text}\n{rest}"

@@ -95,7 +95,7 @@ def depths_of_waiting() -> Iterator[tuple[CodeType, bytes]]:
     """Give the depths of the code that waiting goroutines are in, where they are not in the frames."""
     if sys.version_info >= (3, 14):
         return
-    waiting = {goroutine.ident for goroutine in _runtime.goroutines() if goroutine.wait_reason}
+    waiting = {goroutine.ident for goroutine in _runtime.all_goroutines() if goroutine.wait_reason}
     positions = _runtime.positions(waiting - {0})
     for code in {id(code): code for frames in positions.values() for code, _ in frames}.values():
         yield code, depths(code)

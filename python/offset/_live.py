@@ -183,7 +183,7 @@ def goroutines() -> Look:
             "members": members,
         }
 
-    return Look(_dump.groups(_runtime.goroutines()), started, text, numbers, row)
+    return Look(_dump.groups(_runtime.all_goroutines()), started, text, numbers, row)
 
 
 def _innermost(group: _dump.Group) -> str:

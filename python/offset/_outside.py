@@ -81,7 +81,7 @@ QUESTIONS: dict[str, Callable[..., str]] = {
 
 def _threads() -> str:
     """Format the stacks of the plain threads."""
-    goroutines = {goroutine.ident for goroutine in _runtime.goroutines()} | {threading.get_ident()}
+    goroutines = {goroutine.ident for goroutine in _runtime.all_goroutines()} | {threading.get_ident()}
     # Not `threading.enumerate`, which takes a lock; its register is in no stub.
     names = {ident: thread.name for ident, thread in threading._active.copy().items()}  # type: ignore[attr-defined]
     frames = {ident: frame for ident, frame in sys._current_frames().items() if ident not in goroutines}

@@ -108,6 +108,9 @@ class Goroutine:
 def goroutines() -> list[Goroutine]:
     """Give the handles of the goroutines that have not ended, by id."""
 
+def all_goroutines() -> list[Goroutine]:
+    """Give the same with the goroutines that the runtime has started for itself (`_errand`)."""
+
 def num_goroutine() -> int:
     """Count the goroutines that have not ended, as Go's `runtime.NumGoroutine`."""
 
@@ -1005,6 +1008,9 @@ def set_package(directory: str, /) -> None:
 
 def set_answer(fn: Callable[[bytes], bytes], /) -> None:
     """Set what answers questions from outside, on a thread of the runtime's own."""
+
+def set_errand(fn: Callable[[], object], /) -> None:
+    """Set what goroutines of the runtime's own run on machines at rest, so that CPython settles what it has left for their threads."""
 
 def set_uncaught(fn: Callable[[Goroutine, BaseException | None], object], /) -> None:
     """Set what is called, in the failing goroutine, when an exception other than GoroutineExit leaves it.

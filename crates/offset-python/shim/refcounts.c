@@ -7,8 +7,8 @@
  * (tests/test_free_threading.py). So a context that is attached on a machine after another one becomes the first, and takes over
  * what was queued with the one before.
  *
- * What is dropped of a machine's objects while the machine is idle waits until it runs again, or for a collection, as with a
- * thread that waits in C.
+ * While a machine rests others may see whether objects of its were dropped (`account`, the address of the first one's flags), and have
+ * it run a goroutine that settles them. What is dropped of the objects of a thread that waits in C waits with it, or for a collection.
  *
  * Invariant: `first` is the state that was made the first last on this OS thread; it is listed. Lists and queues are touched
  * attached, so that a stopped world, a fork's among them, finds them whole.
@@ -76,8 +76,22 @@ void offset_refcounts_first(PyThreadState *state)
         queued->head = NULL;
         _Py_set_eval_breaker_bit(state, _PY_EVAL_EXPLICIT_MERGE_BIT);
     }
+    if (before != NULL) {
+        /* It has nothing to settle any more; when it is the first again that must not look as if it had. */
+        _Py_unset_eval_breaker_bit(before, _PY_EVAL_EXPLICIT_MERGE_BIT);
+    }
     PyMutex_Unlock(&bucket->mutex);
     first = state;
+}
+
+uintptr_t offset_refcounts_account(void)
+{
+    return known && first != NULL ? (uintptr_t)&first->eval_breaker : 0;
+}
+
+int offset_refcounts_owed(uintptr_t account)
+{
+    return (_Py_atomic_load_uintptr_relaxed((uintptr_t *)account) & _PY_EVAL_EXPLICIT_MERGE_BIT) != 0;
 }
 
 void offset_refcounts_leave(void)
@@ -94,6 +108,17 @@ void offset_refcounts_setup(void)
 void offset_refcounts_first(PyThreadState *state)
 {
     (void)state;
+}
+
+uintptr_t offset_refcounts_account(void)
+{
+    return 0;
+}
+
+int offset_refcounts_owed(uintptr_t account)
+{
+    (void)account;
+    return 0;
 }
 
 void offset_refcounts_leave(void)

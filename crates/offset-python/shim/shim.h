@@ -113,6 +113,13 @@ int offset_variables_copy(PyObject **copy);
  * each attach of a context, and of a machine's own state, which must be the first when a context is deleted. */
 void offset_refcounts_first(PyThreadState *state);
 
+/* What offset_refcounts_owed is to be asked with about the calling OS thread, which is about to sleep; 0 if there is nothing to ask. */
+uintptr_t offset_refcounts_account(void);
+
+/* On any thread, detached: whether others have dropped objects of the thread of `account`, which has attached nothing since it asked for
+ * that. Who attaches a context there settles it as soon as it runs Python. */
+int offset_refcounts_owed(uintptr_t account);
+
 /* The calling OS thread is about to end, or its states are deleted by others. */
 void offset_refcounts_leave(void);
 

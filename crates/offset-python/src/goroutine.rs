@@ -61,6 +61,8 @@ pub(crate) struct GoroutineObject {
 
 static TYPE: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
 static UNCAUGHT: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
+/// What the goroutines run that settle the counts of others.
+static ERRAND: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 static STARTED_HOOK: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 
 /// The core's handle of a goroutine object.
@@ -169,6 +171,24 @@ pub(crate) unsafe fn start(object: Object) {
     // SAFETY: by contract.
     unsafe { Py_INCREF(object) };
     scheduler::start(core(object));
+}
+
+/// A goroutine, prepared, that does what CPython has left for this OS thread to do: whatever runs Python on it does. None if there is no
+/// memory.
+pub(crate) fn errand() -> Option<Handle> {
+    let function = ERRAND.load(Ordering::Relaxed);
+    if function.is_null() {
+        return None;
+    }
+    // SAFETY: attached; the function is kept for ever, and the goroutine has the only reference to its object.
+    unsafe {
+        let object = prepare(function, NULL, NULL);
+        if object.is_null() {
+            PyErr_Clear();
+            return None;
+        }
+        Some(handle(object))
+    }
 }
 
 /// Splits the arguments of a call `f(fn, /, *args, **kwargs)`, whose first `skip` are not for `fn`. False with a TypeError set
@@ -483,10 +503,21 @@ unsafe fn deadline_of(seconds: Object) -> Option<offset_runtime::clock::Deadline
 }
 
 unsafe extern "C" fn goroutines(_: Object, _: Object) -> Object {
+    list(|goroutine| !goroutine.is_own())
+}
+
+unsafe extern "C" fn all_goroutines(_: Object, _: Object) -> Object {
+    list(|_| true)
+}
+
+/// The objects of those that are `wanted`, by number.
+fn list(wanted: impl Fn(&Goroutine) -> bool) -> Object {
     let mut found = Vec::with_capacity(scheduler::num_goroutine());
     scheduler::visit_goroutines(|goroutine| {
-        // SAFETY: attached. The goroutine lets go of its object only when it is listed no more.
-        found.push((goroutine.id(), unsafe { Py_NewRef(object_of(goroutine)) }));
+        if wanted(goroutine) {
+            // SAFETY: attached. The goroutine lets go of its object only when it is listed no more.
+            found.push((goroutine.id(), unsafe { Py_NewRef(object_of(goroutine)) }));
+        }
     });
     found.sort_unstable_by_key(|&(id, _)| id);
     // SAFETY: attached; the list takes the references over.
@@ -510,6 +541,12 @@ unsafe extern "C" fn num_goroutine(_: Object, _: Object) -> Object {
 unsafe extern "C" fn set_uncaught(_: Object, hook: Object) -> Object {
     // SAFETY: the hook is kept for ever.
     UNCAUGHT.store(unsafe { Py_NewRef(hook) }, Ordering::Relaxed);
+    none()
+}
+
+unsafe extern "C" fn set_errand(_: Object, function: Object) -> Object {
+    // SAFETY: the function is kept for ever.
+    ERRAND.store(unsafe { Py_NewRef(function) }, Ordering::Relaxed);
     none()
 }
 
@@ -564,8 +601,14 @@ pub(crate) fn functions() -> Vec<PyMethodDef> {
         one_arg(c"sleep", sleep, c"sleep(seconds)\n\nPark for a number of seconds (float or timedelta); others go on (Go: time.Sleep)."),
         no_args(c"current", current, c"current() -> Goroutine | None\n\nThe goroutine that calls; None in a plain thread."),
         no_args(c"goroutines", goroutines, c"goroutines() -> list[Goroutine]\n\nAll goroutines that have not ended, by id."),
+        no_args(
+            c"all_goroutines",
+            all_goroutines,
+            c"all_goroutines() -> list[Goroutine]\n\nThe same with those that the runtime has started for itself.",
+        ),
         no_args(c"num_goroutine", num_goroutine, c"num_goroutine() -> int\n\nHow many goroutines have not ended (Go: runtime.NumGoroutine)."),
         one_arg(c"set_uncaught", set_uncaught, c"Set the function that is called with a goroutine and the exception that left it."),
+        one_arg(c"set_errand", set_errand, c"Set the function that goroutines run to settle what others have left."),
         one_arg(c"set_started_hook", set_started_hook, c"Set the function that is called before the first goroutine of a process starts."),
     ]
 }

@@ -6,7 +6,7 @@
 
 use crate::shim;
 use crate::shim::{Py_DECREF, PyErr_Clear};
-use offset_runtime::goroutine::Goroutine;
+use offset_runtime::goroutine::{Goroutine, Handle};
 use offset_runtime::host::Host;
 use pyo3_ffi::*;
 use std::cell::Cell;
@@ -210,6 +210,23 @@ unsafe impl Host for Python {
                 }
             }
         });
+    }
+
+    fn keeps_accounts(&self) -> bool {
+        cfg!(Py_GIL_DISABLED)
+    }
+
+    fn account(&self) -> usize {
+        shim::offset_refcounts_account()
+    }
+
+    fn owes(&self, account: usize) -> bool {
+        // SAFETY: the machine is at rest, and deletes no state of its own meanwhile.
+        unsafe { shim::offset_refcounts_owed(account) != 0 }
+    }
+
+    fn errand(&self) -> Option<Handle> {
+        with_base(crate::goroutine::errand)
     }
 
     fn resume(&self, identity: usize) {

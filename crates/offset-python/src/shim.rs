@@ -63,6 +63,15 @@ unsafe extern "C" {
     /// Attached as `state`.
     pub(crate) fn offset_refcounts_first(state: *mut PyThreadState);
 
+    /// What [`offset_refcounts_owed`] is to be asked with about this OS thread; 0 if there is nothing to ask.
+    pub(crate) safe fn offset_refcounts_account() -> usize;
+
+    /// Whether others have dropped objects of the thread of `account`, so that their counts are to be settled there.
+    ///
+    /// # Safety
+    /// No state of that thread is deleted, and no other one becomes its first, since it has asked for the account.
+    pub(crate) fn offset_refcounts_owed(account: usize) -> c_int;
+
     /// Forgets which state that is: this OS thread's states are about to be deleted.
     pub(crate) safe fn offset_refcounts_leave();
 

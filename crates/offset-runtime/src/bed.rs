@@ -1,7 +1,8 @@
 //! Where the monitor sleeps while no goroutine runs.
 //!
 //! No wake-up is missed: who puts a goroutine on a machine says so under the lock of its processor, and calls [`busy`] under it;
-//! the monitor says that it sleeps, and looks at each processor under its lock then. Whoever comes second sees the other.
+//! the monitor says that it sleeps, and looks at each processor under its lock then. Whoever comes second sees the other. It is the
+//! same with who finds, under the lock of the ledger, that an errand is to be run.
 
 use crate::lock::atomic::{AtomicBool, Ordering};
 use crate::lock::{Condvar, Lock, global};
@@ -19,7 +20,8 @@ global! {
     static BED: Bed = Bed { asleep: AtomicBool::new(false), lock: Lock::new(()), alarm: Condvar::new() };
 }
 
-/// A goroutine runs, or is about to: the monitor must watch again. Called with the processor locked.
+/// A goroutine runs, or is about to, or a machine has to be sent on an errand: the monitor must watch again. Called with the processor
+/// locked, or the ledger.
 #[inline]
 pub(crate) fn busy() {
     if BED.asleep.load(Ordering::Relaxed) {
@@ -34,12 +36,12 @@ fn wake() {
     BED.alarm.notify_one();
 }
 
-/// Sleeps until somebody is busy; not at all if a goroutine runs.
+/// Sleeps until somebody is busy; not at all if a goroutine runs, or there is an errand.
 pub(crate) fn sleep(runtime: &Runtime) {
     // Relaxed: seen by whoever locks a processor after we have looked at it.
     BED.asleep.store(true, Ordering::Relaxed);
     // Not asked under the lock: `busy` takes it with a processor locked.
-    if !any_running(runtime) {
+    if !any_running(runtime) && !runtime.any_errand() {
         let mut lock = BED.lock.lock();
         while BED.asleep.load(Ordering::Relaxed) {
             BED.alarm.wait(&mut lock);

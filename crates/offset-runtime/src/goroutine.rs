@@ -122,6 +122,8 @@ pub struct Goroutine {
     bond: std::sync::atomic::AtomicUsize,
     /// `lock_os_thread` minus `unlock_os_thread`.
     pub(crate) locks: AtomicU32,
+    /// It is the runtime's and not counted. Set before it is listed.
+    pub(crate) own: Cell<bool>,
     /// Whether it is in the bubble: set before it starts; the root changes its own.
     pub(crate) bubbled: Cell<bool>,
     /// It is in the bubble and counted as asleep there (see `bubble`).
@@ -185,6 +187,7 @@ impl Goroutine {
             spoiled: AtomicBool::new(false),
             bond: std::sync::atomic::AtomicUsize::new(0),
             locks: AtomicU32::new(0),
+            own: Cell::new(false),
             bubbled: Cell::new(false),
             dozing: std::sync::atomic::AtomicBool::new(false),
             slot: Cell::new(UNLISTED),
@@ -213,6 +216,11 @@ impl Goroutine {
     /// The number of the goroutine that created it; 0 when a plain thread did.
     pub fn creator(&self) -> u64 {
         self.creator
+    }
+
+    /// Whether the runtime has started it for itself: it is not counted.
+    pub fn is_own(&self) -> bool {
+        self.own.get()
     }
 
     /// What the host gave to `spawn`; 0 once it has called [`Goroutine::ending`].
@@ -476,7 +484,7 @@ impl Drop for Handle {
 
 const UNLISTED: usize = usize::MAX;
 
-/// How many goroutines are alive, and their numbers.
+/// The goroutines that are alive, how many of them are the program's, and their numbers.
 pub(crate) struct Registry {
     /// Those whose host has not called `ending`.
     alive: Lock<Vec<*const Goroutine>>,
@@ -503,7 +511,9 @@ impl Registry {
     }
 
     pub(crate) fn add(&self, goroutine: &Goroutine) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+        if !goroutine.own.get() {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
         let mut alive = self.alive.lock();
         goroutine.slot.set(alive.len());
         alive.push(goroutine);
@@ -523,13 +533,13 @@ impl Registry {
         }
     }
 
-    /// One has ended; gives how many are left.
-    pub(crate) fn ended(&self, goroutine: &Goroutine) -> usize {
+    /// One has ended; whether it was the last that counts.
+    pub(crate) fn ended(&self, goroutine: &Goroutine) -> bool {
         // The host has had it unlisted, if it keeps the rules; a host without a payload of its own need not.
         if goroutine.payload() != 0 {
             self.unlist(goroutine);
         }
-        self.count.fetch_sub(1, Ordering::Relaxed) - 1
+        !goroutine.own.get() && self.count.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     pub(crate) fn len(&self) -> usize {

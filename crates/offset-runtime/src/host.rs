@@ -5,7 +5,7 @@
 
 #![expect(clippy::disallowed_types, reason = "what is set is there already: no thread is caught in its making")]
 
-use crate::goroutine::Goroutine;
+use crate::goroutine::{Goroutine, Handle};
 use std::sync::OnceLock;
 
 /// The host. Each method says on which stack it is called.
@@ -70,6 +70,30 @@ pub unsafe trait Host: Sync {
 
     /// On the stack of an OS thread that waits: takes the host again.
     fn thread_attach(&self, detached: usize);
+
+    /// Whether things are left to do for a machine's thread that sleeps: only then `account`, `owes` and `errand` are called. Always
+    /// the same answer.
+    fn keeps_accounts(&self) -> bool {
+        false
+    }
+
+    /// On a machine's own stack, before it rests: what [`Host::owes`] is to be asked with meanwhile; 0 for nothing. It is good until
+    /// the next call of a method on this stack.
+    fn account(&self) -> usize {
+        0
+    }
+
+    /// On any OS thread, without the host, under a lock that keeps the machine of `account` at rest: whether others have left
+    /// something to do that only that machine's thread can.
+    fn owes(&self, _account: usize) -> bool {
+        false
+    }
+
+    /// On a machine's own stack: a goroutine that does what was left for this OS thread, prepared and not started. None if there is
+    /// nothing to do, or no memory.
+    fn errand(&self) -> Option<Handle> {
+        None
+    }
 
     /// On the goroutine's stack, attached: a number by which the host knows the frames that it is in; 0 for none.
     fn stack(&self) -> u32 {

@@ -12,6 +12,8 @@
 //! the rest is atomic.
 //! Machines are never freed: their structs are used again by later threads.
 
+mod acquire;
+mod errand;
 mod idle;
 
 use crate::blocking::Bed;
@@ -29,10 +31,7 @@ use crate::trace;
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ptr::{null, null_mut};
-use std::time::Duration;
 
-/// How long a machine without a processor waits before its thread ends.
-const IDLE_LIFE: Duration = Duration::from_secs(5);
 /// Stacks and contexts that a machine keeps for the next goroutines while it has work; a part is let go when there are more.
 /// Giving memory back means an interrupt on every core, so a burst of goroutines should not do it again and again.
 const POOL: usize = 65_536;
@@ -86,6 +85,12 @@ pub(crate) struct Machine {
     /// What [`thread_address`] says on its thread; 0 while it has none. Not through the door to atomics: nobody finds the own one in it
     /// who has not put it there.
     address: std::sync::atomic::AtomicUsize,
+    /// What the host is asked with whether something was left for the thread to do, while it rests. See `errand`.
+    account: Lock<usize>,
+    /// It was: the machine has a goroutine do it when it has nothing else to run.
+    errand: AtomicBool,
+    /// That one waits for its turn. The machine's own.
+    errand_waits: Cell<bool>,
     pool: UnsafeCell<Vec<Vessel>>,
     /// Who is to be called once the goroutine that runs here has given up the stack.
     call: Cell<Option<&'static Bed>>,
@@ -148,10 +153,11 @@ fn thread_address() -> usize {
 
 /// Has `bed` called once the goroutine that runs on this thread has given up the stack; at once where none does.
 pub(crate) fn call_later(bed: &'static Bed) {
+    // A machine that runs none may still come here: the host runs code of others when a thread ends.
     // SAFETY: machines are never freed.
     match unsafe { this().as_ref() } {
-        Some(machine) => machine.call.set(Some(bed)),
-        None => bed.ring(),
+        Some(machine) if !current().is_null() => machine.call.set(Some(bed)),
+        _ => bed.ring(),
     }
 }
 
@@ -213,6 +219,9 @@ impl Machine {
             attaching: AtomicBool::new(false),
             thread: AtomicPtr::new(null_mut()),
             address: std::sync::atomic::AtomicUsize::new(0),
+            account: Lock::new(errand::CLOSED),
+            errand: AtomicBool::new(false),
+            errand_waits: Cell::new(false),
             pool: UnsafeCell::new(Vec::new()),
             call: Cell::new(None),
             used: AtomicU64::new(0),
@@ -331,88 +340,6 @@ impl Machine {
         runtime.machine_ended(self);
     }
 
-    /// Waits for a processor; None when the thread is to end.
-    fn acquire(&'static self, runtime: &'static Runtime) -> Option<&'static Processor> {
-        host().unbind();
-        trace::rests(self);
-        self.open();
-        if let Some(processor) = self.ask(runtime) {
-            let mut mailbox = self.mailbox.lock();
-            mailbox.open = false;
-            let second = mailbox.processor.take();
-            drop(mailbox);
-            if let Some(second) = second {
-                runtime.free(second);
-            }
-            return Some(processor);
-        }
-        runtime.machine_idle(self);
-        let mut mailbox = self.mailbox.lock();
-        loop {
-            if let Some(processor) = mailbox.processor.take() {
-                mailbox.open = false;
-                drop(mailbox);
-                runtime.machine_busy(self);
-                if let Some(last) = self.processor() {
-                    last.lock().unclaim(self);
-                }
-                return Some(processor);
-            }
-            // SAFETY: the pool is this thread's own.
-            if runtime.shedding() && unsafe { !(*self.pool.get()).is_empty() } {
-                drop(mailbox);
-                self.empty_pool(0);
-                mailbox = self.mailbox.lock();
-                continue;
-            }
-            let waited = self.mail.wait_for(&mut mailbox, IDLE_LIFE);
-            if waited && mailbox.processor.is_none() && self.home_count.load(Ordering::Relaxed) == 0 {
-                drop(mailbox);
-                let retires = runtime.machine_busy(self);
-                mailbox = self.mailbox.lock();
-                // Who took it off the idle list gives it a processor now; who heeds a claim may have done so.
-                if retires && mailbox.processor.is_none() {
-                    mailbox.open = false;
-                    return None;
-                }
-            }
-        }
-    }
-
-    /// Looks for a processor for the goroutines that wait here: one that nobody uses, or the last one, at once or in its turn.
-    fn ask(&'static self, runtime: &'static Runtime) -> Option<&'static Processor> {
-        let needed = !self.home_queue.lock().is_empty();
-        let last = self.processor()?;
-        let mut state = last.lock();
-        // SAFETY: machines are never freed.
-        let holder = unsafe { state.holder.as_ref() };
-        // Under the lock with which it becomes so.
-        let kept = runtime.keeps(last);
-        let senior = !kept
-            && self.home_count.load(Ordering::Relaxed) > 0
-            && holder.is_some_and(|holder| holder.id.load(Ordering::Relaxed) > self.id.load(Ordering::Relaxed));
-        if !(senior || needed) || runtime.stopping() {
-            return None;
-        }
-        if !kept && state.claim(self, senior) {
-            return Some(last);
-        }
-        drop(state);
-        if !needed {
-            return None;
-        }
-        let take = |other: &&Processor| {
-            let mut state = other.lock();
-            !runtime.keeps(other) && state.take(self)
-        };
-        if let Some(free) = runtime.processors.iter().find(take) {
-            last.lock().unclaim(self);
-            return Some(free);
-        }
-        let other = runtime.processors.iter().find(|other| kept && !std::ptr::eq(*other, last))?;
-        other.lock().claim(self, false).then_some(other)
-    }
-
     /// Runs goroutines until the processor is lost or handed on.
     fn run(&'static self, runtime: &'static Runtime, processor: &'static Processor) {
         let homed = std::mem::take(&mut *self.home_queue.lock());
@@ -444,6 +371,7 @@ impl Machine {
                 if !std::ptr::eq(state.holder, self) {
                     return;
                 }
+                self.put_account_aside(runtime);
                 // SAFETY: machines are never freed.
                 if let Some(next) = state.next_claimant().map(|next| unsafe { &*next })
                     && next.give(processor)
@@ -453,6 +381,7 @@ impl Machine {
                     state.tick += 1;
                     return;
                 }
+                self.close_account();
             }
             let due = runtime.timers.next();
             if due != Instant::MAX && !looked {
@@ -490,6 +419,11 @@ impl Machine {
                         state = processor.lock();
                         // SAFETY: runnable goroutines are alive.
                         state.queue.push_back(unsafe { &*goroutine });
+                        continue;
+                    }
+                    if let Some(errand) = self.errand(runtime) {
+                        state = processor.lock();
+                        state.queue.push_back(&errand);
                         continue;
                     }
                     looked = false;
@@ -550,6 +484,7 @@ impl Machine {
             if std::ptr::eq(state.holder, self) {
                 state.running = false;
             } else {
+                self.put_account_aside(runtime);
                 self.stuck.store(false, Ordering::Relaxed);
                 state.rouse();
                 drop(state);
@@ -638,8 +573,12 @@ impl Machine {
         if coroutine.is_none() {
             let vessel = self.vessel();
             it.set_vessel(vessel.context, vessel.stack.low(), vessel.stack.base_address());
-            it.home.store(std::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
-            self.home_count.fetch_add(1, Ordering::Relaxed);
+            // An errand has its home from the beginning.
+            if it.home.load(Ordering::Relaxed).is_null() {
+                self.settle_here(it);
+            } else {
+                self.errand_waits.set(false);
+            }
             let address = goroutine as usize;
             *coroutine = Some(Coroutine::with_stack(vessel.stack, move |yielder, ()| {
                 // SAFETY: a goroutine is alive while it runs.
@@ -674,6 +613,12 @@ impl Machine {
         }
     }
 
+    /// Makes this machine the home of a goroutine that has none.
+    fn settle_here(&'static self, goroutine: &Goroutine) {
+        goroutine.home.store(std::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
+        self.home_count.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn finish(&'static self, runtime: &Runtime, goroutine: &Goroutine) {
         // SAFETY: the coroutine has ended; its stack is ours again.
         let stack = unsafe { (*goroutine.coroutine.get()).take() }.map(Coroutine::into_stack);
@@ -697,7 +642,7 @@ impl Machine {
         let mut joiners = goroutine.joiners.lock();
         joiners.ended = true;
         goroutine.set_status(Status::Dead);
-        let last = runtime.registry.ended(goroutine) == 0;
+        let last = runtime.registry.ended(goroutine);
         while let Some(claim) = joiners.queue.serve(|waiter| waiter.set_granted(true), |_| {}) {
             claim.wake();
         }

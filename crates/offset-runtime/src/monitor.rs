@@ -5,6 +5,8 @@
 //! processor time at all, while one that waits for its turn at the interpreter lock wakes every few milliseconds to ask for it.
 //! On a system so busy that it gives a thread no processor for long, that thread's state tells: it is no blocked thread's.
 //!
+//! It also sends machines at rest on errands: the host may have left something to do for a thread that sleeps (`Host::owes`).
+//!
 //! Computing machines share one interpreter lock, so they are capped. At the cap only goroutines that have started run on, and
 //! those that have not are tried one by one: as long as none computes, at full speed; after each that does, the next one
 //! waits, longer every time. So no number of endless loops stops the rest, nor do they make a machine each at once. A started one that
@@ -35,6 +37,8 @@ const ABOVE_CAP: Instant = 100_000_000;
 /// Above the cap goroutines that have not started wait for so long after one that computes; twice as long after the next.
 const FIRST_DELAY: Instant = 100_000_000;
 const LONGEST_DELAY: Instant = 1_600_000_000;
+/// Looks between two at what was left for machines at rest.
+const ERRANDS: u32 = 4;
 /// Looks without any goroutine running before the monitor sleeps.
 const QUIET_LOOKS: u32 = 200;
 
@@ -122,10 +126,11 @@ fn watch(runtime: &'static Runtime) {
     let mut quiet = 0;
     // How late the system wakes this thread, at worst of late: so late it may run the others.
     let mut late = 0;
+    let mut looks = 0u32;
     while !runtime.stopping() {
         if quiet >= QUIET_LOOKS {
             bed::sleep(runtime);
-            if !bed::any_running(runtime) {
+            if !bed::any_running(runtime) && !runtime.any_errand() {
                 continue;
             }
             quiet = 0;
@@ -135,6 +140,10 @@ fn watch(runtime: &'static Runtime) {
         late = (late - late / 8).max((clock::now() - asleep).saturating_sub(LOOK.as_nanos() as Instant));
         trace::tick();
         quiet = if look(runtime, &mut seen, 4 * late) { 0 } else { quiet + 1 };
+        looks += 1;
+        if looks.is_multiple_of(ERRANDS) {
+            runtime.send_errands();
+        }
         if runtime.netpoll.neglected(clock::now()) {
             runtime.netpoll.glance();
         }

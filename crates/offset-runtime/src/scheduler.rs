@@ -59,6 +59,8 @@ pub(crate) struct Machines {
     pub(crate) stuck: Vec<&'static Machine>,
     threads: usize,
     last_id: u32,
+    /// All that ever had a thread.
+    pub(crate) all: Vec<&'static Machine>,
 }
 
 /// See the module.
@@ -160,6 +162,7 @@ fn create(last_id: u64) -> &'static Runtime {
             stuck: Vec::new(),
             threads: 0,
             last_id: 0,
+            all: Vec::new(),
         }),
         blocking: crate::blocking::Pool::new(),
         netpoll: Netpoll::new(),
@@ -478,6 +481,8 @@ pub fn shutdown() {
     let runtime = runtime();
     runtime.stopping.store(true, Ordering::SeqCst);
     runtime.poke();
+    // From here on the host may end what they are about.
+    runtime.close_accounts();
 }
 
 /// Has the machines let go of all stacks and contexts that no goroutine uses, at the end of the process, and waits for that as long as
@@ -772,12 +777,21 @@ impl Runtime {
         let at_rest = states.iter().all(|state| {
             (state.idle || state.holder.is_null()) && state.queue.len() == 0 && !state.running && !state.claimed()
         });
-        at_rest
+        if !(at_rest
             && machines.stuck.is_empty()
-            && self.homing.load(Ordering::Relaxed) == 0
             && self.timers.next() == Instant::MAX
             && !self.blocking.busy()
-            && self.netpoll.waiting.load(Ordering::Relaxed) == 0
+            && self.netpoll.waiting.load(Ordering::Relaxed) == 0)
+        {
+            return false;
+        }
+        if !machines.settled() {
+            // What is done there may wake somebody.
+            crate::bed::busy();
+            return false;
+        }
+        // After that: who does it counts here before its account is closed.
+        self.homing.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -788,6 +802,11 @@ impl Machines {
             return None;
         }
         self.threads += 1;
-        Some(self.retired.pop().unwrap_or_else(|| Box::leak(Box::new(Machine::new()))))
+        if self.retired.is_empty() {
+            let machine: &Machine = Box::leak(Box::new(Machine::new()));
+            self.all.push(machine);
+            return Some(machine);
+        }
+        self.retired.pop()
     }
 }

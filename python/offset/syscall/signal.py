@@ -55,7 +55,7 @@ def raise_signal(signalnum, /):
 
 def pthread_kill(thread_id, signalnum, /):
     """Send a signal to a thread; a goroutine's goes to the process. See `signal.pthread_kill`."""
-    if any(goroutine.ident == thread_id for goroutine in _runtime.goroutines()):
+    if any(goroutine.ident == thread_id for goroutine in _runtime.all_goroutines()):
         _on_main(_os.kill, _os.getpid(), signalnum)
     else:
         _on_main(_original.pthread_kill, thread_id, signalnum)

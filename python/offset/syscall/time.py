@@ -43,7 +43,7 @@ def _whole(number):
 
 def _pthread_getcpuclockid(thread_id):
     """Give the CPU clock of a thread, as `time.pthread_getcpuclockid`. A goroutine has none: ProcessLookupError."""
-    if any(goroutine.ident == thread_id for goroutine in _runtime.goroutines()):
+    if any(goroutine.ident == thread_id for goroutine in _runtime.all_goroutines()):
         raise ProcessLookupError(_errno.ESRCH, "a goroutine has no CPU clock of its own")
     return _original.pthread_getcpuclockid(thread_id)
 

@@ -4,6 +4,7 @@ use crate::goroutine::{Goroutine, Handle};
 use crate::host::{Host, Plain, set_host};
 use crate::machine;
 use crate::scheduler;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -20,6 +21,7 @@ pub(crate) fn check_with(preemptions: usize, model: impl Fn() + Send + Sync + 's
     set_host(&Keeper);
     builder.check(move || {
         kept().clear();
+        ACCOUNTS.set(false);
         model();
     });
 }
@@ -34,6 +36,28 @@ fn kept() -> MutexGuard<'static, Vec<(usize, usize)>> {
 crate::lock::global! {
     // Touched by whoever may come too early or too late, so that loom tries both.
     static ORDER: crate::lock::atomic::AtomicUsize = crate::lock::atomic::AtomicUsize::new(0);
+}
+
+thread_local! {
+    // All threads of a model are one of the system's.
+    /// Whether the host keeps accounts in this model.
+    static ACCOUNTS: Cell<bool> = const { Cell::new(false) };
+}
+
+crate::lock::global! {
+    // The machine, by its address, for which something is left to do; 0 if there is none.
+    static LEFT: crate::lock::Lock<usize> = crate::lock::Lock::new(0);
+}
+
+/// Leaves something to do to a machine. The model calls this at its beginning with 0: the host keeps accounts.
+pub(crate) fn leave_to(machine: usize) {
+    ACCOUNTS.set(true);
+    *LEFT.lock() = machine;
+}
+
+/// Whether that is not done yet.
+pub(crate) fn left() -> bool {
+    *LEFT.lock() != 0
 }
 
 /// `Plain`, but a machine keeps the host between goroutines, and no other may run one that it has kept it from.
@@ -54,6 +78,23 @@ unsafe impl Host for Keeper {
     }
     fn contexts_delete(&self, contexts: &mut dyn Iterator<Item = usize>) {
         Plain.contexts_delete(contexts);
+    }
+    fn keeps_accounts(&self) -> bool {
+        ACCOUNTS.get()
+    }
+    fn account(&self) -> usize {
+        machine::this().addr()
+    }
+    fn owes(&self, account: usize) -> bool {
+        *LEFT.lock() == account
+    }
+    fn errand(&self) -> Option<Handle> {
+        let handle = scheduler::prepare(Plain::payload(|| {
+            let left = std::mem::take(&mut *LEFT.lock());
+            assert!(left == 0 || left == machine::this().addr(), "it is done on another machine");
+        }));
+        crate::switch::without_thread(handle.id());
+        Some(handle)
     }
     fn resume(&self, identity: usize) {
         Plain.resume(identity);

@@ -52,6 +52,8 @@
 //! | hand-off | a processor that is given up is staffed for its queue only | `handoff::a_processor_that_is_given_up_goes_to_who_claimed_it` |
 //! | descriptor | an edge that finds nobody is forgotten; a wait does not look for one | `fd` |
 //! | descriptor | who is woken does not try again; a new deadline, or a close, wakes nobody | `fd` |
+//! | errand | the account of a machine that seems to rest is closed: behind a goroutine it was stuck with, before it counts as busy, while it is idle already; nobody asks whether all is settled | `errand` |
+//! | errand | a machine with its processor, or one without, is not woken | `errand` |
 //! | monitor | is not woken by who runs; says too late that it sleeps | `handoff::the_monitor_is_awake_while_a_goroutine_runs` |
 //! | vigil | who is awake is told no more, or looks no more before it sleeps, or sleeps as one who is awake | `park::a_machine_that_keeps_a_vigil_sees_what_becomes_runnable` |
 //! | task | who has kept a vigil stays awake in name only | `task::who_keeps_a_vigil_misses_nothing` |
@@ -71,6 +73,8 @@ mod harness;
 
 #[cfg(test)]
 mod chan;
+#[cfg(test)]
+mod errand;
 #[cfg(test)]
 mod fd;
 #[cfg(test)]

@@ -32,14 +32,13 @@ impl Machine {
         if state.queue.len() > 0 && retry.is_none() || !std::ptr::eq(state.holder, self) {
             return state;
         }
+        self.open_account(runtime);
         state.idle = true;
         drop(state);
         // Who queued one elsewhere a moment ago found this processor not idle yet, and woke nobody.
         if retry.is_none() && runtime.any_fresh(processor) {
             state = processor.lock();
-            if std::ptr::eq(state.holder, self) {
-                state.idle = false;
-            }
+            self.wakes(runtime, &mut state);
             return state;
         }
         runtime.notice_quiet();
@@ -60,11 +59,15 @@ impl Machine {
             }
             if now >= tidy_at {
                 drop(state);
+                self.put_account_aside(runtime);
                 tidy_after = match self.tidy() {
                     Tidy::Now => 0,
                     Tidy::Later => now - slept_at + TIDY_AFTER,
                     Tidy::Done => Instant::MAX,
                 };
+                if self.open_account(runtime) {
+                    runtime.notice_quiet();
+                }
                 state = processor.lock();
                 continue;
             }
@@ -122,9 +125,7 @@ impl Machine {
                 self.sleep.wait_for(&mut state, Duration::from_nanos(until - now));
             }
         }
-        if std::ptr::eq(state.holder, self) {
-            state.idle = false;
-        }
+        self.wakes(runtime, &mut state);
         if polled && runtime.processors.len() > 1 {
             // Another one that sleeps takes the poller over.
             drop(state);
@@ -132,6 +133,16 @@ impl Machine {
             state = processor.lock();
         }
         state
+    }
+
+    /// It rests no more, or somewhere else if it has lost the processor meanwhile.
+    fn wakes(&self, runtime: &Runtime, state: &mut State) {
+        if std::ptr::eq(state.holder, self) {
+            state.idle = false;
+            self.close_account();
+        } else {
+            self.put_account_aside(runtime);
+        }
     }
 
     /// Sleeps in the poller until something happens there, somebody rouses the processor, or `until`.
