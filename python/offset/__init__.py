@@ -23,7 +23,8 @@ Durations are seconds everywhere, as `float` or `datetime.timedelta`. Every bloc
 
 Inside: `_runtime` is the extension (the scheduler, and everything that can park a goroutine); `_run` runs a
 main goroutine, `_failure` reports exceptions nobody caught, `_dump` formats stacks, `_outside` answers
-`offset dump`, `_exit` ends goroutines, `_errand` is for the runtime's own. Importing the package starts no thread; the first `go` does.
+`offset dump`, `_exit` ends goroutines, `_errand` is what the runtime's own run. Importing the package starts no
+thread; the first `go` does.
 """
 
 from offset import _errand, _exit, _failure, _outside
