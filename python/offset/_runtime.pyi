@@ -1010,7 +1010,7 @@ def set_answer(fn: Callable[[bytes], bytes], /) -> None:
     """Set what answers questions from outside, on a thread of the runtime's own."""
 
 def set_errand(fn: Callable[[], object], /) -> None:
-    """Set what goroutines of the runtime's own run on machines at rest, for CPython to settle what it has left there."""
+    """Set what goroutines of the runtime's own run on machines at rest, so that CPython settles what it left there."""
 
 def set_uncaught(fn: Callable[[Goroutine, BaseException | None], object], /) -> None:
     """Set what is called, in the failing goroutine, when an exception other than GoroutineExit leaves it.
