@@ -18,7 +18,7 @@ from typing import Any
 import offset
 import pytest
 from helpers import FREE_THREADED, PATIENCE, Thread, main_goroutine, run_script, wait_ended, wait_parked, wait_until
-from offset import GoroutineExit, go, gosched, makechan, nilchan, run, runtime, select, sync
+from offset import GoroutineExit, _runtime, go, gosched, makechan, nilchan, run, runtime, select, sync, testing
 
 PROCESSORS = runtime.stats()["processors"]
 
@@ -522,8 +522,8 @@ def test_what_one_processor_makes_and_another_drops_is_freed_without_a_collectio
     assert most < count / 4
 
 
-def keeps_apart(make: Callable[[], Any], many: int = 8) -> list[Any]:
-    """Call `make` in so many goroutines, each on a machine of its own, which parks for the rest of the run."""
+def keeps_apart(make: Callable[[], Any], park: Callable[[], object] = nilchan.recv) -> list[Any]:
+    """Call `make` in eight goroutines on several machines, which park then."""
     made: offset.Chan[Any] = makechan()
 
     def keeper() -> None:
@@ -532,12 +532,12 @@ def keeps_apart(make: Callable[[], Any], many: int = 8) -> list[Any]:
         time.sleep(0.05)
         made.send(thing)
         del thing
-        nilchan.recv()
+        park()
 
-    keepers = [go(keeper) for _ in range(many)]
+    keepers = [go(keeper) for _ in range(8)]
     things = [made.recv() for _ in keepers]
     for each in keepers:
-        wait_parked(each, reason="chan receive (nil chan)")
+        wait_parked(each, reason="chan receive")
     return things
 
 
@@ -584,6 +584,82 @@ def test_who_waits_for_the_end_of_a_value_is_in_no_deadlock() -> None:
         run(main)
     finally:
         gc.enable()
+
+
+@no_moves
+def test_what_a_plain_thread_drops_while_nothing_runs_is_freed() -> None:
+    ends: offset.Chan[object] = makechan(8)
+
+    def main() -> None:
+        things = keeps_apart(lambda: Closes(ends))
+
+        def drop() -> None:
+            # The monitor sleeps by then.
+            time.sleep(1)
+            things.clear()
+
+        thread = threading.Thread(target=drop)
+        thread.start()
+        for _ in range(8):
+            ends.recv(timeout=PATIENCE)
+        thread.join()
+
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()
+
+
+@no_moves
+def test_the_clock_of_a_bubble_stands_while_something_is_to_be_freed() -> None:
+    def inside() -> float:
+        ends: offset.Chan[object] = makechan(8)
+        over: offset.Chan[None] = makechan()
+        things = keeps_apart(lambda: Closes(ends), over.recv_ok)
+        ticks = go(offset.sleep, 1000)
+        dropped_at = offset.time.now()
+        things.clear()
+        for _ in range(8):
+            ends.recv()
+        took = offset.time.now() - dropped_at
+        over.close()
+        ticks.join()
+        return took
+
+    gc.disable()
+    try:
+        for _ in range(5):
+            assert testing.bubble(inside) == 0
+    finally:
+        gc.enable()
+
+
+@no_moves
+def test_a_finalizer_that_waits_ends_with_the_run() -> None:
+    ended: list[object] = []
+
+    def main() -> None:
+        here = offset.current()
+
+        class Waits:
+            def __del__(self) -> None:
+                if offset.current() is not here:
+                    try:
+                        nilchan.recv()
+                    except GoroutineExit as end:
+                        ended.append(end)
+
+        things = keeps_apart(Waits)
+        things.clear()
+        wait_until(lambda: any(each._own and each.wait_reason for each in _runtime.all_goroutines()))
+
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()
+    assert ended
 
 
 @no_moves

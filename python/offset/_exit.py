@@ -50,17 +50,25 @@ idle_threads: list[Callable[[], int]] = []
 
 
 def alive() -> list[Goroutine]:
-    """Give the goroutines that have not ended and were not abandoned."""
-    living = _runtime.goroutines()
+    """Give the goroutines that have not ended and were not abandoned.
+
+    Of those that the runtime has started for itself only those that wait: for what a finalizer waits for.
+    """
+    living = _runtime.all_goroutines()
     if abandoned:
         abandoned.intersection_update({goroutine.id for goroutine in living})
         living = [goroutine for goroutine in living if goroutine.id not in abandoned]
-    return living
+    return [goroutine for goroutine in living if not goroutine._own or goroutine.wait_reason]
+
+
+def of_the_program() -> list[Goroutine]:
+    """Give those of them that the program has started."""
+    return [goroutine for goroutine in alive() if not goroutine._own]
 
 
 def remaining() -> int:
-    """Count the goroutines that have not ended and were not abandoned."""
-    return len(alive()) if abandoned else _runtime.num_goroutine()
+    """Count the goroutines of the program that have not ended and were not abandoned."""
+    return len(of_the_program()) if abandoned else _runtime.num_goroutine()
 
 
 def waited_for() -> int:
@@ -69,7 +77,7 @@ def waited_for() -> int:
     if count > len(background):
         return count
     # One that puts itself in, or takes itself out, at this moment is counted: there is another look.
-    return sum(goroutine.id not in background for goroutine in alive())
+    return sum(goroutine.id not in background for goroutine in of_the_program())
 
 
 def wind_down(

@@ -298,10 +298,12 @@ class Run:
         grace: float,
     ) -> Any:
         """Do what `run` does, in the main goroutine of a run that hosts a script."""
-        before = {self.main_id} if main is None else {goroutine.id for goroutine in _exit.alive()}
+        before = {self.main_id} if main is None else {goroutine.id for goroutine in _exit.of_the_program()}
 
         def others() -> list[Goroutine]:
-            return [each for each in _exit.alive() if each.id not in before and each.id not in _exit.background]
+            return [
+                each for each in _exit.of_the_program() if each.id not in before and each.id not in _exit.background
+            ]
 
         previous, self.on_panic = self.on_panic, on_panic
         try:

@@ -78,6 +78,9 @@ class Goroutine:
         0 before its start and after its end.
         """
     @property
+    def _own(self) -> bool:
+        """Whether the runtime has started it for itself (`offset._errand`)."""
+    @property
     def started(self) -> bool:
         """Whether the goroutine has begun to run."""
     def join(self, timeout: _Seconds | None = None) -> bool:

@@ -357,6 +357,9 @@ unsafe extern "C" fn get_creator(object: Object, _: Closure) -> Object {
 unsafe extern "C" fn get_ident(object: Object, _: Closure) -> Object {
     int(core(object).identity() as u64)
 }
+unsafe extern "C" fn get_own(object: Object, _: Closure) -> Object {
+    boolean(core(object).is_own())
+}
 unsafe extern "C" fn get_started(object: Object, _: Closure) -> Object {
     boolean(core(object).started())
 }
@@ -640,6 +643,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             getter(c"creator", get_creator, c"The id of the goroutine that started it; 0 for a plain thread."),
             getter(c"created_at", get_created_at, c"Where it was started: \"file:line in function\"."),
             getter(c"ident", get_ident, c"Its thread identity, the key in sys._current_frames(); 0 when it has none."),
+            getter(c"_own", get_own, c"Whether the runtime has started it for itself."),
             getter(c"started", get_started, c"Whether it has run at all."),
         ],
         slots: vec![

@@ -4,9 +4,14 @@
 //! the monitor says that it sleeps, and looks at each processor under its lock then. Whoever comes second sees the other. It is the
 //! same with who finds, under the lock of the ledger, that an errand is to be run.
 
+use crate::host::host;
 use crate::lock::atomic::{AtomicBool, Ordering};
 use crate::lock::{Condvar, Lock, global};
 use crate::scheduler::Runtime;
+use std::time::Duration;
+
+/// How often the sleeper looks for errands.
+const GLANCE: Duration = Duration::from_millis(250);
 
 struct Bed {
     /// Somebody sleeps, or is about to. Set to false under the lock by who wakes it.
@@ -44,7 +49,16 @@ pub(crate) fn sleep(runtime: &Runtime) {
     if !any_running(runtime) && !runtime.any_errand() {
         let mut lock = BED.lock.lock();
         while BED.asleep.load(Ordering::Relaxed) {
-            BED.alarm.wait(&mut lock);
+            if !host().keeps_accounts() {
+                BED.alarm.wait(&mut lock);
+            } else if BED.alarm.wait_for(&mut lock, GLANCE) {
+                // Other threads of the host may leave something, too, and say nothing. Not asked under the lock.
+                drop(lock);
+                if runtime.any_errand() {
+                    break;
+                }
+                lock = BED.lock.lock();
+            }
         }
     }
     BED.asleep.store(false, Ordering::Relaxed);

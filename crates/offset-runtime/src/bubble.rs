@@ -223,11 +223,12 @@ impl Bubble {
         self.timers.run(self.now.load(Ordering::Relaxed));
     }
 
-    /// Lets the next thing happen if all members doze. On a machine's own stack.
-    pub(crate) fn advance(&self) {
+    /// Lets the next thing happen if all members doze and all is `settled`. On a machine's own stack.
+    pub(crate) fn advance(&self, settled: impl Fn() -> bool) {
         let _clock = self.clock.lock();
         let mut idle = 0;
-        while self.rests() {
+        // Asked each time: who was woken by the clock may have run meanwhile, elsewhere.
+        while self.rests() && settled() {
             let mut state = self.state.lock();
             if let Some((parker, ticket)) = state.waiter.take() {
                 drop(state);

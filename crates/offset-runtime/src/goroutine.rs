@@ -546,6 +546,11 @@ impl Registry {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// How many are listed, the runtime's own among them.
+    pub(crate) fn listed(&self) -> usize {
+        self.alive.lock().len()
+    }
+
     /// Shows all that are listed, under the lock.
     pub(crate) fn visit(&self, mut show: impl FnMut(&Goroutine)) {
         for &goroutine in self.alive.lock().iter() {

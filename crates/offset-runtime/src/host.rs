@@ -83,7 +83,7 @@ pub unsafe trait Host: Sync {
         0
     }
 
-    /// On any OS thread, without the host, under a lock that keeps the machine of `account` at rest: whether others have left
+    /// Without the host, on that stack, or on any OS thread under a lock that keeps the machine of `account` at rest: whether others have left
     /// something to do that only that machine's thread can.
     fn owes(&self, _account: usize) -> bool {
         false

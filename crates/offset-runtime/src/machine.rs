@@ -89,6 +89,8 @@ pub(crate) struct Machine {
     account: Lock<usize>,
     /// It was: the machine has a goroutine do it when it has nothing else to run.
     errand: AtomicBool,
+    /// The account is aside because a bubble is open. The machine's own.
+    watching: Cell<bool>,
     /// That one waits for its turn. The machine's own.
     errand_waits: Cell<bool>,
     pool: UnsafeCell<Vec<Vessel>>,
@@ -221,6 +223,7 @@ impl Machine {
             address: std::sync::atomic::AtomicUsize::new(0),
             account: Lock::new(errand::CLOSED),
             errand: AtomicBool::new(false),
+            watching: Cell::new(false),
             errand_waits: Cell::new(false),
             pool: UnsafeCell::new(Vec::new()),
             call: Cell::new(None),
@@ -452,7 +455,13 @@ impl Machine {
             if member {
                 runtime.bubble.runs_on(processor);
             }
+            let errand = it.is_own() && self.errand_waits.get();
+            self.leaves_bubble(runtime);
             let left = self.execute(runtime, goroutine);
+            if errand {
+                runtime.errands.fetch_sub(1, Ordering::SeqCst);
+            }
+            self.watches_bubble(runtime);
             // One that has ended is no more; one that has not may have begun or left the bubble.
             let member = member || left.is_some() && runtime.bubble.has(it);
             state = processor.lock();
@@ -476,9 +485,9 @@ impl Machine {
                 // SAFETY: nobody else may touch it before it is marked or queued.
                 Machine::let_go_on(runtime, unsafe { &*goroutine }, switch, &mut state);
             }
-            if member && runtime.bubble.at_rest() {
+            if (member || errand) && runtime.bubble.at_rest() {
                 drop(state);
-                runtime.bubble.advance();
+                self.advance(runtime);
                 state = processor.lock();
             }
             if std::ptr::eq(state.holder, self) {

@@ -80,6 +80,8 @@ pub(crate) struct Runtime {
     /// How many contexts there are.
     pub(crate) contexts: AtomicUsize,
     started: AtomicBool,
+    /// How many machines were sent on an errand that has neither ended nor parked yet (see `machine::errand`).
+    pub(crate) errands: AtomicUsize,
     /// How many goroutines are in queues of machines.
     pub(crate) homing: AtomicUsize,
     watcher: Lock<Option<Arc<Note>>>,
@@ -172,6 +174,7 @@ fn create(last_id: u64) -> &'static Runtime {
         shedding: AtomicBool::new(false),
         contexts: AtomicUsize::new(0),
         started: AtomicBool::new(false),
+        errands: AtomicUsize::new(0),
         homing: AtomicUsize::new(0),
         watcher: Lock::new(None),
         watched: AtomicBool::new(false),
@@ -501,7 +504,7 @@ pub fn shed(limit: Duration) {
         if contexts < left {
             (left, since) = (contexts, now);
         }
-        if contexts <= runtime.registry.len() || now >= until || now - since >= SHED_PAUSE {
+        if contexts <= runtime.registry.listed() || now >= until || now - since >= SHED_PAUSE {
             return;
         }
         clock::pause(Duration::from_millis(1));
@@ -721,7 +724,7 @@ impl Runtime {
                 self.staff(processor);
             }
         }
-        self.notice_quiet();
+        machine.notice_rest(self);
     }
 
     /// The machines that wait for a processor.
@@ -743,6 +746,10 @@ impl Runtime {
     }
 
     pub(crate) fn machine_ended(&self, machine: &'static Machine) {
+        machine.close_account();
+        if host().keeps_accounts() {
+            machine.notice_rest(self);
+        }
         let mut machines = self.machines.lock();
         machine.id.store(0, Ordering::Relaxed);
         machines.threads -= 1;
@@ -785,7 +792,7 @@ impl Runtime {
         {
             return false;
         }
-        if !machines.settled() {
+        if !machines.settled(std::ptr::null()) {
             // What is done there may wake somebody.
             crate::bed::busy();
             return false;

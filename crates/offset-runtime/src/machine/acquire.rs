@@ -53,13 +53,16 @@ impl Machine {
                 Call::Errand => {
                     runtime.homing.fetch_add(1, Ordering::Relaxed);
                     self.close_account();
-                    match self.errand(runtime) {
-                        Some(errand) => self.home_queue.lock().push_back(&raw const *errand),
-                        None => _ = runtime.homing.fetch_sub(1, Ordering::Relaxed),
+                    if let Some(errand) = self.errand(runtime) {
+                        self.home_queue.lock().push_back(&raw const *errand);
+                    } else {
+                        self.put_account_aside(runtime);
+                        runtime.homing.fetch_sub(1, Ordering::Relaxed);
                     }
                 }
                 Call::Retire => {
-                    self.close_account();
+                    // What the host ends with the thread may wake somebody yet.
+                    self.put_account_aside(runtime);
                     return None;
                 }
             }
@@ -90,7 +93,7 @@ impl Machine {
                 mailbox = self.mailbox.lock();
                 // Who took it off the idle list gives it a processor now; who heeds a claim may have done so.
                 if off && mailbox.processor.is_none() {
-                    if sent {
+                    if sent || self.is_sent(runtime) {
                         return Call::Errand;
                     }
                     mailbox.open = false;

@@ -30,8 +30,7 @@ impl Runtime {
     /// Has machines at rest do what was left for their threads.
     pub(crate) fn send_errands(&self) {
         if host().keeps_accounts() {
-            let machines = self.machines.lock();
-            machines.all.iter().for_each(|machine| machine.send());
+            self.machines.lock().all.iter().for_each(|machine| machine.send(self));
         }
     }
 
@@ -49,11 +48,11 @@ impl Runtime {
 }
 
 impl Machines {
-    /// Whether nothing is left for any machine at rest.
-    pub(crate) fn settled(&self) -> bool {
+    /// Whether nothing is left for any machine at rest but `own`, which is awake if it is one.
+    pub(crate) fn settled(&self, own: *const Machine) -> bool {
         let settled = |machine: &&Machine| {
             let account = machine.account.lock();
-            *account != ASIDE && !owed(*account)
+            *account != ASIDE && !owed(*account) || std::ptr::eq(*machine, own)
         };
         !host().keeps_accounts() || self.all.iter().all(settled)
     }
@@ -78,7 +77,7 @@ impl Machine {
     }
 
     /// Nobody looks any more.
-    pub(super) fn close_account(&self) {
+    pub(crate) fn close_account(&self) {
         if host().keeps_accounts() {
             *self.account.lock() = CLOSED;
         }
@@ -92,15 +91,25 @@ impl Machine {
         }
     }
 
-    /// Has it done.
-    fn send(&self) {
+    /// Whether it is to go on an errand now.
+    pub(super) fn is_sent(&self, runtime: &Runtime) -> bool {
+        if !host().keeps_accounts() {
+            return false;
+        }
         let account = self.account.lock();
-        if !owed(*account) {
+        let sent = owed(*account);
+        // Under the lock with which the account is closed, so not after it has been done.
+        if sent && !self.errand.swap(true, Ordering::Relaxed) {
+            runtime.errands.fetch_add(1, Ordering::SeqCst);
+        }
+        sent
+    }
+
+    /// The same; it is woken for that.
+    fn send(&self, runtime: &Runtime) {
+        if !self.is_sent(runtime) {
             return;
         }
-        // Under the lock with which the account is closed, so not after it has been done.
-        self.errand.store(true, Ordering::Relaxed);
-        drop(account);
         if let Some(processor) = self.processor() {
             let mut state = processor.lock();
             if std::ptr::eq(state.holder, self) {
@@ -111,16 +120,63 @@ impl Machine {
         self.nudge();
     }
 
+    /// Lets the next thing happen in a bubble whose members all doze, if nothing is left to do that might wake one. On the machine's own
+    /// stack.
+    pub(super) fn advance(&self, runtime: &Runtime) {
+        runtime.bubble.advance(|| self.is_settled(runtime));
+    }
+
+    /// A goroutine has left the stack, and a bubble is open: until the machine rests, or runs another one, nobody can tell whether something
+    /// is left here.
+    pub(super) fn watches_bubble(&self, runtime: &Runtime) {
+        if host().keeps_accounts() && runtime.bubble.open() {
+            self.put_account_aside(runtime);
+            self.watching.set(true);
+        }
+    }
+
+    /// It runs another one, which does what is left as soon as it runs code of the host.
+    pub(super) fn leaves_bubble(&self, runtime: &Runtime) {
+        if self.watching.replace(false) {
+            self.close_account();
+            if runtime.bubble.at_rest() {
+                self.advance(runtime);
+            }
+        }
+    }
+
+    /// Whether nothing is left to do, here or on a machine at rest. What is left is going to be done now, and `advance` is called again
+    /// when it is; so it is by machines that come to rest, or run something else, as nobody can tell before.
+    fn is_settled(&self, runtime: &Runtime) -> bool {
+        if !host().keeps_accounts() {
+            return true;
+        }
+        if !self.errand_waits.get() && owed(host().account()) && !self.errand.swap(true, Ordering::Relaxed) {
+            runtime.errands.fetch_add(1, Ordering::SeqCst);
+        }
+        runtime.send_errands();
+        runtime.errands.load(Ordering::SeqCst) == 0 && runtime.machines.lock().settled(self)
+    }
+
+    /// The machine has come to rest, and its account is open: what could not be said before may be so.
+    pub(crate) fn notice_rest(&self, runtime: &Runtime) {
+        runtime.notice_quiet();
+        if host().keeps_accounts() && runtime.bubble.at_rest() {
+            self.advance(runtime);
+        }
+    }
+
     /// The goroutine for that, if it was sent. It runs here and nowhere else.
     pub(super) fn errand(&'static self, runtime: &'static Runtime) -> Option<Handle> {
         if !self.errand.load(Ordering::Relaxed) {
             return None;
         }
         self.errand.store(false, Ordering::Relaxed);
-        if runtime.stopping() {
+        let errand = if runtime.stopping() { None } else { host().errand() };
+        let Some(goroutine) = errand else {
+            runtime.errands.fetch_sub(1, Ordering::SeqCst);
             return None;
-        }
-        let goroutine = host().errand()?;
+        };
         goroutine.own.set(true);
         self.errand_waits.set(true);
         self.settle_here(&goroutine);

@@ -41,7 +41,7 @@ impl Machine {
             self.wakes(runtime, &mut state);
             return state;
         }
-        runtime.notice_quiet();
+        self.notice_rest(runtime);
         state = processor.lock();
         let slept_at = clock::now();
         let mut tidy_after = if runtime.shedding() { 0 } else { TIDY_AFTER };
@@ -66,7 +66,7 @@ impl Machine {
                     Tidy::Done => Instant::MAX,
                 };
                 if self.open_account(runtime) {
-                    runtime.notice_quiet();
+                    self.notice_rest(runtime);
                 }
                 state = processor.lock();
                 continue;
