@@ -83,6 +83,9 @@ def test_what_cannot_be_awaited_is_refused():
     loop = asyncio.new_event_loop()
     with contextlib.closing(loop), pytest.raises(RuntimeError, match="does not run"):
         aio.await_(ready(), token=loop)
+    loop = asyncio.new_event_loop()
+    with contextlib.closing(loop), pytest.raises(RuntimeError, match="in a coroutine, and give that to"):
+        aio.await_(loop.create_future())
 
 
 @main_goroutine

@@ -660,6 +660,12 @@ class Double:
         ((hello,), {"lifespan": "maybe"}, ValueError, '"auto", "on" or "off"'),
         ((Double, "127.0.0.1:0"), {}, ValueError, "ASGI 2"),
         ((lambda scope: None, "127.0.0.1:0"), {}, ValueError, "ASGI 2"),
+        (
+            (lambda environ, start_response: [], "127.0.0.1:0"),
+            {},
+            ValueError,
+            "two arguments, as an application of WSGI",
+        ),
     ],
 )
 def test_what_it_cannot_be_told(arguments, options, error, what):

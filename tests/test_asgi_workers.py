@@ -90,6 +90,8 @@ def test_serve(tmp_path, name, arguments, kind):
     [
         (["Double"], "an application of ASGI 2"),
         (["Double", "--interface", "asgi"], "an application of ASGI 2"),
+        (["app", "--interface", "wsgi"], "an application of ASGI"),
+        (["wsgi", "--interface", "asgi"], "two arguments, as an application of WSGI"),
         (["fails"], "the application's startup has failed: a test"),
         (["without", "--lifespan", "on"], "has raised AssertionError"),
         (["app", "--interface", "fcgi"], "invalid choice: 'fcgi'"),

@@ -84,6 +84,12 @@ def test_channels_meet_at_the_prompt(prompt):
     prompt.type("one.join(), _", r"\(True, 'value'\)")
 
 
+def test_await_is_answered_with_what_does_it_here(prompt):
+    prompt.type("import asyncio")
+    prompt.type("await asyncio.sleep(0)", r"(?s).*SyntaxError: 'await' outside function.*aio\.await_\(\.\.\.\) waits")
+    prompt.type("offset.aio.await_(asyncio.sleep(0, 'done'))", "'done'")
+
+
 def test_several_lines(prompt):
     prompt.press("def double(n):\n")
     prompt.until(r"\.\.\. +$")

@@ -710,7 +710,7 @@ def test_addresses_can_be_shared():
 
 
 @main_goroutine
-def test_tls():
+def test_tls(capsys):
     seen = []
 
     def app(environ, start_response):
@@ -726,18 +726,24 @@ def test_tls():
                 assert reader.answer().body == data
                 writing.result()
         # No TLS: nothing comes back, and the others are served.
-        assert b"HTTP" not in talk(served.addr, request())
+        assert b"HTTP" not in talk(served.addr, request()) + talk(served.addr, request())
         assert ask(served.addr, request(method="POST", body=b"x"), tls=client_context()).body == b"x"
+    assert capsys.readouterr().err.count("a connection from 127.0.0.1 came to no TLS: HTTP_REQUEST (said once)") == 1
     assert set(seen) == {("https", "on")}
 
 
 # ---- what it is told -------------------------------------------------------------------------------
 
 
+async def coloured(scope, receive, send):
+    pass
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "what"),
     [
         ((None,), {}, TypeError, "a WSGI application or its name"),
+        ((coloured, "127.0.0.1:0"), {}, ValueError, "an application of ASGI, a coroutine function"),
         ((hello, 80), {}, TypeError, "is a string"),
         ((hello, "nowhere"), {}, ValueError, "has no port"),
         ((hello, []), {}, ValueError, "no address"),

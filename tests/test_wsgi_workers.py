@@ -130,6 +130,7 @@ def test_serve_with_what_there_is(tmp_path):
         (["json:__name__"], "__name__ is no application, but of the type str"),
         (["json:load", "--bind", "nowhere"], "has no port"),
         (["json:load", "--bind", "unix:/nowhere/at/all"], "No such file"),
+        (["json:load", "--bind", f"unix:{__file__}"], "is no socket: it is left alone"),
         (["json:load", "--keyfile", "x"], "--certfile"),
         (["json:load", "--certfile", "/nowhere"], "from /nowhere: [Errno 2] No such file"),
         (["json:load", "--limit", "nothing=1"], "there is no limit 'nothing'; there are target, head, fields"),

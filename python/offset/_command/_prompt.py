@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 _OPENING = "import offset; from offset import *"
 
+# How CPython begins to say that something belongs into a coroutine.
+_COLOURED = ("'await' outside", "asynchronous", "'async for' outside", "'async with' outside")
+
 
 def run() -> int:
     """Read and run statements until the end; the exit status. What comes from a pipe or a file is run as a script."""
@@ -184,6 +187,12 @@ def _read(session: Session) -> None:
         def push(self, *args: Any, **kwargs: Any) -> Any:
             session.begin()
             return super().push(*args, **kwargs)
+
+        def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:
+            error = sys.exc_info()[1]
+            super().showsyntaxerror(*args, **kwargs)
+            if isinstance(error, SyntaxError) and str(error.msg).startswith(_COLOURED):
+                self.write("Here aio.await_(...) waits for a coroutine; aio.iterate() and aio.enter() do the rest.\n")
 
         def showtraceback(self) -> None:
             error = sys.exc_info()[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import inspect
 import os
 import signal
 import socket
@@ -191,6 +193,11 @@ class Options:
         return make(app, self.limits, software, _log.logger(self.access_log, line), _server.report)
 
 
+def is_coloured(app: Any) -> bool:
+    """Tell whether calling something gives a coroutine."""
+    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__)
+
+
 def _is_main() -> bool:
     current, active = _runtime.current(), _failure.active()
     if current is None:
@@ -213,13 +220,17 @@ def _listening(address: str, reuse_port: bool, backlog: int | None) -> socket.so
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the file of a Unix socket at which nobody listens any more."""
+    """Remove the file of a Unix socket at which nobody listens any more; raise OSError for one that is none."""
     if path.startswith("@"):
         return
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        # Whoever wants to make it says what is wrong.
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(errno.EEXIST, f"{path} is there, and is no socket: it is left alone")
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-        # The answer of any other file would be the same.
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return
         # One whose queue is full is at work, and not waited for.
         probe.setblocking(False)
         try:

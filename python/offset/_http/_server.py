@@ -43,6 +43,10 @@ def report(text: str) -> None:
         sys.stderr.flush()
 
 
+# OpenSSL's reason for a connection that ends within its handshake.
+_GONE = "UNEXPECTED_EOF_WHILE_READING"
+
+
 class _Entry:
     """What is known of a connection."""
 
@@ -74,7 +78,8 @@ class Server:
         self._room = Semaphore(self._limits.connections)
         self._draining = False
         self._closed = False
-        self._told = False
+        # What was reported of connections that came to nothing, and is not said again.
+        self._told: set[str] = set()
         self.base: dict[str, Any] = service.base(tls is not None, multiprocess)
 
     @property
@@ -186,14 +191,23 @@ class Server:
                 try:
                     found = _proxy.read(conn, timeout)
                 except OSError as error:
-                    self._tell_of(peer, error)
+                    # The first one that has no such header may be a setting's fault.
+                    if error.errno == errno.EPROTO:
+                        self._tell_once("was ended", peer, error.strerror)
                     raise
                 if found is not None:
                     peer, own = found
             if self._tls is not None:
                 conn = _tls.over(conn, self._tls, server_side=True)
                 conn.set_deadline(None if timeout is None else _runtime.now() + timeout)
-                conn.handshake()
+                try:
+                    conn.handshake()
+                except OSError as error:
+                    # Also that the client does not trust the certificate. One that just goes away is none.
+                    reason = getattr(error, "reason", None)
+                    if reason and reason != _GONE:
+                        self._tell_once("came to no TLS", peer, reason)
+                    raise
                 conn.set_deadline(None)
             service = self._service
             base = service.about(self.base, conn, own, peer)
@@ -210,11 +224,11 @@ class Server:
         finally:
             self._over(key, conn)
 
-    def _tell_of(self, peer: tuple[str, str], error: OSError) -> None:
-        """Report a connection without the header of a load balancer: the first one, which may be a setting's fault."""
-        if error.errno == errno.EPROTO and not self._told:
-            self._told = True
-            report(f"{self._name}: a connection from {peer[0] or 'a socket'} was ended: {error.strerror} (said once)\n")
+    def _tell_once(self, what: str, peer: tuple[str, str], why: object) -> None:
+        """Report the first connection of which this is so."""
+        if what not in self._told:
+            self._told.add(what)
+            report(f"{self._name}: a connection from {peer[0] or 'a socket'} {what}: {why} (said once)\n")
 
 
 def host_and_port(address: Any) -> tuple[str, str]:

@@ -253,7 +253,7 @@ def way_to(token: Any) -> tuple[Callable[[Call], object], Submit]:
     native = getattr(token, "native_token", token)
     if isinstance(native, asyncio.AbstractEventLoop):
         if not native.is_running():
-            raise RuntimeError("the loop of this token, or future, does not run: nothing would ever happen in it")
+            raise RuntimeError("the loop of this token does not run: nothing would ever happen in it")
 
         def hand_in(call: Call) -> None:
             call.loop = native
@@ -308,6 +308,12 @@ def await_(awaitable: Awaitable[T], timeout: Seconds | None = None, *, token: An
         check_thread("await_")
         if token is None and isinstance(awaitable, asyncio.Future):
             token = awaitable.get_loop()
+            if not token.is_running():
+                # asyncio.gather() and ensure_future() make such ones, for a loop that will run later.
+                raise RuntimeError(
+                    "the loop of this future does not run: nothing would ever happen in it. "
+                    "Make and await it in a coroutine, and give that to await_()"
+                )
         hand_in, submit = own_way() if token is None else way_to(token)
     except BaseException:
         if isinstance(awaitable, collections.abc.Coroutine):

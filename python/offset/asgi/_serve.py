@@ -30,7 +30,7 @@ def is_asgi(app: Any) -> bool:
     """
     if inspect.isclass(app):
         return hasattr(app, "__await__")
-    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__)
+    return _serve.is_coloured(app)
 
 
 def is_asgi2(app: Any) -> bool:
@@ -44,6 +44,23 @@ def is_asgi2(app: Any) -> bool:
     return len(positional) == 1 and not any(each.kind == each.VAR_POSITIONAL for each in parameters)
 
 
+def _is_wsgi(app: Any) -> bool:
+    """Tell whether something can be called with an environ and a function, and not with what ASGI gives."""
+    try:
+        signature = inspect.signature(app)
+    except (TypeError, ValueError):
+        return False
+    return _takes(signature, 2) and not _takes(signature, 3)
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
 def is_double_class(app: Any) -> bool:
     """Tell whether something is an application of ASGI 2, and none of another kind: a class of coroutine functions."""
     return inspect.isclass(app) and inspect.iscoroutinefunction(app.__call__) and is_asgi2(app)
@@ -55,6 +72,11 @@ def service(app: Application, options: Options, lifespan: str = "auto") -> Servi
         raise ValueError(
             "this is an application of ASGI 2, which takes a scope alone; one of ASGI 3 takes scope, receive and send "
             "(asgiref.compatibility.guarantee_single_callable makes one of the other)"
+        )
+    if not is_asgi(app) and _is_wsgi(app):
+        raise ValueError(
+            "this takes two arguments, as an application of WSGI does; one of ASGI takes scope, receive and send "
+            "(offset.wsgi.serve() serves the other kind)"
         )
     made = options.service(Service, _access.line, app)
     assert isinstance(made, Service)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def service(app: Application, options: Options) -> Service:
     """Make what serves an application."""
+    if _serve.is_coloured(app):
+        raise ValueError("this is an application of ASGI, a coroutine function: offset.asgi.serve() serves it")
     made = options.service(Service, _access.line, app)
     assert isinstance(made, Service)
     return made
