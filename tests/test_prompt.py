@@ -84,12 +84,6 @@ def test_channels_meet_at_the_prompt(prompt):
     prompt.type("one.join(), _", r"\(True, 'value'\)")
 
 
-def test_await_is_answered_with_what_does_it_here(prompt):
-    prompt.type("import asyncio")
-    prompt.type("await asyncio.sleep(0)", r"(?s).*SyntaxError: 'await' outside function.*aio\.await_\(\.\.\.\) waits")
-    prompt.type("offset.aio.await_(asyncio.sleep(0, 'done'))", "'done'")
-
-
 def test_several_lines(prompt):
     prompt.press("def double(n):\n")
     prompt.until(r"\.\.\. +$")
@@ -161,6 +155,12 @@ def test_names_are_completed(prompt):
     # Completed, but for the arguments, which some versions begin.
     again = "3).cap" if re.search(r"makechan\(", prompt.plain()) else "(3).cap"
     prompt.type(again, "3")
+
+
+def test_await_is_answered_with_what_does_it_here(own):
+    own.type("import asyncio")
+    own.type("await asyncio.sleep(0)", r".*SyntaxError: 'await' outside function.*aio\.await_\(\.\.\.\) waits")
+    own.type("offset.aio.await_(asyncio.sleep(0, 'done'))", "'done'")
 
 
 @pytest.mark.parametrize(("end", "status"), [("exit(3)\n", 3), ("\x04", 0), ("import sys; sys.exit(4)\n", 4)])

@@ -662,7 +662,7 @@ def test_unix_sockets(tmp_path):
             wsgi.serve(hello, f"unix:{path}")
     # Other files stay.
     path.write_text("mine")
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(FileExistsError, match="is no socket"):
         wsgi.serve(hello, f"unix:{path}")
     assert path.read_text() == "mine"
 
