@@ -490,6 +490,8 @@ pub(crate) struct Registry {
     alive: Lock<Vec<*const Goroutine>>,
     count: AtomicUsize,
     last_id: AtomicU64,
+    /// How many were the runtime's own.
+    own: AtomicU64,
 }
 
 // SAFETY: the pointers are to goroutines that are alive while listed.
@@ -499,11 +501,21 @@ unsafe impl Sync for Registry {}
 
 impl Registry {
     pub(crate) fn new(last_id: u64) -> Registry {
-        Registry { alive: Lock::new(Vec::new()), count: AtomicUsize::new(0), last_id: AtomicU64::new(last_id) }
+        Registry {
+            alive: Lock::new(Vec::new()),
+            count: AtomicUsize::new(0),
+            last_id: AtomicU64::new(last_id),
+            own: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn last_id(&self) -> u64 {
         self.last_id.load(Ordering::Relaxed)
+    }
+
+    /// How many the program has made so far.
+    pub(crate) fn spawned(&self) -> u64 {
+        self.last_id() - self.own.load(Ordering::Relaxed)
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -511,7 +523,9 @@ impl Registry {
     }
 
     pub(crate) fn add(&self, goroutine: &Goroutine) {
-        if !goroutine.own.get() {
+        if goroutine.own.get() {
+            self.own.fetch_add(1, Ordering::Relaxed);
+        } else {
             self.count.fetch_add(1, Ordering::Relaxed);
         }
         let mut alive = self.alive.lock();

@@ -524,7 +524,7 @@ pub fn stats() -> Stats {
     let machines = runtime.machines.lock();
     Stats {
         goroutines: runtime.registry.len(),
-        spawned: runtime.registry.last_id(),
+        spawned: runtime.registry.spawned(),
         processors: runtime.processors.len(),
         machines: machines.threads,
         idle_machines: machines.idle.len(),
