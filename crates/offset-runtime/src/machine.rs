@@ -487,7 +487,11 @@ impl Machine {
             }
             if (member || errand) && runtime.bubble.at_rest() {
                 drop(state);
-                self.advance(runtime);
+                if member {
+                    self.advance(runtime)
+                } else {
+                    self.advance_again(runtime)
+                }
                 state = processor.lock();
             }
             if std::ptr::eq(state.holder, self) {

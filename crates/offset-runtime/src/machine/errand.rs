@@ -139,16 +139,22 @@ impl Machine {
     pub(super) fn leaves_bubble(&self, runtime: &Runtime) {
         if self.watching.replace(false) {
             self.close_account();
-            if runtime.bubble.at_rest() {
-                self.advance(runtime);
-            }
+            self.advance_again(runtime);
         }
     }
 
-    /// Whether nothing is left to do, here or on a machine at rest. What is left is going to be done now, and `advance` is called again
-    /// when it is; so it is by machines that come to rest, or run something else, as nobody can tell before.
+    /// Asks once more what `advance` may have been told no to: whoever was asked then is done, or others can see what is left here.
+    pub(super) fn advance_again(&self, runtime: &Runtime) {
+        if host().keeps_accounts() && !runtime.bubble.seeded() && runtime.bubble.at_rest() {
+            self.advance(runtime);
+        }
+    }
+
+    /// Whether nothing is left to do, here or on a machine at rest. What is left is going to be done now, and `advance_again` is called
+    /// when it is; so it is by machines that come to rest, or run something else, as nobody can tell before. With a seed all members are
+    /// on one machine, which alone may move the clock, as what follows must follow from the seed.
     fn is_settled(&self, runtime: &Runtime) -> bool {
-        if !host().keeps_accounts() {
+        if !host().keeps_accounts() || runtime.bubble.seeded() {
             return true;
         }
         if !self.errand_waits.get() && owed(host().account()) && !self.errand.swap(true, Ordering::Relaxed) {
@@ -161,9 +167,7 @@ impl Machine {
     /// The machine has come to rest, and its account is open: what could not be said before may be so.
     pub(crate) fn notice_rest(&self, runtime: &Runtime) {
         runtime.notice_quiet();
-        if host().keeps_accounts() && runtime.bubble.at_rest() {
-            self.advance(runtime);
-        }
+        self.advance_again(runtime);
     }
 
     /// The goroutine for that, if it was sent. It runs here and nowhere else.
