@@ -12,7 +12,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import offset
@@ -522,6 +522,13 @@ def test_what_one_processor_makes_and_another_drops_is_freed_without_a_collectio
     assert most < count / 4
 
 
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
 def keeps_apart(make: Callable[[], Any], park: Callable[[], object] = nilchan.recv) -> list[Any]:
     """Call `make` in eight goroutines on several machines, which park then."""
     made: offset.Chan[Any] = makechan()
@@ -542,17 +549,14 @@ def keeps_apart(make: Callable[[], Any], park: Callable[[], object] = nilchan.re
 
 
 @no_moves
+@pytest.mark.usefixtures("no_collections")
 def test_what_machines_at_rest_have_made_is_freed_when_another_one_drops_it() -> None:
     def main() -> None:
-        gc.disable()
-        try:
-            things = keeps_apart(Thing)
-            watched = [weakref.ref(thing) for thing in things]
-            assert runtime.stats()["machines"] > PROCESSORS
-            things.clear()
-            wait_until(lambda: not any(ref() for ref in watched))
-        finally:
-            gc.enable()
+        things = keeps_apart(Thing)
+        watched = [weakref.ref(thing) for thing in things]
+        assert runtime.stats()["machines"] > PROCESSORS
+        things.clear()
+        wait_until(lambda: not any(ref() for ref in watched))
 
     run(main)
 
@@ -568,6 +572,7 @@ class Closes:
 
 
 @no_moves
+@pytest.mark.usefixtures("no_collections")
 def test_who_waits_for_the_end_of_a_value_is_in_no_deadlock() -> None:
     ends: offset.Chan[object] = makechan(8)
 
@@ -579,14 +584,11 @@ def test_who_waits_for_the_end_of_a_value_is_in_no_deadlock() -> None:
         assert None not in enders
         assert set(enders) != {offset.current()}
 
-    gc.disable()
-    try:
-        run(main)
-    finally:
-        gc.enable()
+    run(main)
 
 
 @no_moves
+@pytest.mark.usefixtures("no_collections")
 def test_what_a_plain_thread_drops_while_nothing_runs_is_freed() -> None:
     ends: offset.Chan[object] = makechan(8)
 
@@ -604,14 +606,11 @@ def test_what_a_plain_thread_drops_while_nothing_runs_is_freed() -> None:
             ends.recv(timeout=PATIENCE)
         thread.join()
 
-    gc.disable()
-    try:
-        run(main)
-    finally:
-        gc.enable()
+    run(main)
 
 
 @no_moves
+@pytest.mark.usefixtures("no_collections")
 def test_the_clock_of_a_bubble_stands_while_something_is_to_be_freed() -> None:
     def inside() -> float:
         ends: offset.Chan[object] = makechan(8)
@@ -627,15 +626,12 @@ def test_the_clock_of_a_bubble_stands_while_something_is_to_be_freed() -> None:
         ticks.join()
         return took
 
-    gc.disable()
-    try:
-        for _ in range(5):
-            assert testing.bubble(inside) == 0
-    finally:
-        gc.enable()
+    for _ in range(5):
+        assert testing.bubble(inside) == 0
 
 
 @no_moves
+@pytest.mark.usefixtures("no_collections")
 def test_a_finalizer_that_waits_ends_with_the_run() -> None:
     ended: list[object] = []
 
@@ -654,15 +650,12 @@ def test_a_finalizer_that_waits_ends_with_the_run() -> None:
         things.clear()
         wait_until(lambda: any(each._own and each.wait_reason for each in _runtime.all_goroutines()))
 
-    gc.disable()
-    try:
-        run(main)
-    finally:
-        gc.enable()
+    run(main)
     assert ended
 
 
 @no_moves
+@pytest.mark.usefixtures("no_collections")
 def test_goroutines_of_the_runtimes_own_are_not_the_programs() -> None:
     seen: offset.Chan[tuple[bool, int, int]] = makechan(8)
 
@@ -683,11 +676,7 @@ def test_goroutines_of_the_runtimes_own_are_not_the_programs() -> None:
         things.clear()
         assert [seen.recv() for _ in range(8)] == [(False, there, there)] * 8
 
-    gc.disable()
-    try:
-        run(main)
-    finally:
-        gc.enable()
+    run(main)
 
 
 # ---- threads beside goroutines ---------------------------------------------------------------

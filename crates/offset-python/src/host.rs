@@ -221,7 +221,7 @@ unsafe impl Host for Python {
     }
 
     fn owes(&self, account: usize) -> bool {
-        // SAFETY: the machine is at rest, and deletes no state of its own meanwhile.
+        // SAFETY: by the trait's rule the machine is kept at rest, or this is its thread: no state of it is deleted meanwhile.
         unsafe { shim::offset_refcounts_owed(account) != 0 }
     }
 

@@ -123,7 +123,7 @@ pub struct Goroutine {
     /// `lock_os_thread` minus `unlock_os_thread`.
     pub(crate) locks: AtomicU32,
     /// It is the runtime's and not counted. Set before it is listed.
-    pub(crate) own: Cell<bool>,
+    pub(crate) own: std::sync::atomic::AtomicBool,
     /// Whether it is in the bubble: set before it starts; the root changes its own.
     pub(crate) bubbled: Cell<bool>,
     /// It is in the bubble and counted as asleep there (see `bubble`).
@@ -187,7 +187,7 @@ impl Goroutine {
             spoiled: AtomicBool::new(false),
             bond: std::sync::atomic::AtomicUsize::new(0),
             locks: AtomicU32::new(0),
-            own: Cell::new(false),
+            own: std::sync::atomic::AtomicBool::new(false),
             bubbled: Cell::new(false),
             dozing: std::sync::atomic::AtomicBool::new(false),
             slot: Cell::new(UNLISTED),
@@ -220,7 +220,7 @@ impl Goroutine {
 
     /// Whether the runtime has started it for itself: it is not counted.
     pub fn is_own(&self) -> bool {
-        self.own.get()
+        self.own.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// What the host gave to `spawn`; 0 once it has called [`Goroutine::ending`].
@@ -523,7 +523,7 @@ impl Registry {
     }
 
     pub(crate) fn add(&self, goroutine: &Goroutine) {
-        if goroutine.own.get() {
+        if goroutine.is_own() {
             self.own.fetch_add(1, Ordering::Relaxed);
         } else {
             self.count.fetch_add(1, Ordering::Relaxed);
@@ -553,7 +553,7 @@ impl Registry {
         if goroutine.payload() != 0 {
             self.unlist(goroutine);
         }
-        !goroutine.own.get() && self.count.fetch_sub(1, Ordering::Relaxed) == 1
+        !goroutine.is_own() && self.count.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     pub(crate) fn len(&self) -> usize {

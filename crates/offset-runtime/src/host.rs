@@ -83,8 +83,8 @@ pub unsafe trait Host: Sync {
         0
     }
 
-    /// Without the host, on that stack, or on any OS thread under a lock that keeps the machine of `account` at rest: whether others have left
-    /// something to do that only that machine's thread can.
+    /// Without the host, on that stack, or on any OS thread under a lock that keeps the machine of `account` at rest: whether others
+    /// have left something to do that only that machine's thread can.
     fn owes(&self, _account: usize) -> bool {
         false
     }

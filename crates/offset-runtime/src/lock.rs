@@ -3,7 +3,7 @@
 //! While a [`Lock`] of this crate is held nothing foreign runs: no drop of a channel's value, no host call, no callback,
 //! nothing that parks. Locks are taken in this order and never the other way round:
 //! machines, then processor; a machine's home queue, then processor; timers, then processor; channel (in address order), then
-//! timers; processors in their order; a bubble's clock, then its timers. Under a processor's lock only a machine's mailbox, the
+//! timers; processors in their order; a bubble's clock, then its timers, or machines. Under a processor's lock only a machine's mailbox, the
 //! monitor's bed, a machine's account and a bubble's parking are taken; under an account only the host is asked what it is about. The
 //! lock of those who listen to signals comes before all others.
 

@@ -52,12 +52,12 @@ pub struct Stats {
 
 pub(crate) struct Machines {
     /// Waiting for a processor, the latest last.
-    idle: Vec<&'static Machine>,
+    pub(crate) idle: Vec<&'static Machine>,
     /// Without a thread, to be used again.
-    retired: Vec<&'static Machine>,
+    pub(crate) retired: Vec<&'static Machine>,
     /// On a goroutine without a processor.
     pub(crate) stuck: Vec<&'static Machine>,
-    threads: usize,
+    pub(crate) threads: usize,
     last_id: u32,
     /// All that ever had a thread.
     pub(crate) all: Vec<&'static Machine>,
@@ -567,7 +567,7 @@ impl Runtime {
     }
 
     /// Gives a processor that nobody holds its first machine.
-    fn staff(&'static self, processor: &'static Processor) {
+    pub(crate) fn staff(&'static self, processor: &'static Processor) {
         if self.stopping() {
             return;
         }
@@ -714,46 +714,8 @@ impl Runtime {
         }
     }
 
-    pub(crate) fn machine_idle(&'static self, machine: &'static Machine) {
-        self.machines.lock().idle.push(machine);
-        for processor in &self.processors {
-            let state = processor.lock();
-            // No machine could be had when it was to be staffed: here is one.
-            if state.holder.is_null() && state.wanted() {
-                drop(state);
-                self.staff(processor);
-            }
-        }
-        machine.notice_rest(self);
-    }
-
-    /// The machines that wait for a processor.
-    #[cfg(loom)]
-    pub(crate) fn idle_machines(&self) -> Vec<&'static Machine> {
-        self.machines.lock().idle.clone()
-    }
-
-    /// Takes `machine` off the idle list; false if somebody else has done so.
-    pub(crate) fn machine_busy(&self, machine: &'static Machine) -> bool {
-        let mut machines = self.machines.lock();
-        let before = machines.idle.len();
-        machines.idle.retain(|idle| !std::ptr::eq(*idle, machine));
-        machines.idle.len() != before
-    }
-
     pub(crate) fn machine_returned(&self) {
         self.machines.lock().stuck.retain(|machine| machine.stuck.load(Ordering::Relaxed));
-    }
-
-    pub(crate) fn machine_ended(&self, machine: &'static Machine) {
-        machine.close_account();
-        if host().keeps_accounts() {
-            machine.notice_rest(self);
-        }
-        let mut machines = self.machines.lock();
-        machine.id.store(0, Ordering::Relaxed);
-        machines.threads -= 1;
-        machines.retired.push(machine);
     }
 
     pub(crate) fn last_goroutine_ended(&self) {

@@ -21,6 +21,46 @@ enum Call {
     Retire,
 }
 
+impl Runtime {
+    fn machine_idle(&'static self, machine: &'static Machine) {
+        self.machines.lock().idle.push(machine);
+        for processor in &self.processors {
+            let state = processor.lock();
+            // No machine could be had when it was to be staffed: here is one.
+            if state.holder.is_null() && state.wanted() {
+                drop(state);
+                self.staff(processor);
+            }
+        }
+        machine.notice_rest(self);
+    }
+
+    /// The machines that wait for a processor.
+    #[cfg(loom)]
+    pub(crate) fn idle_machines(&self) -> Vec<&'static Machine> {
+        self.machines.lock().idle.clone()
+    }
+
+    /// Takes `machine` off the idle list; false if somebody else has done so.
+    fn machine_busy(&self, machine: &'static Machine) -> bool {
+        let mut machines = self.machines.lock();
+        let before = machines.idle.len();
+        machines.idle.retain(|idle| !std::ptr::eq(*idle, machine));
+        machines.idle.len() != before
+    }
+
+    pub(super) fn machine_ended(&self, machine: &'static Machine) {
+        machine.close_account();
+        if host().keeps_accounts() {
+            machine.notice_rest(self);
+        }
+        let mut machines = self.machines.lock();
+        machine.id.store(0, Ordering::Relaxed);
+        machines.threads -= 1;
+        machines.retired.push(machine);
+    }
+}
+
 impl Machine {
     /// Waits for a processor; None when the thread is to end.
     pub(super) fn acquire(&'static self, runtime: &'static Runtime) -> Option<&'static Processor> {

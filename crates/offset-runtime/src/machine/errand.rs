@@ -181,7 +181,7 @@ impl Machine {
             runtime.errands.fetch_sub(1, Ordering::SeqCst);
             return None;
         };
-        goroutine.own.set(true);
+        goroutine.own.store(true, std::sync::atomic::Ordering::Relaxed);
         self.errand_waits.set(true);
         self.settle_here(&goroutine);
         runtime.registry.add(&goroutine);
