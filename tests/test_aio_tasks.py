@@ -61,6 +61,36 @@ async def test_what_can_be_done_is_done_at_once():
 
 
 @asynchronous
+async def test_any_value_is_received_as_it_is():
+    values = [None, 0, (), (1, 2), ValueError("a value"), StopIteration(3), StopIteration, [None]]
+    channel = makechan(len(values))
+    for value in values:
+        assert await channel.asend(value) is None
+    for value in values:
+        assert await channel.arecv() is value
+    for value in values:
+        channel.send(value)
+    channel.close()
+    assert [value async for value in channel] == values
+
+
+def test_an_operation_that_is_stepped_by_hand_ends_as_an_iterator_does():
+    channel = makechan(2)
+    channel.send((1, 2))
+    channel.send(None)
+    with pytest.raises(StopIteration) as stop:
+        next(channel.arecv())
+    assert stop.value.value == (1, 2)
+    with pytest.raises(StopIteration) as stop:
+        next(channel.arecv())
+    assert stop.value.value is None
+    with pytest.raises(StopIteration) as stop:
+        channel.asend("x").send(None)
+    assert stop.value.value is None
+    assert channel.recv() == "x"
+
+
+@asynchronous
 async def test_tasks_wait_first_come_first_served():
     channel = makechan()
     receivers = [asyncio.create_task(channel.arecv()) for _ in range(3)]

@@ -26,8 +26,9 @@
 
 #include "internal/pycore_ceval.h"
 #include "internal/pycore_interp.h"
-#if OFFSET_3_12
 #include "internal/pycore_gil.h"
+#if !OFFSET_3_12
+#include "internal/pycore_runtime.h"
 #endif
 
 #if !defined(Py_GIL_DISABLED)
@@ -130,44 +131,40 @@ static void change(PyThreadState *from, PyThreadState *to)
 #endif
 }
 
-static inline void turn(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-static int gil_is_held(PyThreadState *state)
-{
+/* Whose the main interpreter's GIL is: its word, written once, by offset_hand_setup; NULL where it is not found. */
 #if OFFSET_3_13
-    return _Py_atomic_load_int_relaxed(&gil_of(state)->locked) == 1;
-#elif OFFSET_3_12
-    return _Py_atomic_load_relaxed(&state->interp->ceval.gil->locked) == 1;
-#else
-    (void)state;
-    return 0;
-#endif
-}
+static const int *taken;
 
-void offset_attach_soon(PyThreadState *context)
+int offset_taken(void)
 {
-    for (int i = 0; can_keep && i < 300 && gil_is_held(context); i++) {
-        turn();
-    }
-    offset_attach(context);
+    return taken != NULL && _Py_atomic_load_int_relaxed(taken) == 1;
 }
+#else
+static _Py_atomic_int *taken;
+
+int offset_taken(void)
+{
+    return taken != NULL && _Py_atomic_load_relaxed(taken) == 1;
+}
+#endif
 
 void offset_hand_setup(void)
 {
-#if OFFSET_3_13
     PyThreadState *state = PyThreadState_Get();
+#if OFFSET_3_13
     struct _gil_runtime_state *gil = gil_of(state);
     int known = gil != NULL && gil->last_holder == state && gil->locked == 1;
 #else
     int known = offset_ceval_known;
+#if OFFSET_3_12
+    struct _gil_runtime_state *gil = known ? state->interp->ceval.gil : NULL;
+#else
+    struct _gil_runtime_state *gil = known ? &_PyRuntime.ceval.gil : NULL;
 #endif
+    known = known && gil != NULL && _Py_atomic_load_relaxed(&gil->last_holder) == (uintptr_t)state
+        && _Py_atomic_load_relaxed(&gil->locked) == 1;
+#endif
+    taken = known ? &gil->locked : NULL;
 #if OFFSET_3_12
     known = known && tls_find(&current, read_current);
 #endif
@@ -214,9 +211,9 @@ int offset_enter(PyThreadState *context)
 
 #else
 
-void offset_attach_soon(PyThreadState *context)
+int offset_taken(void)
 {
-    offset_attach(context);
+    return 0;
 }
 
 void offset_hand_setup(void)

@@ -34,9 +34,8 @@ uintptr_t offset_interpreter_address(void);
 void offset_attach(PyThreadState *context);
 PyThreadState *offset_detach(void);
 
-/* As offset_attach, by a thread that knows that whoever has the GIL may be about to give it up: stays awake for a few microseconds if
- * that is so. */
-void offset_attach_soon(PyThreadState *context);
+/* Whether somebody has the GIL just now, without any lock; 0 where that cannot be told. */
+int offset_taken(void);
 
 /* Makes the next attach of `context` on the calling OS thread name it in the thread's slot of the PyGILState functions. Called
  * with `context` detached, by the one who will attach it. offset_enter does so by itself. */

@@ -12,6 +12,7 @@ use crate::shim;
 use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::error::WaitError;
 use offset_runtime::lock::Lock;
+use offset_runtime::vigil::watch;
 use offset_runtime::{blocking as pool, scheduler};
 use pyo3_ffi::*;
 use std::ffi::c_void;
@@ -67,7 +68,8 @@ fn work(call: &Call) {
     // SAFETY: the state is new and this thread's; the call's references are ours to use and to drop.
     unsafe {
         // Its caller parks just now.
-        shim::offset_attach_soon(state);
+        watch(|| shim::offset_taken() == 0);
+        shim::offset_attach(state);
         PyContext_Enter(call.context);
         let traced = crate::trace::call_begins(call.goroutine, call.function);
         let result = shim::offset_object_call(call.function, call.args, call.kwargs);

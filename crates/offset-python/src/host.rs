@@ -242,6 +242,10 @@ unsafe impl Host for Python {
         unsafe { shim::offset_release() };
     }
 
+    fn taken(&self) -> bool {
+        shim::offset_taken() != 0
+    }
+
     fn unbind(&self) {
         // SAFETY: by contract; then this thread's slot only is written.
         unsafe {

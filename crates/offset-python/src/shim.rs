@@ -181,11 +181,8 @@ unsafe extern "C-unwind" {
     /// Nothing is attached on this thread; `context` is attached nowhere, and bound to this thread.
     pub(crate) fn offset_attach(context: *mut PyThreadState);
 
-    /// The same, if whoever has the GIL may be about to give it up.
-    ///
-    /// # Safety
-    /// As for [`offset_attach`].
-    pub(crate) fn offset_attach_soon(context: *mut PyThreadState);
+    /// Whether somebody has the GIL just now.
+    pub(crate) safe fn offset_taken() -> c_int;
 
     /// `PyEval_SaveThread`.
     ///

@@ -4,10 +4,12 @@
 //! the monitor says that it sleeps, and looks at each processor under its lock then. Whoever comes second sees the other. It is the
 //! same with who finds, under the lock of the ledger, that an errand is to be run.
 
+use crate::clock::Instant;
 use crate::host::host;
 use crate::lock::atomic::{AtomicBool, Ordering};
 use crate::lock::{Condvar, Lock, global};
 use crate::scheduler::Runtime;
+use crate::vigil;
 use std::time::Duration;
 
 /// How often the sleeper looks for errands.
@@ -16,13 +18,13 @@ const GLANCE: Duration = Duration::from_millis(250);
 struct Bed {
     /// Somebody sleeps, or is about to. Set to false under the lock by who wakes it.
     asleep: AtomicBool,
-    /// A leaf: taken with a processor locked, and held over nothing.
-    lock: Lock<()>,
+    /// A leaf: taken with a processor locked, and held over nothing. When the sleeper was called.
+    lock: Lock<Instant>,
     alarm: Condvar,
 }
 
 global! {
-    static BED: Bed = Bed { asleep: AtomicBool::new(false), lock: Lock::new(()), alarm: Condvar::new() };
+    static BED: Bed = Bed { asleep: AtomicBool::new(false), lock: Lock::new(0), alarm: Condvar::new() };
 }
 
 /// A goroutine runs, or is about to, or a machine has to be sent on an errand: the monitor must watch again. Called with the processor
@@ -36,8 +38,9 @@ pub(crate) fn busy() {
 
 #[cold]
 fn wake() {
-    let _lock = BED.lock.lock();
+    let mut called_at = BED.lock.lock();
     BED.asleep.store(false, Ordering::Relaxed);
+    *called_at = vigil::call();
     BED.alarm.notify_one();
 }
 
@@ -54,12 +57,14 @@ pub(crate) fn sleep(runtime: &Runtime) {
             } else if BED.alarm.wait_for(&mut lock, GLANCE) {
                 // Other threads of the host may leave something, too, and say nothing. Not asked under the lock.
                 drop(lock);
-                if runtime.any_errand() {
+                let left = runtime.any_errand();
+                lock = BED.lock.lock();
+                if left {
                     break;
                 }
-                lock = BED.lock.lock();
             }
         }
+        vigil::woken(std::mem::take(&mut *lock));
     }
     BED.asleep.store(false, Ordering::Relaxed);
 }
@@ -75,7 +80,7 @@ pub(crate) fn any_running(runtime: &Runtime) -> bool {
 /// In a forked child nobody sleeps yet.
 #[cfg(not(loom))]
 pub(crate) fn start_over() {
-    let bed = Bed { asleep: AtomicBool::new(false), lock: Lock::new(()), alarm: Condvar::new() };
+    let bed = Bed { asleep: AtomicBool::new(false), lock: Lock::new(0), alarm: Condvar::new() };
     // SAFETY: the child has one thread, so nobody uses what is overwritten.
     unsafe { std::ptr::write((&raw const BED).cast_mut(), bed) };
 }

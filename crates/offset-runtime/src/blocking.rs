@@ -7,11 +7,12 @@
 //!
 //! All of [`State`] is under the pool's lock.
 
+use crate::clock::Instant;
 use crate::error::WaitError;
 use crate::goroutine::WaitReason;
 use crate::lock::{Condvar, Guard, Lock, spawn};
 use crate::sync::Note;
-use crate::vigil::Vigil;
+use crate::vigil::{self, Vigil};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,8 +42,8 @@ pub(crate) struct Pool {
 /// Where an idle thread sleeps. Never freed, as whoever calls it may be late; used again by a later thread.
 pub(crate) struct Bed {
     wakeup: Condvar,
-    /// It has been taken off the list, to look for a job. Under the pool's lock.
-    called: Cell<bool>,
+    /// It has been taken off the list, to look for a job, and when. Under the pool's lock.
+    called: Cell<Option<Instant>>,
 }
 
 // SAFETY: the cell is under the pool's lock.
@@ -190,7 +191,7 @@ impl Pool {
         }
         if let Some(bed) = state.idle.pop() {
             state.coming += 1;
-            bed.called.set(true);
+            bed.called.set(Some(vigil::call()));
             return Staffed::By(bed);
         }
         if !spawn("offset-blocking", 8 << 20, move || work(self)) {
@@ -204,23 +205,25 @@ impl Pool {
 
 /// Sleeps until called; false if that did not happen for a while. Either way the thread is not idle any more.
 fn rest<'a>(mut state: Guard<'a, State>, bed: &'static Bed) -> (Guard<'a, State>, bool) {
-    bed.called.set(false);
+    bed.called.set(None);
     state.idle.push(bed);
     let mut timed_out = false;
-    while !bed.called.get() && !timed_out {
+    while bed.called.get().is_none() && !timed_out {
         timed_out = bed.wakeup.wait_for(&mut state, IDLE_LIFE);
     }
-    if !bed.called.get() {
+    if let Some(called_at) = bed.called.get() {
+        vigil::woken(called_at);
+    } else {
         state.idle.retain(|&other| !std::ptr::eq(other, bed));
     }
-    (state, bed.called.get())
+    (state, bed.called.get().is_some())
 }
 
 /// A thread's life. It counts as idle only while it sleeps.
 fn work(pool: &'static Pool) {
     let mut state = pool.state.lock();
     let bed = state.spare.pop();
-    let bed = bed.unwrap_or_else(|| Box::leak(Box::new(Bed { wakeup: Condvar::new(), called: Cell::new(false) })));
+    let bed = bed.unwrap_or_else(|| Box::leak(Box::new(Bed { wakeup: Condvar::new(), called: Cell::new(None) })));
     let mut worked = false;
     loop {
         state.coming -= 1;

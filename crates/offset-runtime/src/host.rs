@@ -36,6 +36,11 @@ pub unsafe trait Host: Sync {
     /// On a machine's own stack, before it sleeps: gives up what `park` may have kept.
     fn release(&self) {}
 
+    /// On a machine's own stack, without the host: whether whoever attaches would have to wait just now, as far as can be told.
+    fn taken(&self) -> bool {
+        false
+    }
+
     /// On a machine's own stack, before it looks for a processor: as `release`, and nothing of this OS thread may name a context
     /// any more.
     fn unbind(&self);

@@ -48,7 +48,7 @@ pub mod task;
 mod thread;
 mod timer;
 pub mod trace;
-mod vigil;
+pub mod vigil;
 mod wait_queue;
 
 #[cfg(loom)]

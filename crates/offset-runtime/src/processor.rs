@@ -10,6 +10,7 @@ use crate::lock::atomic::Ordering;
 use crate::lock::{Guard, Lock};
 use crate::machine::Machine;
 use crate::run_queue::RunQueue;
+use crate::vigil;
 use std::ptr::null;
 
 /// How long a machine that wants the processor waits while its holder still has goroutines of its own to run.
@@ -29,6 +30,10 @@ pub(crate) struct State {
     pub(crate) polling: bool,
     /// It does not sleep yet, and looks at `idle` before it does.
     pub(crate) watching: bool,
+    /// Its last rest was ended by somebody else.
+    pub(crate) roused: bool,
+    /// When it was called out of its sleep; 0 once that was noticed.
+    pub(crate) called_at: Instant,
     /// The holder is on a goroutine's stack.
     pub(crate) running: bool,
     /// Goes up with each goroutine that is run: the monitor's sign of progress.
@@ -56,6 +61,8 @@ impl Processor {
                 idle: false,
                 polling: false,
                 watching: false,
+                roused: false,
+                called_at: 0,
                 running: false,
                 tick: 0,
                 claimants: Vec::new(),
@@ -90,12 +97,14 @@ impl State {
     pub(crate) fn rouse(&mut self) {
         if self.idle {
             self.idle = false;
+            self.roused = true;
             if self.watching {
                 self.watching = false;
             } else if self.polling {
                 self.polling = false;
                 crate::scheduler::runtime().netpoll.wake();
             } else {
+                self.called_at = vigil::call();
                 // SAFETY: machines are never freed.
                 unsafe { (*self.holder).sleep.notify_one() };
             }

@@ -2,19 +2,73 @@
 //!
 //! A vigil in vain makes the next ones rarer, one that pays makes them the rule again. So whoever waits long soon goes to sleep at
 //! once, at the price of a vigil in so many. There are none where only one thread can run at a time.
+//!
+//! One takes about as long as a sleep costs, so who keeps it in vain pays twice at the most. That is two wake-ups, with what it takes
+//! to fall asleep and to call. A wake-up takes 5 us on one machine and 50 on another, so it is measured where machines sleep ([`woken`]).
 
 use crate::clock::{Instant, now};
 use crate::lock::yield_now;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// How long one takes at most: about as long as it takes to wake a thread on a processor that sleeps.
-const TIME: Instant = 20_000;
+/// What a wake-up is taken to take, at the least and at most.
+const SHORTEST: Instant = 10_000;
+const LONGEST: Instant = 50_000;
 /// Looks between two at the clock, and turns between two looks.
 const LOOKS: u32 = 16;
 const TURNS: u32 = 8;
 /// After vigils in vain one in two to the power of so many is kept.
 const RAREST: u32 = 8;
+
+/// How long a wake-up takes, of late; 0 before the first one.
+static WAKING: AtomicU64 = AtomicU64::new(0);
+
+/// The time of a call, for [`woken`].
+#[inline]
+pub(crate) fn call() -> Instant {
+    // A model's clock is something that its threads share.
+    if cfg!(loom) { 0 } else { now() }
+}
+
+/// The caller was called at that time, and is awake; 0 if it was not called.
+#[inline]
+pub(crate) fn woken(called_at: Instant) {
+    if called_at != 0 {
+        learn(now().saturating_sub(called_at));
+    }
+}
+
+fn learn(took: Instant) {
+    let known = WAKING.load(Ordering::Relaxed);
+    // Down fast and up slowly: what has come late waited for a processor, too, and then a vigil would have kept others from it. Of two at
+    // the same time one is lost.
+    let next = match known {
+        0 => took.min(LONGEST),
+        _ if took < known => known - (known - took) / 4,
+        _ => known + (took.min(LONGEST) - known) / 8,
+    };
+    WAKING.store(next.max(SHORTEST), Ordering::Relaxed);
+}
+
+/// Looks again and again, for as long as two wake-ups take, whether it has happened; whether it has. At once false where only one thread can
+/// run at a time.
+pub fn watch(mut happened: impl FnMut() -> bool) -> bool {
+    if !several_threads_can_run() {
+        return false;
+    }
+    let until = now() + 2 * WAKING.load(Ordering::Relaxed).max(SHORTEST);
+    while now() < until {
+        for _ in 0..LOOKS {
+            if happened() {
+                return true;
+            }
+            for _ in 0..TURNS {
+                std::hint::spin_loop();
+            }
+        }
+    }
+    false
+}
 
 /// See the module.
 pub(crate) struct Vigil {
@@ -40,20 +94,12 @@ impl Vigil {
             self.skip.store(skip - 1, Ordering::Relaxed);
             return false;
         }
+        if watch(happened) {
+            self.vain.store(0, Ordering::Relaxed);
+            return true;
+        }
         if !several_threads_can_run() {
             return false;
-        }
-        let until = now() + TIME;
-        while now() < until {
-            for _ in 0..LOOKS {
-                if happened() {
-                    self.vain.store(0, Ordering::Relaxed);
-                    return true;
-                }
-                for _ in 0..TURNS {
-                    std::hint::spin_loop();
-                }
-            }
         }
         let vain = (self.vain.load(Ordering::Relaxed) + 1).min(RAREST);
         self.vain.store(vain, Ordering::Relaxed);
@@ -86,6 +132,20 @@ mod tests {
         });
         assert_eq!(paid, pays && looks > 0);
         looks
+    }
+
+    #[test]
+    fn what_a_wakeup_takes_is_learned() {
+        let time = || WAKING.load(Ordering::Relaxed);
+        (0..1_000).for_each(|_| learn(25_000));
+        assert!((24_000..=25_000).contains(&time()), "{}", time());
+        // One in eight has waited for a processor.
+        (0..1_000).for_each(|round| learn(if round % 8 == 0 { 9_000_000 } else { 25_000 }));
+        assert!((24_000..=30_000).contains(&time()), "{}", time());
+        (0..1_000).for_each(|_| learn(9_000_000));
+        assert!((49_000..=LONGEST).contains(&time()), "{}", time());
+        (0..20).for_each(|_| learn(1_000));
+        assert_eq!(time(), SHORTEST);
     }
 
     #[test]

@@ -256,6 +256,18 @@ static PyObject *trade(PyObject *self, PyObject *args)
     return results;
 }
 
+/* Whether somebody has the interpreter: the calling thread, and nobody where there is no other thread. */
+static PyObject *taken(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    int here = offset_taken();
+    PyThreadState *state = offset_detach();
+    int nobody = offset_taken();
+    offset_attach(state);
+    return Py_BuildValue("ii", here, nobody);
+}
+
 static PyObject *resume(PyObject *self, PyObject *number)
 {
     (void)self;
@@ -610,6 +622,7 @@ static PyObject *cost(PyObject *self, PyObject *number)
 static PyMethodDef methods[] = {
     {"new", new, METH_NOARGS, "A new context."},
     {"run", run, METH_VARARGS, "Runs a function on a context, to its end or its first park()."},
+    {"taken", taken, METH_NOARGS, "Whether somebody has the GIL: while this thread is attached, while it is not."},
     {"trade", trade, METH_VARARGS, "Runs a function on each of some contexts, in turns."},
     {"resume", resume, METH_O, "Goes on with a parked context."},
     {"park", park, METH_NOARGS, "Goes back to who runs the context."},

@@ -212,6 +212,9 @@ class Hand(ContextTest):
         self.assertTrue(shimtest.ensure())
         return results
 
+    def test_who_looks_sees_whether_somebody_has_the_gil(self):
+        self.assertEqual(shimtest.taken(), (int(not FREE_THREADED), 0))
+
     def test_everybody_finds_their_own(self):
         def body():
             local.value, mine = object(), threading.get_ident()

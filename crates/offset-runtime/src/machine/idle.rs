@@ -1,8 +1,8 @@
 //! A machine that has nothing to run: how it sleeps, and what it does before.
 //!
 //! It keeps its processor, whose state says that it is idle, or why it will notice by itself; whoever queues something there, or wants
-//! the processor, ends that under the processor's lock. It stays awake for a little while first if a call or the poller is likely to have
-//! something soon, and tidies its pool, the last of it slowly.
+//! the processor, ends that under the processor's lock. It stays awake for a little while first if a call, the poller, or whoever ended
+//! its last rest is likely to have something soon, and afterwards if others have the host. It tidies its pool, the last of it slowly.
 
 use super::{Machine, Tidy};
 use crate::clock::{self, Instant};
@@ -13,6 +13,7 @@ use crate::netpoll;
 use crate::processor::{Processor, State};
 use crate::scheduler::Runtime;
 use crate::trace;
+use crate::vigil;
 use std::time::Duration;
 
 /// After that long without work a machine tidies its pool.
@@ -46,6 +47,8 @@ impl Machine {
         let slept_at = clock::now();
         let mut tidy_after = if runtime.shedding() { 0 } else { TIDY_AFTER };
         let mut polled = false;
+        // A model has enough to do with those that wait for calls.
+        let expects = std::mem::take(&mut state.roused) && !cfg!(loom);
         let mut watched = false;
         let mut listened = false;
         // Another machine may have taken the processor meanwhile, and sleep with it by now.
@@ -71,8 +74,8 @@ impl Machine {
                 state = processor.lock();
                 continue;
             }
-            if !watched && runtime.blocking.busy() {
-                // The call may be a short one.
+            if !watched && (expects || runtime.blocking.busy()) {
+                // The call, or what others do, may be a short one.
                 watched = true;
                 state.watching = true;
                 drop(state);
@@ -124,12 +127,22 @@ impl Machine {
             } else {
                 self.sleep.wait_for(&mut state, Duration::from_nanos(until - now));
             }
+            let called_at = std::mem::take(&mut state.called_at);
+            if std::ptr::eq(state.holder, self) {
+                vigil::woken(called_at);
+            }
         }
         self.wakes(runtime, &mut state);
         if polled && runtime.processors.len() > 1 {
             // Another one that sleeps takes the poller over.
             drop(state);
             runtime.find_help(processor);
+            state = processor.lock();
+        }
+        if state.queue.len() > 0 && std::ptr::eq(state.holder, self) && host().taken() {
+            // Who has it may be about to give it up; the other sleeps as long as somebody has to wake it.
+            drop(state);
+            runtime.patience.keep(|| !host().taken());
             state = processor.lock();
         }
         state
