@@ -175,7 +175,7 @@ $(VENV)/.site: $(VENV)/.python-$(TAG)
 
 # ---- figures and packages ----------------------------------------------------------------------
 
-.PHONY: bench wheel sdist wheel-test sdist-test clean tag
+.PHONY: bench wheel sdist wheel-test wheels-test sdist-test clean tag
 bench: build ## offset beside Go, gevent, asyncio and threads: a table and a plot
 	$(VPYTHON) benchmarks/run.py $(ARGS)
 
@@ -187,6 +187,9 @@ sdist: $(VENV)/.python-$(TAG) ## the source distribution, in dist/
 
 wheel-test: wheel ## install the wheel for PYTHON into a clean environment, and run a program there
 	.ci/try-package.sh $(PYTHON) "$$(ls -t dist/*-cp$(subst .,,$(subst t,,$(TAG)))-cp$(subst .,,$(TAG))-*.whl | head -n 1)"
+
+wheels-test: ## the same for every CPython found
+	.ci/wheels.sh
 
 sdist-test: sdist ## the same with the source distribution, which is compiled there
 	.ci/try-package.sh $(PYTHON) "$$(ls -t dist/*.tar.gz | head -n 1)"

@@ -51,6 +51,30 @@ print(run(main))
 EOF
 [ "$("$clean/python" program.py)" = "(45, b'hello')" ]
 [ "$("$clean/offset" run program.py)" = "(45, b'hello')" ]
+
+# A thread that wants the GIL while the interpreter ends is ended there, by an unwinding that must not meet frames of Rust
+# (shim/internal.h). It crashes where the package was linked with another unwinder than glibc's own: LLVM's, as by zig.
+cat >ends.py <<'EOF'
+from offset import go, run, sleep
+
+
+def stubborn():
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+
+def main():
+    go(stubborn)
+    sleep(0.01)
+
+
+run(main, grace=0.05)
+EOF
+"$clean/python" ends.py 2>ends.log || { cat ends.log; printf 'try-package: a program crashes at its end\n'; exit 1; }
 "$clean/offset" doctor
 "$clean/python" -m pip check --disable-pip-version-check
 printf 'try-package: %s works on %s\n' "$(basename "$file")" "$("$clean/python" -VV | head -n 1)"
