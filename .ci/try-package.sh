@@ -55,7 +55,9 @@ EOF
 # A thread that wants the GIL while the interpreter ends is ended there, by an unwinding that must not meet frames of Rust
 # (shim/internal.h). It crashes where the package was linked with another unwinder than glibc's own: LLVM's, as by zig.
 cat >ends.py <<'EOF'
-from offset import go, run, sleep
+import time
+
+from offset import go, run
 
 
 def stubborn():
@@ -69,7 +71,8 @@ def stubborn():
 
 def main():
     go(stubborn)
-    sleep(0.01)
+    # It blocks: on builds without the GIL, too, another thread has to run the other one.
+    time.sleep(0.2)
 
 
 run(main, grace=0.05)
