@@ -22,6 +22,7 @@ PROGRAMS = {
     "wordcount.py": "a pipeline: the words of the standard library",
     "rescue.py": "the rescue: 50 blocked goroutines beside an endless loop",
     "freeze.py": "the trace: which call holds the others up",
+    "dump.py": "a dump: where all wait, asked from outside",
     "live.py": "the live page, as a scraper sees it",
     "crawler.py": "a crawler with urllib: 10 pages at once",
     "workers.py": "a worker pool: limited in rate, cancelled by closing a channel",

@@ -115,6 +115,15 @@ def test_freeze_names_the_call_that_holds_the_others_up() -> None:
     assert re.search(r"freeze\.py:\d+ in fetch\n?", frozen)
 
 
+def test_dump_says_where_the_workers_wait() -> None:
+    head, place, line, made, squares = output("dump.py")
+    assert re.match(r"17 goroutines \[chan send.*\] work: \d+, ", head)
+    assert re.fullmatch(r'  File ".*dump\.py", line \d+, in work', place)
+    assert line == "    results.send(job * job)"
+    assert re.match(r"created by .*dump\.py:\d+ in main", made)
+    assert squares == "20 squares"
+
+
 def test_live_reads_its_own_page() -> None:
     *states, channel = output("live.py")
     assert 'offset_goroutines{state="chan receive"} 100' in states
