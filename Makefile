@@ -107,7 +107,7 @@ torture-net: build ## faults of networks at random for SECONDS=60, from SEED=0
 
 # ---- lints -------------------------------------------------------------------------------------
 
-.PHONY: lint rust-lint python-lint typecheck pyright aarch64 fmt
+.PHONY: lint rust-lint python-lint typecheck pyright aarch64 macos fmt
 lint: rust-lint python-lint typecheck ## rustfmt, clippy, ruff and mypy; changes nothing
 
 rust-lint: $(VENV)/.python-$(TAG)
@@ -128,6 +128,9 @@ pyright: build ## pyright on the typing sample (needs the npm registry)
 
 aarch64: $(VENV)/.python-$(TAG) ## build for aarch64 Linux, and run the core's tests there where qemu is
 	.ci/aarch64.sh $(VPYTHON) $(ARGS)
+
+macos: $(VENV)/.python-$(TAG) ## check that it compiles for macOS (needs rustup's target; ARGS= goes to cargo)
+	.ci/macos.sh $(VPYTHON) $(ARGS)
 
 fmt: $(VENV)/.lint ## format everything
 	$(CARGO) fmt --all
@@ -185,7 +188,7 @@ wheel: $(VENV)/.python-$(TAG) ## a wheel for PYTHON, in dist/
 sdist: $(VENV)/.python-$(TAG) ## the source distribution, in dist/
 	$(VENV)/bin/maturin sdist --out dist
 
-wheel-test: wheel ## install the wheel for PYTHON into a clean environment, and run a program there
+wheel-test: wheel ## install the wheel for PYTHON into a clean environment, and run programs there
 	.ci/try-package.sh $(PYTHON) "$$(ls -t dist/*-cp$(subst .,,$(subst t,,$(TAG)))-cp$(subst .,,$(TAG))-*.whl | head -n 1)"
 
 wheels-test: ## the same for every CPython found

@@ -77,7 +77,12 @@ def main():
 
 run(main, grace=0.05)
 EOF
-"$clean/python" ends.py 2>ends.log || { cat ends.log; printf 'try-package: a program crashes at its end\n'; exit 1; }
+timeout 60 "$clean/python" ends.py 2>ends.log || {
+  status=$?
+  cat ends.log
+  printf 'try-package: a program did not end well: status %d\n' "$status"
+  exit 1
+}
 "$clean/offset" doctor
 "$clean/python" -m pip check --disable-pip-version-check
 printf 'try-package: %s works on %s\n' "$(basename "$file")" "$("$clean/python" -VV | head -n 1)"

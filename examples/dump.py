@@ -2,8 +2,9 @@
 
     python dump.py
 
-Twenty workers have a result each, and the collector has left after three: the others wait for ever. `offset dump
---group PID`, from a terminal or, as here, from the program itself, says where. Then the results are fetched and the program ends.
+Twenty workers have a result each, and the collector has left after three: the others wait for ever. The command
+`offset dump --group PID`, from a terminal or, as here, from the program itself, says where. Then the results are
+fetched and the program ends.
 """
 
 import os

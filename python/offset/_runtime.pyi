@@ -421,7 +421,7 @@ class Mailbox:
     def close(self) -> list[Any]:
         """Take out what there is and all that would be put in later: the waits of those tasks are over."""
     def linger(self, notes: list[Note], /) -> list[Any]:
-        """Set the notes, and take out what there is after up to 100 us of waiting, where that has paid of late."""
+        """Set the notes, and take out what there is after waiting for a little while, where that has paid of late."""
 
 # Time.
 

@@ -12,7 +12,7 @@ use crate::shim;
 use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::error::WaitError;
 use offset_runtime::lock::Lock;
-use offset_runtime::vigil::watch;
+use offset_runtime::vigil::Vigil;
 use offset_runtime::{blocking as pool, scheduler};
 use pyo3_ffi::*;
 use std::ffi::c_void;
@@ -60,6 +60,9 @@ fn chunk() -> *mut c_void {
     })
 }
 
+/// Of threads that have been given a call and want the interpreter.
+static PATIENCE: Vigil = Vigil::new();
+
 /// Does the call, on a pool thread with a thread state of its own.
 fn work(call: &Call) {
     let chunk = chunk();
@@ -68,7 +71,7 @@ fn work(call: &Call) {
     // SAFETY: the state is new and this thread's; the call's references are ours to use and to drop.
     unsafe {
         // Its caller parks just now.
-        watch(|| shim::offset_taken() == 0);
+        PATIENCE.keep(|| shim::offset_taken() == 0);
         shim::offset_attach(state);
         PyContext_Enter(call.context);
         let traced = crate::trace::call_begins(call.goroutine, call.function);

@@ -3,9 +3,7 @@
 //! Each function here sets the exception of the calling thread and gives null, so that a method can return its answer.
 
 use crate::method::{Object, string};
-use crate::shim::Py_DECREF;
-#[cfg(not(Py_3_12))]
-use crate::shim::Py_XDECREF;
+use crate::shim::{Py_DECREF, Py_XDECREF};
 use offset_runtime::error::{Misuse, WaitError};
 use pyo3_ffi::*;
 use std::ptr::null_mut;
@@ -167,5 +165,60 @@ pub(crate) fn misuse(error: Misuse, what: &str) -> Object {
             "{what} would become negative; each done() or release() needs its add() or acquire() before"
         )),
         Misuse::Overflow => value_error(&format!("{what} would overflow")),
+    }
+}
+
+/// Raises `StopIteration(result)` and takes the result over; always null.
+///
+/// # Safety
+/// Attached, with no exception set.
+pub(crate) unsafe fn raise_stop(result: Object) -> Object {
+    // SAFETY: by contract.
+    unsafe {
+        let stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+        Py_DECREF(result);
+        if !stop.is_null() {
+            // No look at what exception is handled at the moment: nobody will see this one.
+            #[cfg(Py_3_12)]
+            PyErr_SetRaisedException(stop);
+            #[cfg(not(Py_3_12))]
+            {
+                raise_object(stop);
+                Py_DECREF(stop);
+            }
+        }
+        null_mut()
+    }
+}
+
+/// The same for the `__next__` that an `await` calls, which looks at no more than the value: in half of the time.
+///
+/// # Safety
+/// As for [`raise_stop`].
+pub(crate) unsafe fn end_await(result: Object) -> Object {
+    // SAFETY: by contract; the new exception is ours, and of the type whose field is written.
+    unsafe {
+        if Py_IsNone(result) != 0 {
+            // No exception is as good as an empty one.
+            Py_DECREF(result);
+            return null_mut();
+        }
+        #[cfg(Py_3_12)]
+        {
+            let class = PyExc_StopIteration.cast::<PyTypeObject>();
+            let nothing = PyTuple_New(0);
+            let stop = (*class).tp_new.map_or(null_mut(), |new| new(class, nothing, null_mut()));
+            Py_DECREF(nothing);
+            if stop.is_null() {
+                Py_DECREF(result);
+                return null_mut();
+            }
+            let place = &raw mut (*stop.cast::<PyStopIterationObject>()).value;
+            Py_XDECREF(std::ptr::replace(place, result));
+            PyErr_SetRaisedException(stop);
+            null_mut()
+        }
+        #[cfg(not(Py_3_12))]
+        raise_stop(result)
     }
 }

@@ -18,6 +18,7 @@ use crate::shim::Py_DECREF;
 use offset_runtime::clock::Deadline;
 use offset_runtime::error::WaitError;
 use offset_runtime::fd::{Attempt, Direction, Fd, FdError};
+use offset_runtime::os;
 use offset_runtime::sync::Mutex;
 use pyo3_ffi::*;
 use std::cell::RefCell;
@@ -458,12 +459,7 @@ unsafe extern "C" fn accept(object: Object, args: *const Object, count: Py_ssize
     }
     let result = core(object).run(Direction::Read, deadline, |number| {
         loop {
-            let attempt = call(|| {
-                // SAFETY: no address is asked for.
-                let made =
-                    unsafe { libc::accept4(number, null_mut(), null_mut(), libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) };
-                made as isize
-            });
+            let attempt = call(|| os::accept(number) as isize);
             // A connection that has failed by now is none.
             if !matches!(attempt, Attempt::Done(Err(libc::ECONNABORTED | libc::EPROTO))) {
                 return attempt;
@@ -565,16 +561,13 @@ unsafe extern "C" fn closed(object: Object, _: *mut c_void) -> Object {
 
 /// What kind of descriptor it is.
 fn kind_of(number: RawFd) -> Kind {
-    let ask = |option| {
-        let mut value: c_int = 0;
-        let mut size = size_of::<c_int>() as libc::socklen_t;
-        // SAFETY: both are as large as said.
-        let answer =
-            unsafe { libc::getsockopt(number, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut size) };
-        (answer == 0).then_some(value)
-    };
-    match ask(libc::SO_TYPE) {
-        Some(libc::SOCK_STREAM) => match ask(libc::SO_DOMAIN) {
+    let mut kind: c_int = 0;
+    let mut size = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: both are as large as said.
+    let answer =
+        unsafe { libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut size) };
+    match (answer == 0).then_some(kind) {
+        Some(libc::SOCK_STREAM) => match os::family(number) {
             Some(libc::AF_INET | libc::AF_INET6) => Kind::Stream,
             _ => Kind::Ragged,
         },

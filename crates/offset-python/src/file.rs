@@ -108,6 +108,7 @@ unsafe extern "C" fn closed(object: Object, _: *mut c_void) -> Object {
 // ---- attempts ----
 
 /// How an attempt went.
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there all files are Unable"))]
 enum Answer {
     Done(usize),
     /// It would have had to wait.
@@ -118,6 +119,7 @@ enum Answer {
 }
 
 /// Makes an attempt at `offset`, -1 for the file's own position.
+#[cfg(target_os = "linux")]
 fn attempt(system_call: impl Fn() -> isize) -> Answer {
     loop {
         let answer = system_call();
@@ -162,7 +164,7 @@ fn try_write(_: RawFd, _: *const u8, _: usize) -> Answer {
 fn fail(error: c_int) -> Object {
     // SAFETY: the C library's own variable; attached.
     unsafe {
-        *libc::__errno_location() = error;
+        *offset_runtime::os::errno() = error;
         PyErr_SetFromErrno(PyExc_OSError)
     }
 }

@@ -331,8 +331,7 @@ unsafe impl Host for Python {
     }
 
     fn handles_signals(&self) -> bool {
-        // SAFETY: plain system calls. The main thread is the one whose number is the process's.
-        unsafe { libc::syscall(libc::SYS_gettid) == libc::c_long::from(libc::getpid()) }
+        offset_runtime::os::is_main_thread()
     }
 
     fn check_signals(&self) -> bool {

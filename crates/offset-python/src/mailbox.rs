@@ -8,7 +8,7 @@ use crate::method::*;
 use crate::shim;
 use crate::shim::Py_DECREF;
 use offset_runtime::task::Mailbox;
-use offset_runtime::vigil::watch;
+use offset_runtime::vigil::Vigil;
 use pyo3_ffi::*;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -19,6 +19,9 @@ struct MailboxObject {
     head: PyObject,
     core: Option<Arc<Mailbox>>,
 }
+
+/// Of loops that have been told something and want the interpreter.
+static PATIENCE: Vigil = Vigil::new();
 
 static MAILBOX: AtomicPtr<PyTypeObject> = AtomicPtr::new(null_mut());
 
@@ -96,7 +99,7 @@ unsafe extern "C" fn linger(object: Object, notes: Object) -> Object {
             shim::offset_attach(state);
         } else {
             // Who put something in parks just now.
-            watch(|| shim::offset_taken() == 0);
+            PATIENCE.keep(|| shim::offset_taken() == 0);
             shim::offset_attach(state);
         }
         items(tags)
@@ -133,7 +136,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             one_arg(c"put", put, c"put(item)\n\nPut something in, for the loop to deliver."),
             no_args(c"take", take, c"take() -> list\n\nTake out what there is."),
             no_args(c"close", close, c"close() -> list\n\nTake out what there is, and all that would be put in later: those waits are over."),
-            one_arg(c"linger", linger, c"linger(notes) -> list\n\nSet the notes, and take out what there is after up to 100 us of waiting, where that has paid of late."),
+            one_arg(c"linger", linger, c"linger(notes) -> list\n\nSet the notes, and take out what there is after waiting for a little while, where that has paid of late."),
         ],
         getters: vec![],
         slots: vec![slot!(Py_tp_new, new), slot!(Py_tp_dealloc, dealloc)],

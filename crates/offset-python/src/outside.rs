@@ -8,7 +8,7 @@
 //! Invariants:
 //! * The thread has no Python state but while it answers, which `host` counts as ours: nobody takes it for one that may wake a goroutine.
 //! * `LISTENER` is the descriptor, or -1. A forked child closes its own, and gets another at its first `go`.
-//! * With OFFSET_DUMP=off there is no thread and no socket.
+//! * With OFFSET_DUMP=off there is no thread and no socket; nor where sockets have no abstract names.
 
 use crate::host::{adopt_thread, state_goes};
 use crate::method::*;
@@ -16,9 +16,8 @@ use crate::shim;
 use crate::shim::{Py_DECREF, Py_XDECREF};
 use pyo3_ffi::*;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::fd::{FromRawFd, IntoRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 use std::time::Duration;
@@ -29,26 +28,12 @@ static ANSWER: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 /// How long somebody may take to ask, or to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_QUESTION: u64 = 4096;
-/// Somebody else may have the name of the process, to be a nuisance: so many others are tried. Who asks looks who answers.
-const NAMES: u32 = 8;
-
-/// The name of this process's socket, and others in its place.
-fn names() -> impl Iterator<Item = String> {
-    let process = std::process::id();
-    (0..NAMES)
-        .map(move |index| if index == 0 { format!("offset-{process}") } else { format!("offset-{process}-{index}") })
-}
-
 /// Starts to listen, if this process does not yet. Failing is no error: it just cannot be asked.
 pub(crate) fn start() {
     if std::env::var_os("OFFSET_DUMP").is_some_and(|value| value == "off") || LISTENER.load(Ordering::Relaxed) >= 0 {
         return;
     }
-    let bound = names().find_map(|name| {
-        let address = SocketAddr::from_abstract_name(&name).ok()?;
-        UnixListener::bind_addr(&address).ok()
-    });
-    let Some(listener) = bound else { return };
+    let Some(listener) = socket::bind() else { return };
     let number = listener.into_raw_fd();
     LISTENER.store(number, Ordering::Relaxed);
     let started =
@@ -67,17 +52,10 @@ pub(crate) fn close() {
     }
 }
 
-/// Whether a descriptor is still our socket: a program may have closed all that it had, and the number may be another's.
-fn is_ours(listener: &UnixListener) -> bool {
-    let address = listener.local_addr().ok();
-    let name = address.as_ref().and_then(|address| address.as_abstract_name());
-    name.is_some_and(|name| names().any(|ours| ours.as_bytes() == name))
-}
-
 fn listen(number: RawFd) {
     // SAFETY: the descriptor is ours; it is not closed here, as its number may be another's by then.
     let listener = std::mem::ManuallyDrop::new(unsafe { UnixListener::from_raw_fd(number) });
-    while is_ours(&listener) {
+    while socket::is_ours(&listener) {
         match listener.accept() {
             // One that breaks off harms nobody.
             Ok((stream, _)) => _ = serve(stream),
@@ -88,26 +66,8 @@ fn listen(number: RawFd) {
     }
 }
 
-/// Whether who is at the other end may ask.
-fn may_ask(stream: &UnixStream) -> bool {
-    let mut credentials = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
-    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `size` bytes, into a structure of ours.
-    let known = unsafe {
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut credentials).cast(),
-            &raw mut size,
-        )
-    };
-    // SAFETY: no preconditions.
-    known == 0 && (credentials.uid == 0 || credentials.uid == unsafe { libc::geteuid() })
-}
-
 fn serve(mut stream: UnixStream) -> std::io::Result<()> {
-    if !may_ask(&stream) {
+    if !socket::may_ask(&stream) {
         return Ok(());
     }
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -157,4 +117,72 @@ unsafe extern "C" fn set_answer(_: Object, hook: Object) -> Object {
 
 pub(crate) fn functions() -> Vec<PyMethodDef> {
     vec![one_arg(c"set_answer", set_answer, c"Set the function that answers questions from outside: bytes to bytes.")]
+}
+
+#[cfg(target_os = "linux")]
+mod socket {
+    use std::os::fd::AsRawFd;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+    /// Somebody else may have the name of the process, to be a nuisance: so many others are tried. Who asks looks who answers.
+    const NAMES: u32 = 8;
+
+    /// The name of this process's socket, and others in its place.
+    fn names() -> impl Iterator<Item = String> {
+        let process = std::process::id();
+        (0..NAMES).map(
+            move |index| if index == 0 { format!("offset-{process}") } else { format!("offset-{process}-{index}") },
+        )
+    }
+
+    /// A socket with one of them; None if all are taken.
+    pub(super) fn bind() -> Option<UnixListener> {
+        names().find_map(|name| {
+            let address = SocketAddr::from_abstract_name(&name).ok()?;
+            UnixListener::bind_addr(&address).ok()
+        })
+    }
+
+    /// Whether a descriptor is still our socket: a program may have closed all that it had, and the number may be another's.
+    pub(super) fn is_ours(listener: &UnixListener) -> bool {
+        let address = listener.local_addr().ok();
+        let name = address.as_ref().and_then(|address| address.as_abstract_name());
+        name.is_some_and(|name| names().any(|ours| ours.as_bytes() == name))
+    }
+
+    /// Whether who is at the other end may ask.
+    pub(super) fn may_ask(stream: &UnixStream) -> bool {
+        let mut credentials = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
+        let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `size` bytes, into a structure of ours.
+        let known = unsafe {
+            libc::getsockopt(
+                stream.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut credentials).cast(),
+                &raw mut size,
+            )
+        };
+        // SAFETY: no preconditions.
+        known == 0 && (credentials.uid == 0 || credentials.uid == unsafe { libc::geteuid() })
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod socket {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    pub(super) fn bind() -> Option<UnixListener> {
+        None
+    }
+
+    pub(super) fn is_ours(_listener: &UnixListener) -> bool {
+        false
+    }
+
+    pub(super) fn may_ask(_stream: &UnixStream) -> bool {
+        false
+    }
 }

@@ -25,6 +25,7 @@ unsafe extern "C" {
     pub(crate) fn offset_setup() -> *const c_char;
 
     /// An address inside the interpreter's code.
+    #[cfg(target_os = "linux")]
     pub(crate) safe fn offset_interpreter_address() -> usize;
 
     /// Makes the next attach of `context` on this OS thread name it in the thread's slot of the PyGILState functions.

@@ -12,7 +12,7 @@ use pyo3_ffi::*;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-static OBJECTS: [AtomicPtr<PyObject>; LAST as usize + 1] = [const { AtomicPtr::new(null_mut()) }; _];
+static OBJECTS: [AtomicPtr<PyObject>; LAST as usize + 1] = [const { AtomicPtr::new(null_mut()) }; LAST as usize + 1];
 
 /// A new reference to what is received for a signal.
 pub(crate) fn object(number: usize) -> Object {

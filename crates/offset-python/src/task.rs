@@ -473,21 +473,7 @@ fn told(step: Step) -> Object {
         Step::Yields(value) => value,
         Step::Raises => NULL,
         // SAFETY: attached; the result is ours.
-        Step::Returns(result) => unsafe {
-            let stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-            Py_DECREF(result);
-            if !stop.is_null() {
-                // No look at what exception is handled at the moment: nobody will see this one.
-                #[cfg(Py_3_12)]
-                PyErr_SetRaisedException(stop);
-                #[cfg(not(Py_3_12))]
-                {
-                    raise_object(stop);
-                    Py_DECREF(stop);
-                }
-            }
-            NULL
-        },
+        Step::Returns(result) => unsafe { raise_stop(result) },
     }
 }
 
@@ -513,33 +499,10 @@ unsafe extern "C" fn send(object: Object, value: Object) -> Object {
 unsafe extern "C" fn next(object: Object) -> Object {
     // SAFETY: the calling convention; the result is ours.
     unsafe {
-        let result = match step(object, Py_None()) {
-            Step::Returns(result) => result,
-            step => return told(step),
-        };
-        if Py_IsNone(result) != 0 {
-            // No exception is as good as an empty one.
-            Py_DECREF(result);
-            return NULL;
+        match step(object, Py_None()) {
+            Step::Returns(result) => end_await(result),
+            step => told(step),
         }
-        #[cfg(Py_3_12)]
-        {
-            // With nothing but a value, which is all that an `await` looks at: a call with an argument takes twice as long.
-            let class = PyExc_StopIteration.cast::<PyTypeObject>();
-            let nothing = PyTuple_New(0);
-            let stop = (*class).tp_new.map_or(NULL, |new| new(class, nothing, NULL));
-            Py_DECREF(nothing);
-            if stop.is_null() {
-                Py_DECREF(result);
-                return NULL;
-            }
-            let place = &raw mut (*stop.cast::<PyStopIterationObject>()).value;
-            Py_XDECREF(std::ptr::replace(place, result));
-            PyErr_SetRaisedException(stop);
-            NULL
-        }
-        #[cfg(not(Py_3_12))]
-        told(Step::Returns(result))
     }
 }
 

@@ -333,7 +333,7 @@ unsafe fn write(recording: &Recording, descriptor: std::ffi::c_int) -> Object {
         match result {
             Ok(()) => boolean(recording.truncated),
             Err(error) => {
-                *libc::__errno_location() = error.raw_os_error().unwrap_or(libc::EIO);
+                *offset_runtime::os::errno() = error.raw_os_error().unwrap_or(libc::EIO);
                 PyErr_SetFromErrno(PyExc_OSError)
             }
         }

@@ -51,6 +51,8 @@ pub(crate) fn sleep(runtime: &Runtime) {
     // Not asked under the lock: `busy` takes it with a processor locked.
     if !any_running(runtime) && !runtime.any_errand() {
         let mut lock = BED.lock.lock();
+        // A call before that found nobody asleep.
+        *lock = 0;
         while BED.asleep.load(Ordering::Relaxed) {
             if !host().keeps_accounts() {
                 BED.alarm.wait(&mut lock);

@@ -7,7 +7,6 @@
 //!
 //! All of [`State`] is under the pool's lock.
 
-use crate::clock::Instant;
 use crate::error::WaitError;
 use crate::goroutine::WaitReason;
 use crate::lock::{Condvar, Guard, Lock, spawn};
@@ -16,7 +15,7 @@ use crate::vigil::{self, Vigil};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const IDLE_LIFE: Duration = Duration::from_secs(5);
@@ -42,8 +41,10 @@ pub(crate) struct Pool {
 /// Where an idle thread sleeps. Never freed, as whoever calls it may be late; used again by a later thread.
 pub(crate) struct Bed {
     wakeup: Condvar,
-    /// It has been taken off the list, to look for a job, and when. Under the pool's lock.
-    called: Cell<Option<Instant>>,
+    /// It has been taken off the list, to look for a job. Under the pool's lock.
+    called: Cell<bool>,
+    /// When it was rung; 0 if it was not. For `vigil` only.
+    rung_at: AtomicU64,
 }
 
 // SAFETY: the cell is under the pool's lock.
@@ -52,6 +53,7 @@ unsafe impl Sync for Bed {}
 impl Bed {
     /// Calls who sleeps here and has been taken off the list.
     pub(crate) fn ring(&self) {
+        self.rung_at.store(vigil::call(), Ordering::Relaxed);
         self.wakeup.notify_one();
     }
 }
@@ -191,7 +193,7 @@ impl Pool {
         }
         if let Some(bed) = state.idle.pop() {
             state.coming += 1;
-            bed.called.set(Some(vigil::call()));
+            bed.called.set(true);
             return Staffed::By(bed);
         }
         if !spawn("offset-blocking", 8 << 20, move || work(self)) {
@@ -205,25 +207,28 @@ impl Pool {
 
 /// Sleeps until called; false if that did not happen for a while. Either way the thread is not idle any more.
 fn rest<'a>(mut state: Guard<'a, State>, bed: &'static Bed) -> (Guard<'a, State>, bool) {
-    bed.called.set(None);
+    bed.called.set(false);
+    bed.rung_at.store(0, Ordering::Relaxed);
     state.idle.push(bed);
     let mut timed_out = false;
-    while bed.called.get().is_none() && !timed_out {
+    while !bed.called.get() && !timed_out {
         timed_out = bed.wakeup.wait_for(&mut state, IDLE_LIFE);
     }
-    if let Some(called_at) = bed.called.get() {
-        vigil::woken(called_at);
+    if bed.called.get() {
+        vigil::woken(bed.rung_at.load(Ordering::Relaxed));
     } else {
         state.idle.retain(|&other| !std::ptr::eq(other, bed));
     }
-    (state, bed.called.get().is_some())
+    (state, bed.called.get())
 }
 
 /// A thread's life. It counts as idle only while it sleeps.
 fn work(pool: &'static Pool) {
     let mut state = pool.state.lock();
     let bed = state.spare.pop();
-    let bed = bed.unwrap_or_else(|| Box::leak(Box::new(Bed { wakeup: Condvar::new(), called: Cell::new(None) })));
+    let bed = bed.unwrap_or_else(|| {
+        Box::leak(Box::new(Bed { wakeup: Condvar::new(), called: Cell::new(false), rung_at: AtomicU64::new(0) }))
+    });
     let mut worked = false;
     loop {
         state.coming -= 1;

@@ -1,5 +1,6 @@
 //! The runtime's clock: nanoseconds of `CLOCK_MONOTONIC` as a `u64`, the same clock as Python's `time.monotonic`.
 
+pub(crate) use crate::os::{this_thread, thread_runs, thread_time};
 use std::time::Duration;
 
 /// A point in time, in nanoseconds of the monotonic clock.
@@ -45,35 +46,6 @@ pub(crate) fn seed() -> u64 {
 /// The deadline that lies `duration` ahead; durations beyond the clock's range mean for ever.
 pub fn after(duration: Duration) -> Deadline {
     u64::try_from(duration.as_nanos()).ok().and_then(|nanos| now().checked_add(nanos))
-}
-
-/// The processor time that the OS thread behind `clock` has used, in nanoseconds; 0 once the thread is gone.
-pub(crate) fn thread_time(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: as in `now`; a clock of an ended thread makes the call fail and leaves the zero in place.
-    unsafe { libc::clock_gettime(clock, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// The clock that counts the calling OS thread's processor time and can be read from any other thread.
-pub(crate) fn this_thread() -> libc::clockid_t {
-    // Linux: the clock of thread `tid` is (~tid << 3) | 6. Asking `pthread_getcpuclockid` instead would go through
-    // `pthread_self`, which the host may have redirected.
-    // SAFETY: gettid has no preconditions.
-    let thread = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
-    (!thread << 3) | 6
-}
-
-/// Whether the OS thread behind `clock` runs, or would if a processor were free: one that the system lets wait for long uses no
-/// processor time either, but is not blocked. False where that cannot be known.
-pub(crate) fn thread_runs(clock: libc::clockid_t) -> bool {
-    use std::io::Read;
-    let mut text = [0u8; 128];
-    let path = format!("/proc/self/task/{}/stat", !(clock >> 3));
-    let Ok(length) = std::fs::File::open(path).and_then(|mut file| file.read(&mut text)) else { return false };
-    // "1234 (name) R ...", and a name may contain anything.
-    let Some(end) = text[..length].iter().rposition(|&byte| byte == b')') else { return false };
-    text[..length].get(end + 2) == Some(&b'R')
 }
 
 #[cfg(all(test, not(loom)))]

@@ -96,30 +96,7 @@ impl Sequence {
     }
 }
 
-#[cfg(not(loom))]
-pub(crate) mod kernel {
-    use super::{AtomicU32, Duration};
-
-    /// Sleeps while the word is `seen`, or for no reason; true if the time is over.
-    pub(crate) fn sleep(word: &AtomicU32, seen: u32, time: Option<Duration>) -> bool {
-        let time = time.map(|time| libc::timespec {
-            tv_sec: time.as_secs() as libc::time_t,
-            tv_nsec: time.subsec_nanos() as libc::c_long,
-        });
-        let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the word and the time outlive the call.
-        let result =
-            unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, seen, time) };
-        // SAFETY: the calling thread's own word.
-        result != 0 && unsafe { *libc::__errno_location() } == libc::ETIMEDOUT
-    }
-
-    /// Wakes one who sleeps on the word. May be called in a signal handler.
-    pub(crate) fn wake_one(word: &AtomicU32) {
-        // SAFETY: only the address is used, to look for sleepers on it.
-        unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
-    }
-}
-
 #[cfg(loom)]
 pub(crate) use crate::loom::kernel;
+#[cfg(not(loom))]
+pub(crate) use crate::os as kernel;

@@ -32,6 +32,8 @@ mod machine;
 mod monitor;
 #[cfg(not(loom))]
 mod netpoll;
+#[cfg(not(loom))]
+pub mod os;
 mod park;
 mod processor;
 mod run_queue;

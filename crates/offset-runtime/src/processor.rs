@@ -32,7 +32,7 @@ pub(crate) struct State {
     pub(crate) watching: bool,
     /// Its last rest was ended by somebody else.
     pub(crate) roused: bool,
-    /// When it was called out of its sleep; 0 once that was noticed.
+    /// When it was called out of its sleep; 0 if it was not.
     pub(crate) called_at: Instant,
     /// The holder is on a goroutine's stack.
     pub(crate) running: bool,

@@ -71,8 +71,10 @@ pub(crate) struct Runtime {
     pub(crate) machines: Lock<Machines>,
     pub(crate) blocking: crate::blocking::Pool,
     pub(crate) netpoll: Netpoll,
-    /// Of machines that wait for the end of a blocking call, or for whoever roused them last.
+    /// Of machines that wait for the end of a blocking call.
     pub(crate) vigil: Vigil,
+    /// Of machines that expect whoever roused them last.
+    pub(crate) expectation: Vigil,
     /// Of machines that have rested, and want the host.
     pub(crate) patience: Vigil,
     pub(crate) bubble: Bubble,
@@ -171,6 +173,7 @@ fn create(last_id: u64) -> &'static Runtime {
         blocking: crate::blocking::Pool::new(),
         netpoll: Netpoll::new(),
         vigil: Vigil::new(),
+        expectation: Vigil::new(),
         patience: Vigil::new(),
         bubble: Bubble::new(),
         stopping: AtomicBool::new(false),

@@ -30,7 +30,8 @@ static INBOX: Inbox = Inbox::new();
 /// Whether there is a thread. Written under `LISTENERS`.
 static SERVED: AtomicBool = AtomicBool::new(false);
 /// The action that was there before ours, by number; never freed, as a handler may look at any time.
-static BEFORE: [AtomicPtr<libc::sigaction>; LAST as usize + 1] = [const { AtomicPtr::new(null_mut()) }; _];
+static BEFORE: [AtomicPtr<libc::sigaction>; LAST as usize + 1] =
+    [const { AtomicPtr::new(null_mut()) }; LAST as usize + 1];
 
 static LISTENERS: Lock<State> = Lock::new(State { listeners: Vec::new(), ours: [Ours::Nothing; LAST as usize + 1] });
 
@@ -217,7 +218,7 @@ impl State {
 
 unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the calling thread's own word.
-    let errno = unsafe { *libc::__errno_location() };
+    let errno = unsafe { *crate::os::errno() };
     // SAFETY: a signal handler's argument.
     let fault = FAULTS.contains(&signal) && unsafe { (*info).si_code } > 0;
     let wanted = !fault && INBOX.note(bit(signal));
@@ -226,7 +227,7 @@ unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, 
         unsafe { pass_on(signal, info, context) };
     }
     // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
+    unsafe { *crate::os::errno() = errno };
 }
 
 /// Does what would have been done without us: a fault, or a signal that nobody wants any more.

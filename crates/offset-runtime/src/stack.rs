@@ -175,9 +175,8 @@ fn map(bytes: usize) -> Option<usize> {
     if at == libc::MAP_FAILED {
         return None;
     }
-    // A huge page would commit two megabytes for a goroutine's first word.
-    // SAFETY: advice on the mapping made just now.
-    unsafe { libc::madvise(at, bytes, libc::MADV_NOHUGEPAGE) };
+    // SAFETY: the mapping made just now.
+    unsafe { crate::os::forbid_huge_pages(at, bytes) };
     Some(at as usize)
 }
 

@@ -17,6 +17,8 @@ use crate::chan::Chan;
 use crate::goroutine::Handle;
 use crate::lock::atomic::{AtomicBool, Ordering};
 use crate::lock::{Guard, Lock};
+#[cfg(not(loom))]
+use crate::os::Bell;
 use crate::park::{CANCELLED, Code, Owner, Parker, TIMED_OUT, Ticket};
 use crate::select::{self, Case, Selected};
 use crate::vigil::Vigil;
@@ -116,7 +118,7 @@ impl Mailbox {
     /// The descriptor that is readable while there is something in it.
     #[cfg(not(loom))]
     pub fn descriptor(&self) -> std::os::fd::RawFd {
-        self.bell.0
+        self.bell.descriptor()
     }
 
     /// Waits until it is rung.
@@ -126,38 +128,6 @@ impl Mailbox {
         while state.tags.is_empty() {
             self.bell.0.wait(&mut state);
         }
-    }
-}
-
-#[cfg(not(loom))]
-struct Bell(std::os::fd::RawFd);
-
-#[cfg(not(loom))]
-impl Bell {
-    fn new() -> Option<Bell> {
-        // SAFETY: plain system call.
-        let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        (event >= 0).then_some(Bell(event))
-    }
-
-    fn ring(&self) {
-        let one = 1u64;
-        // SAFETY: eight bytes of ours; the descriptor is.
-        unsafe { libc::write(self.0, (&raw const one).cast(), 8) };
-    }
-
-    fn silence(&self) {
-        let mut count = 0u64;
-        // SAFETY: as in `ring`.
-        unsafe { libc::read(self.0, (&raw mut count).cast(), 8) };
-    }
-}
-
-#[cfg(not(loom))]
-impl Drop for Bell {
-    fn drop(&mut self) {
-        // SAFETY: ours, and nobody has it any more.
-        unsafe { libc::close(self.0) };
     }
 }
 

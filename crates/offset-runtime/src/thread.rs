@@ -13,9 +13,9 @@ pub(crate) struct ThreadSignal {
     /// True once notified; taken back by the sleeper.
     notified: Lock<bool>,
     wakeup: Condvar,
-    /// For a thread that must notice the process's signals while it sleeps: a descriptor to write to.
+    /// For a thread that must notice the process's signals while it sleeps; never freed.
     #[cfg(not(loom))]
-    event: std::sync::atomic::AtomicI32,
+    bell: std::sync::atomic::AtomicPtr<crate::os::Bell>,
 }
 
 impl ThreadSignal {
@@ -24,7 +24,7 @@ impl ThreadSignal {
             notified: Lock::new(false),
             wakeup: Condvar::new(),
             #[cfg(not(loom))]
-            event: std::sync::atomic::AtomicI32::new(-1),
+            bell: std::sync::atomic::AtomicPtr::new(std::ptr::null_mut()),
         }
     }
 
@@ -32,14 +32,15 @@ impl ThreadSignal {
         *self.notified.lock() = true;
         self.wakeup.notify_one();
         #[cfg(not(loom))]
-        {
-            let event = self.event.load(std::sync::atomic::Ordering::Acquire);
-            if event >= 0 {
-                let one = 1u64;
-                // SAFETY: eight bytes of ours; eventfd accepts them whole. The descriptor is never closed.
-                unsafe { libc::write(event, (&raw const one).cast(), 8) };
-            }
+        if let Some(bell) = self.bell() {
+            bell.ring();
         }
+    }
+
+    #[cfg(not(loom))]
+    fn bell(&self) -> Option<&'static crate::os::Bell> {
+        // SAFETY: never freed.
+        unsafe { self.bell.load(std::sync::atomic::Ordering::Acquire).as_ref() }
     }
 }
 
@@ -47,6 +48,7 @@ impl ThreadSignal {
 mod real {
     use super::*;
     use crate::host::host;
+    use crate::os::{Bell, poll_with_mask};
     use crate::park::CANCELLED;
     use std::sync::atomic::Ordering;
 
@@ -134,16 +136,17 @@ mod real {
         code
     }
 
-    /// Signals stay blocked from before the last look at what came until the kernel lets them in again inside `ppoll`, so
+    /// Signals stay blocked from before the last look at what came until the kernel lets them in again inside `poll_with_mask`, so
     /// none is slept through.
     fn sleep_with_signals(parker: &Parker, ticket: Ticket, deadline: Deadline) -> Code {
         let signal = signal(parker);
-        if signal.event.load(Ordering::Relaxed) < 0 {
-            // SAFETY: plain system call. Without a descriptor (EMFILE) the thread sleeps in short slices below.
-            let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-            signal.event.store(event, Ordering::Release);
+        if signal.bell().is_none()
+            && let Some(bell) = Bell::new()
+        {
+            signal.bell.store(Box::leak(Box::new(bell)), Ordering::Release);
         }
-        let event = signal.event.load(Ordering::Relaxed);
+        // Without a descriptor (EMFILE) the thread sleeps in short slices below.
+        let bell = signal.bell();
         // A signal for the process that comes while this thread blocks it is handled on another thread, which does not wake
         // us; so the first sleeps are short, and none is longer than a second.
         let mut slice = 1_000_000;
@@ -193,20 +196,12 @@ mod real {
                     Some(when - now)
                 }
             };
-            let left = Some(left.unwrap_or(u64::MAX).min(if event < 0 { 10_000_000 } else { slice }));
+            let left = left.unwrap_or(u64::MAX).min(if bell.is_none() { 10_000_000 } else { slice });
             slice = (slice * 2).min(1_000_000_000);
-            let timeout = left.map(|nanos| libc::timespec {
-                tv_sec: (nanos / 1_000_000_000) as libc::time_t,
-                tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
-            });
             let attached = host().thread_detach();
-            let mut poll = libc::pollfd { fd: event, events: libc::POLLIN, revents: 0 };
-            // SAFETY: the pollfd, the time and the set live until the call returns.
-            unsafe {
-                let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-                libc::ppoll(&mut poll, 1, timeout, &before);
-                let mut count = 0u64;
-                libc::read(event, (&raw mut count).cast(), 8);
+            poll_with_mask(bell.map_or(-1, Bell::descriptor), left, &before);
+            if let Some(bell) = bell {
+                bell.silence();
             }
             restore();
             host().thread_attach(attached);

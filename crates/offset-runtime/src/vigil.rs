@@ -4,7 +4,8 @@
 //! once, at the price of a vigil in so many. There are none where only one thread can run at a time.
 //!
 //! One takes about as long as a sleep costs, so who keeps it in vain pays twice at the most. That is two wake-ups, with what it takes
-//! to fall asleep and to call. A wake-up takes 5 us on one machine and 50 on another, so it is measured where machines sleep ([`woken`]).
+//! to fall asleep and to call. A wake-up takes 5 us on one machine and 50 on another, so it is measured where machines, the monitor
+//! and the threads of the pool sleep ([`woken`]); who sleeps in the poller is not told when he was called.
 
 use crate::clock::{Instant, now};
 use crate::lock::yield_now;
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 /// What a wake-up is taken to take, at the least and at most.
 const SHORTEST: Instant = 10_000;
 const LONGEST: Instant = 50_000;
+/// How long a vigil takes at most.
+pub(crate) const MOST: Instant = 2 * LONGEST;
 /// Looks between two at the clock, and turns between two looks.
 const LOOKS: u32 = 16;
 const TURNS: u32 = 8;
@@ -52,7 +55,7 @@ fn learn(took: Instant) {
 
 /// Looks again and again, for as long as two wake-ups take, whether it has happened; whether it has. At once false where only one thread can
 /// run at a time.
-pub fn watch(mut happened: impl FnMut() -> bool) -> bool {
+fn watch(mut happened: impl FnMut() -> bool) -> bool {
     if !several_threads_can_run() {
         return false;
     }
@@ -71,7 +74,8 @@ pub fn watch(mut happened: impl FnMut() -> bool) -> bool {
 }
 
 /// See the module.
-pub(crate) struct Vigil {
+#[derive(Default)]
+pub struct Vigil {
     /// How many in a row were in vain.
     vain: AtomicU32,
     /// How many more are left out.
@@ -79,12 +83,13 @@ pub(crate) struct Vigil {
 }
 
 impl Vigil {
-    pub(crate) const fn new() -> Vigil {
+    /// One that is kept the first time.
+    pub const fn new() -> Vigil {
         Vigil { vain: AtomicU32::new(0), skip: AtomicU32::new(0) }
     }
 
     /// Looks again and again whether it has happened; whether it has. At once false when no vigil is kept.
-    pub(crate) fn keep(&self, mut happened: impl FnMut() -> bool) -> bool {
+    pub fn keep(&self, mut happened: impl FnMut() -> bool) -> bool {
         if cfg!(loom) {
             yield_now();
             return happened();

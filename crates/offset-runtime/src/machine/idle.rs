@@ -74,12 +74,18 @@ impl Machine {
                 state = processor.lock();
                 continue;
             }
-            if !watched && (expects || runtime.blocking.busy()) {
+            let busy = runtime.blocking.busy();
+            // The poller has a vigil of its own, and a timer is not to wait for one.
+            let expects = expects
+                && runtime.netpoll.waiting.load(Ordering::Relaxed) == 0
+                && (until == Instant::MAX || until - now > vigil::MOST);
+            if !watched && (busy || expects) {
                 // The call, or what others do, may be a short one.
                 watched = true;
                 state.watching = true;
                 drop(state);
-                runtime.vigil.keep(|| {
+                let vigil = if busy { &runtime.vigil } else { &runtime.expectation };
+                vigil.keep(|| {
                     let state = processor.lock();
                     !state.idle || !std::ptr::eq(state.holder, self)
                 });
@@ -122,6 +128,7 @@ impl Machine {
                 polled = true;
                 continue;
             }
+            state.called_at = 0;
             if until == Instant::MAX {
                 self.sleep.wait(&mut state);
             } else {
@@ -139,10 +146,12 @@ impl Machine {
             runtime.find_help(processor);
             state = processor.lock();
         }
-        if state.queue.len() > 0 && std::ptr::eq(state.holder, self) && host().taken() {
-            // Who has it may be about to give it up; the other sleeps as long as somebody has to wake it.
+        if state.queue.len() > 0 && std::ptr::eq(state.holder, self) {
             drop(state);
-            runtime.patience.keep(|| !host().taken());
+            if host().taken() {
+                // Who has it may be about to give it up.
+                runtime.patience.keep(|| !host().taken());
+            }
             state = processor.lock();
         }
         state
