@@ -34,9 +34,6 @@ uintptr_t offset_interpreter_address(void);
 void offset_attach(PyThreadState *context);
 PyThreadState *offset_detach(void);
 
-/* Whether somebody has the GIL just now, without any lock; 0 where that cannot be told. */
-int offset_taken(void);
-
 /* Makes the next attach of `context` on the calling OS thread name it in the thread's slot of the PyGILState functions. Called
  * with `context` detached, by the one who will attach it. offset_enter does so by itself. */
 void offset_bind_thread(PyThreadState *context);
@@ -55,6 +52,9 @@ int offset_enter(PyThreadState *context);
 
 /* Gives up what offset_leave has left, if it has. To be called before this OS thread sleeps, or attaches anything by offset_attach. */
 void offset_release(void);
+
+/* Whether somebody has the GIL just now, without any lock; 0 where that cannot be told. */
+int offset_taken(void);
 
 /* ---- context.c ---- */
 

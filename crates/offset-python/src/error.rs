@@ -191,7 +191,7 @@ pub(crate) unsafe fn raise_stop(result: Object) -> Object {
     }
 }
 
-/// The same for the `__next__` that an `await` calls, which looks at no more than the value: in half of the time.
+/// The same for the `__next__` that an `await` calls, which looks at no more than the value: the exception is made in less time.
 ///
 /// # Safety
 /// As for [`raise_stop`].
@@ -206,6 +206,7 @@ pub(crate) unsafe fn end_await(result: Object) -> Object {
         #[cfg(Py_3_12)]
         {
             let class = PyExc_StopIteration.cast::<PyTypeObject>();
+            // There is one such tuple, always.
             let nothing = PyTuple_New(0);
             let stop = (*class).tp_new.map_or(null_mut(), |new| new(class, nothing, null_mut()));
             Py_DECREF(nothing);

@@ -28,6 +28,7 @@ static ANSWER: AtomicPtr<PyObject> = AtomicPtr::new(null_mut());
 /// How long somebody may take to ask, or to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_QUESTION: u64 = 4096;
+
 /// Starts to listen, if this process does not yet. Failing is no error: it just cannot be asked.
 pub(crate) fn start() {
     if std::env::var_os("OFFSET_DUMP").is_some_and(|value| value == "off") || LISTENER.load(Ordering::Relaxed) >= 0 {
